@@ -1,0 +1,266 @@
+"""The schema of every configuration: one field a line, with its meaning, unit and special values.
+
+Values live in ``conf/``; these dataclasses stand first in its defaults list, so a misspelt key or a value
+of the wrong type is refused while the configuration is composed, before any job starts. Ranges, which types
+cannot express, are checked by :func:`validate`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from vae_sweep.errors import UserError
+
+
+@dataclass
+class Params:
+    """One hyperparameter set: only what makes a set differ."""
+
+    name: str = MISSING  # shown in tables and run names
+    batch_size: int = MISSING  # images per optimizer update
+    lr: float = MISSING  # Adam's learning rate
+    latent_dim: int = MISSING  # size of z
+
+
+@dataclass
+class FCModel:
+    _target_: str = "vae_sweep.models.fc.FCVAE"
+    name: str = "fc"
+    hidden_dims: list[int] = field(default_factory=lambda: [512, 256])  # encoder widths; the decoder mirrors
+
+
+@dataclass
+class ConvModel:
+    _target_: str = "vae_sweep.models.conv.ConvVAE"
+    name: str = "conv"
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # each layer halves height and width
+
+
+@dataclass
+class LinearModel:
+    _target_: str = "vae_sweep.models.linear.LinearVAE"
+    name: str = "linear"
+
+
+@dataclass
+class Objective:
+    beta: float = 1.0  # weight of the KL term; 1 = the ELBO
+    reduction: str = "sum"  # squared error over an image's values: sum (a Gaussian of variance 1/2) or mean
+
+
+@dataclass
+class Training:
+    max_epochs: int = 100  # upper bound; early stopping usually ends a run before
+    patience: int = 5  # epochs without improvement before a run stops
+    min_delta: float = 0.5  # nats/image; a smaller gain of val/loss does not count as improvement
+    device: str = "auto"  # auto (cuda, else mps, else cpu) | cpu | cuda | cuda:N | mps
+    threads: int = 1  # CPU threads of one run; 1 keeps its numbers the same however many run beside it
+    channels_last: bool = False  # memory format of convolutions; may pay on GPUs
+    compile: bool = False  # torch.compile the training step; may pay on GPUs
+
+
+@dataclass
+class Evaluation:
+    noise_draws: int = 1  # posterior draws per image, from fixed noise
+    n_samples: int = 64  # prior samples in the figure
+    n_interpolations: int = 6  # rows of latent interpolations, 10 steps each
+
+
+@dataclass
+class Paths:
+    root: str = MISSING  # absolute; everything below is made here: the directory the command was typed in
+    data: str = MISSING  # downloads, archives and the cache of prepared arrays
+
+
+@dataclass
+class Tracking:
+    uri: str | None = None  # null: MLFLOW_TRACKING_URI if set, else SQLite at <root>/mlflow.db
+    experiment: str = "vae_sweep"  # MLflow experiment name
+
+
+@dataclass
+class Cifar10Dataset:
+    _target_: str = "vae_sweep.datasets.cifar10.Cifar10"
+    name: str = "cifar10"
+    root: str = MISSING  # holds cifar-10-python.tar.gz or cifar-10-batches-py/; a download lands here
+    download: bool = True  # fetch the archive when it is not there
+    fraction: float = 1.0  # share of the training images to use, drawn once with split_seed
+    val_fraction: float = 0.1  # share of those held out for validation
+    split_seed: int = 0  # draws subset and validation split; independent of `seed`
+
+
+@dataclass
+class CelebADataset:
+    _target_: str = "vae_sweep.datasets.celeba.CelebA"
+    name: str = "celeba"
+    root: str = MISSING  # holds celeba/img_align_celeba/ or img_align_celeba/, and list_eval_partition.txt|csv
+    image_size: int = 32  # height and width after resizing, pixels
+    crop_size: int = 148  # side of the centre crop taken from the 178x218 picture, pixels
+    fraction: float = 0.3  # share of the official training partition, drawn once with split_seed
+    max_val: int = 5000  # validation images, drawn from the official validation partition; 0 = all
+    split_seed: int = 0
+    strict: bool = False  # true: a broken picture ends the run; false: it is named, counted and left out
+
+
+@dataclass
+class FolderDataset:
+    _target_: str = "vae_sweep.datasets.folder.Folder"
+    name: str = "folder"
+    path: str = MISSING  # the folder: train/ + test/ (with or without class folders), or pictures anywhere below
+    image_size: int = 32  # height and width after centre crop to a square and resizing, pixels
+    fraction: float = 1.0  # share of the training images to use, drawn once with split_seed
+    val_fraction: float = 0.1  # share of those held out for validation
+    test_fraction: float = 0.1  # share held out for test where the folder has no test/
+    split_seed: int = 0
+    strict: bool = False  # true: a broken picture ends the run; false: it is named, counted and left out
+
+
+@dataclass
+class ShapesDataset:
+    _target_: str = "vae_sweep.datasets.shapes.Shapes"
+    name: str = "shapes"
+    n_train: int = 8000  # images, before the validation split
+    n_test: int = 2000  # images
+    image_size: int = 32  # pixels
+    val_fraction: float = 0.1
+    split_seed: int = 0  # draws the pictures and the validation split
+
+
+@dataclass
+class Config:
+    seed: int = 0  # draws weights, shuffling and training noise; 0 is a seed like any other
+    model: Any = MISSING  # open to a user's own architecture; the shipped ones are typed above
+    dataset: Any = MISSING  # open to a user's own source, likewise
+    params: Params = field(default_factory=Params)
+    objective: Objective = field(default_factory=Objective)
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    paths: Paths = field(default_factory=Paths)
+    tracking: Tracking = field(default_factory=Tracking)
+
+
+SCHEMAS = {
+    "model": {"fc": FCModel, "conv": ConvModel, "linear": LinearModel},
+    "dataset": {
+        "cifar10": Cifar10Dataset,
+        "celeba": CelebADataset,
+        "folder": FolderDataset,
+        "shapes": ShapesDataset,
+    },
+}
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra; safe to call in every process, any number of times."""
+    store = ConfigStore.instance()
+    store.store(name="base_config", node=Config)
+    for group, nodes in SCHEMAS.items():
+        for name, node in nodes.items():
+            store.store(group=f"schema/{group}", name=name, node=node)
+    OmegaConf.register_new_resolver("vae_sweep.jobs", parallel_jobs, replace=True)
+    OmegaConf.register_new_resolver("vae_sweep.token", lambda: secrets.token_hex(3), replace=True, use_cache=True)
+
+
+def parallel_jobs(device: str) -> int:
+    """Number of runs that a sweep trains at once: one per CPU core, or one where a GPU does the work.
+
+    Small layers waste most of a second thread on waiting, so two single-threaded runs beat one run with two
+    threads; on a GPU one run at a time keeps memory and timings predictable.
+    """
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return 1 if device != "cpu" else available_cores()
+
+
+def available_cores() -> int:
+    """Number of CPU cores this process may use (its affinity, where the system tells it)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check what types cannot express.
+
+    Raises:
+        UserError: naming every bad value at once, one line each.
+    """
+    problems = [
+        f"+{key}: no such key; a `+` cannot add one here; known keys: {', '.join(known)}"
+        for key, known in _unknown_keys(cfg)
+    ]
+    problems += [
+        f"{key}={_shown(OmegaConf.select(cfg, key))}: must be {allowed}"
+        for key, (ok, allowed) in _RANGES.items()
+        if not _holds(ok, OmegaConf.select(cfg, key))
+    ]
+    for key in ("hidden_dims", "channels"):
+        widths = OmegaConf.select(cfg, f"model.{key}")
+        if widths is not None and (len(widths) == 0 or any(width < 1 for width in widths)):
+            problems.append(f"model.{key}={list(widths)}: must be a list of widths >= 1, such as [64,32]")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _positive(value: float) -> bool:
+    return value > 0 and math.isfinite(value)
+
+
+def _device(value: str) -> bool:
+    return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
+
+
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda v: 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1"),
+    "params.batch_size": (lambda v: v >= 1, "a whole number >= 1 (images per update)"),
+    "params.lr": (_positive, "a finite number > 0"),
+    "params.latent_dim": (lambda v: v >= 1, "a whole number >= 1"),
+    "objective.beta": (_positive, "a finite number > 0 (1 = the ELBO)"),
+    "objective.reduction": (lambda v: v in ("sum", "mean"), "sum or mean"),
+    "training.max_epochs": (lambda v: v >= 1, "a whole number >= 1"),
+    "training.patience": (lambda v: v >= 1, "a whole number >= 1 (epochs)"),
+    "training.min_delta": (lambda v: v >= 0 and math.isfinite(v), "a finite number >= 0 (nats/image)"),
+    "training.device": (_device, "auto, cpu, cuda, cuda:N or mps"),
+    "training.threads": (lambda v: v >= 1, "a whole number >= 1"),
+    "evaluation.noise_draws": (lambda v: v >= 1, "a whole number >= 1"),
+    "evaluation.n_samples": (lambda v: 1 <= v <= 1024, "a whole number from 1 to 1024"),
+    "evaluation.n_interpolations": (lambda v: 1 <= v <= 64, "a whole number from 1 to 64"),
+}
+
+
+def _holds(ok: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return ok(value)
+    except TypeError:
+        return False
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Keys that a `+` override added to a node whose schema does not have them."""
+    schema = OmegaConf.get_type(node)
+    known = [f.name for f in fields(schema)] if is_dataclass(schema) else None
+    for key in map(str, node):
+        full = f"{path}{key}"
+        if known is not None and key not in known:
+            yield full, known
+        elif (
+            not OmegaConf.is_missing(node, key)
+            and isinstance(node._get_node(key), DictConfig)
+            and node[key] is not None
+        ):
+            yield from _unknown_keys(node[key], f"{full}.")

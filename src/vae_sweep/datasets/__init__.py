@@ -1,0 +1,48 @@
+"""Data sources, and the one way to open them: ``load(create(cfg.dataset), cache_root)``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
+
+from vae_sweep.datasets.base import SPLITS, Built, ImageDataset, Source, Split, hold_out
+from vae_sweep.datasets.cache import load
+from vae_sweep.errors import UserError
+from vae_sweep.targets import instantiate
+
+__all__ = ["SPLITS", "Built", "ImageDataset", "Source", "Split", "create", "hold_out", "load"]
+
+
+def create(cfg: Mapping[Any, Any] | DictConfig) -> Source:
+    """The data source that ``cfg._target_`` names, made with the other keys of `cfg` as its arguments.
+
+    Only a class that derives from :class:`Source` is ever called, so a source of one's own needs nothing but
+    its module on the Python path and a YAML that names it. ``cfg.name``, where given, becomes the source's name.
+
+    Raises:
+        UserError: `_target_` is missing, cannot be imported or is not a source, or the arguments do not fit.
+    """
+    settings = _plain(cfg)
+    try:
+        source: Source = instantiate(settings, Source, "dataset")  # type: ignore[type-abstract]
+    except TypeError as error:
+        raise UserError(f"dataset: {settings.get('_target_')} cannot be made from its settings ({error})") from error
+    if settings.get("name"):
+        object.__setattr__(source, "name", str(settings["name"]))  # a source of one's own may be frozen
+    return source
+
+
+def _plain(cfg: Mapping[Any, Any] | DictConfig) -> dict[str, Any]:
+    if not isinstance(cfg, DictConfig):
+        return {str(key): value for key, value in cfg.items()}
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue:
+        missing = sorted(str(key).removeprefix("dataset.") for key in OmegaConf.missing_keys(cfg))
+        given = " ".join(f"dataset.{key}=..." for key in missing)
+        raise UserError(f"dataset.{missing[0]} has no value; add {given} to the command") from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}

@@ -1,0 +1,156 @@
+"""What a data source is and what it gives: uint8 arrays in three splits, and facts about them.
+
+Shape legend: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vae_sweep.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set."""
+
+    images: np.ndarray  # uint8 (N, C, H, W)
+    labels: np.ndarray  # int64 (N,); -1 where there are none
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What :meth:`Source.build` returns."""
+
+    splits: dict[str, Split]  # one entry per name in SPLITS
+    facts: dict[str, Any] = field(default_factory=dict)  # JSON-able: classes, pictures skipped, origin
+
+
+class Source(ABC):
+    """One data source. It returns arrays and facts, nothing else: caching and loading are not its business."""
+
+    name: str  # names the folder of the prepared arrays
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """All that the arrays depend on, JSON-able and cheap to get: files, transform, splits, a format version.
+
+        Raises:
+            UserError: the source is not there.
+        """
+
+    @abstractmethod
+    def build(self) -> Built:
+        """The arrays of the three splits and the facts about them.
+
+        Raises:
+            UserError: the source is missing, unreadable or too small for its splits.
+        """
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A prepared data set; its images are memory-mapped, so processes share one copy."""
+
+    name: str
+    splits: Mapping[str, Split]
+    image_shape: tuple[int, int, int]  # (C, H, W)
+    digest: str  # sha256 (hex) over the bytes of the images of train, val and test, in this order
+    facts: dict[str, Any]
+    cache_dir: Path  # where the prepared arrays lie
+
+    @property
+    def train(self) -> Split:
+        return self.splits["train"]
+
+    @property
+    def val(self) -> Split:
+        return self.splits["val"]
+
+    @property
+    def test(self) -> Split:
+        return self.splits["test"]
+
+
+def hold_out(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(kept, held): sorted indices that part range(n), with exactly round(fraction * n) held, drawn with `seed`."""
+    order = np.random.default_rng(seed).permutation(n)
+    held = round(fraction * n)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def draw(n: int, k: int, seed: int) -> np.ndarray:
+    """`k` of range(n), sorted, drawn with `seed` from another stream than :func:`hold_out` uses."""
+    if k >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng([seed, 1]).permutation(n)[:k])
+
+
+def draw_fraction(n: int, fraction: float, seed: int) -> np.ndarray:
+    """Exactly round(fraction * n) of range(n), sorted, drawn with `seed`.
+
+    Raises:
+        UserError: nothing would be left.
+    """
+    k = round(fraction * n)
+    if k == 0:
+        raise UserError(f"dataset.fraction={fraction} of {n} images leaves no training image; use a larger share")
+    return draw(n, k, seed)
+
+
+def hold_out_or_fail(n: int, key: str, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`hold_out` for the setting dataset.`key` (val_fraction or test_fraction); neither part is empty.
+
+    Raises:
+        UserError: one part would be empty.
+    """
+    kept, held = hold_out(n, fraction, seed)
+    what = {"val_fraction": "validation", "test_fraction": "test"}[key]
+    if len(held) == 0 or len(kept) == 0:
+        empty = what if len(held) == 0 else "training"
+        raise UserError(
+            f"dataset.{key}={fraction} of {n} images leaves no {empty} image; use another share or more images"
+        )
+    return kept, held
+
+
+def check(ok: bool, key: str, value: object, allowed: str) -> None:
+    """Refuse a setting that is out of range.
+
+    Raises:
+        UserError: `ok` is false; the message names the key, the value and what is allowed.
+    """
+    if not ok:
+        raise UserError(f"dataset.{key}={value} is not allowed: it must be {allowed}")
+
+
+def check_common(settings: object) -> None:
+    """Check the ranges of the settings that several sources share, where `settings` has them.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    values = vars(settings)
+    if "fraction" in values:
+        check(0 < values["fraction"] <= 1, "fraction", values["fraction"], "above 0 and at most 1")
+    for key in ("val_fraction", "test_fraction"):
+        if key in values:
+            check(0 < values[key] < 1, key, values[key], "above 0 and below 1")
+    for key in ("image_size", "crop_size", "n_train", "n_test"):
+        if key in values:
+            check(values[key] >= 1, key, values[key], "a whole number of 1 or more")
+    check(values.get("split_seed", 0) >= 0, "split_seed", values.get("split_seed"), "0 or more")
+    for key in ("root", "path"):
+        if key in values:
+            check(bool(str(values[key]).strip()), key, repr(values[key]), "the path of a folder")

@@ -1,0 +1,144 @@
+"""CelebA, aligned and cropped (178x218 pixels), with its official partition; never downloaded from here."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vae_sweep.datasets.base import Built, Source, Split, check, check_common, draw, draw_fraction
+from vae_sweep.datasets.images import Broken, Fit, broken_facts, decode_usable
+from vae_sweep.errors import UserError
+
+log = logging.getLogger(__name__)
+
+PICTURES = "img_align_celeba"
+PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv")
+CODES = {"train": 0, "val": 1, "test": 2}  # of the official partition file
+WIDTH = 178  # pixels, the smaller side of an aligned picture
+
+
+def choose(partition: np.ndarray, fraction: float, max_val: int, seed: int) -> dict[str, np.ndarray]:
+    """The rows that each split uses: sorted indices into `partition`, int (N,), whose values are 0, 1, 2.
+
+    Exactly round(fraction * n) of the n training rows, at most `max_val` validation rows (0: all), every test row.
+
+    Raises:
+        UserError: a split would be empty.
+    """
+    rows = {split: np.flatnonzero(partition == code) for split, code in CODES.items()}
+    for split, members in rows.items():
+        if len(members) == 0:
+            raise UserError(f"dataset=celeba: the partition file lists no {split} picture ({CODES[split]})")
+    train = rows["train"][draw_fraction(len(rows["train"]), fraction, seed)]
+    val = rows["val"][draw(len(rows["val"]), max_val or len(rows["val"]), seed)]
+    return {"train": train, "val": val, "test": rows["test"]}
+
+
+@dataclass(kw_only=True)
+class CelebA(Source):
+    """202,599 faces in the official partition (162,770 train, 19,867 validation, 19,962 test).
+
+    Read as torchvision lays it out (root/celeba/img_align_celeba/), as a plain root/img_align_celeba/, or as
+    Kaggle nests it (img_align_celeba/img_align_celeba/), with the partition as .txt or .csv.
+
+    Raises:
+        UserError: a setting is out of range.
+    """
+
+    name: str = "celeba"
+    root: str
+    image_size: int = 32  # pixels, after crop and resizing
+    crop_size: int = 148  # side of the centre square taken from the picture, pixels
+    fraction: float = 0.3  # share of the official training partition
+    max_val: int = 5000  # validation images; 0: the whole official validation partition
+    split_seed: int = 0  # draws both subsets
+    strict: bool = False  # a broken picture ends the run, else it is left out
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        check(self.crop_size <= WIDTH, "crop_size", self.crop_size, f"at most {WIDTH}, the width of the pictures")
+        check(self.max_val >= 0, "max_val", self.max_val, "0 (all) or more")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The partition file, sizes and times of the chosen pictures, and the settings."""
+        pictures, partition = self._locate()
+        digest = hashlib.sha256(partition.read_bytes())
+        names, chosen = self._choose(partition)
+        for i in np.concatenate([chosen[split] for split in CODES]):
+            try:
+                found = os.stat(f"{pictures}/{names[i]}")
+                digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+            except OSError:
+                digest.update(b"missing\n")
+        settings = {key: value for key, value in vars(self).items() if key not in ("name", "root")}
+        return {"format": 1, "pictures": str(pictures.resolve()), "files": digest.hexdigest(), **settings}
+
+    def build(self) -> Built:
+        """uint8 (N, 3, image_size, image_size) in the order of the partition file; there are no labels."""
+        pictures, partition = self._locate()
+        names, chosen = self._choose(partition)
+        splits: dict[str, Split] = {}
+        broken: Broken = []
+        for split, rows in chosen.items():
+            paths = [pictures / names[i] for i in rows]
+            none = np.full(len(paths), -1, np.int64)
+            fit = Fit(self.image_size, self.crop_size)
+            images, labels, bad = decode_usable(paths, none, fit, f"{split} pictures", self.strict)
+            splits[split] = Split(images, labels)
+            broken += bad
+        facts = {
+            "source": f"CelebA (Liu et al. 2015) in {pictures}",
+            "classes": [],
+            "train_share": f"{len(chosen['train'])} of {int(np.sum(_codes(partition)[1] == CODES['train']))}",
+        }
+        return Built(splits, facts | broken_facts(broken, sum(map(len, chosen.values()))))
+
+    def _choose(self, partition: Path) -> tuple[list[str], dict[str, np.ndarray]]:
+        names, codes = _codes(partition)
+        return names, choose(codes, self.fraction, self.max_val, self.split_seed)
+
+    def _locate(self) -> tuple[Path, Path]:
+        """The folder with the pictures and the partition file."""
+        root = Path(self.root).expanduser().absolute()
+        homes = [root / "celeba", root]
+        folders = [home / PICTURES for home in homes]
+        pictures = next((folder for folder in folders if folder.is_dir()), None)
+        if pictures is None:
+            archive = next((home / f"{PICTURES}.zip" for home in homes if (home / f"{PICTURES}.zip").is_file()), None)
+            todo = f"unzip {archive} where it lies" if archive else "fetch img_align_celeba.zip from its authors' page"
+            raise UserError(
+                f"dataset=celeba: no pictures at {folders[0]} or {folders[1]}; {todo} "
+                f"(no automatic download: the host limits it); dataset=shapes works now, without any download"
+            )
+        files = [home / name for home in dict.fromkeys([pictures.parent, *homes]) for name in PARTITIONS]
+        partition = next((file for file in files if file.is_file()), None)
+        if partition is None:
+            raise UserError(
+                f"dataset=celeba: the pictures are at {pictures}, but the official partition is missing; "
+                f"put it at {files[0]} or {files[1]}"
+            )
+        nested = pictures / PICTURES
+        return (nested if nested.is_dir() else pictures), partition
+
+
+def _codes(partition: Path) -> tuple[list[str], np.ndarray]:
+    """File names and codes (int64, (N,)) of a partition file: '000001.jpg 0' a line, or image_id,partition as CSV."""
+    names, codes = [], []
+    lines = partition.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        words = line.replace(",", " ").split()
+        if not words or (number == 1 and words[0] == "image_id"):
+            continue
+        if len(words) != 2 or words[1] not in ("0", "1", "2") or "/" in words[0] or "\\" in words[0]:
+            raise UserError(
+                f"dataset=celeba: {partition} line {number} reads {line[:60]!r}; it must be a file name and 0, 1 or 2"
+            )
+        names.append(words[0])
+        codes.append(int(words[1]))
+    return names, np.array(codes, np.int64)

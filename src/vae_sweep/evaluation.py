@@ -1,0 +1,65 @@
+"""Held-out metrics of a trained model."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from vae_sweep.models.vae import VAE
+from vae_sweep.objective import elbo_terms
+
+BATCH = 500  # images per forward pass; fixed, so that the noise an image meets depends on its position alone
+NOISE_SEED = 20131220  # of every evaluation of every run: models are compared on the same posterior noise
+
+
+class Averages(NamedTuple):
+    """Averages over images, nats per image; lower is better."""
+
+    loss: float  # recon + beta * kl
+    recon: float  # squared error
+    kl: float  # KL(q(z|x) || N(0, I))
+
+
+def to_float(images: torch.Tensor, memory_format: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
+    """Return uint8 images as float32 in [0, 1], same shape."""
+    return images.to(torch.float32, memory_format=memory_format).div_(255)
+
+
+def to_uint8(images: torch.Tensor) -> np.ndarray:
+    """Return images in [0, 1] (clipped) as a uint8 array on the CPU, same shape."""
+    return images.detach().clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
+
+
+@torch.no_grad()
+def evaluate(
+    model: VAE,
+    images: torch.Tensor,  # uint8 (N, C, H, W)
+    *,
+    beta: float = 1.0,
+    reduction: str = "sum",
+    noise_draws: int = 1,  # posterior draws per image
+) -> Averages:
+    """Return the model's averages over all images, the short last batch weighted by its size, on fixed noise."""
+    device = next(model.parameters()).device
+    model.eval()
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    for draw in range(noise_draws):
+        noise_source = torch.Generator().manual_seed(NOISE_SEED + draw)
+        for start in range(0, len(images), BATCH):
+            x = to_float(images[start : start + BATCH].to(device))
+            noise = torch.randn(BATCH, model.latent_dim, generator=noise_source)[: len(x)].to(device)
+            reconstruction, posterior = model(x, noise)
+            terms = elbo_terms(reconstruction, x, posterior, beta, reduction)
+            sums += torch.stack([term.sum(dtype=torch.float64) for term in terms])
+    return Averages(*(sums / (noise_draws * len(images))).tolist())
+
+
+@torch.no_grad()
+def interpolate(model: VAE, rows: int, steps: int = 10, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Return images (rows, steps, C, H, W) decoded along straight lines between pairs of prior draws."""
+    ends = torch.randn(2, rows, 1, model.latent_dim, generator=generator)
+    t = torch.linspace(0, 1, steps).view(1, steps, 1)
+    z = torch.lerp(ends[0], ends[1], t).flatten(0, 1)  # (rows * steps, L)
+    return model.decode(z.to(next(model.parameters()).device)).unflatten(0, (rows, steps))

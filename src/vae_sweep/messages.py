@@ -1,0 +1,61 @@
+"""One clear line for what a user can mend: the value, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from vae_sweep import config as configuration
+from vae_sweep.errors import RunFailed, UserError
+
+
+def one_line(error: BaseException) -> str | None:
+    """Return the message for an error that a user can mend, or None for one that only a traceback explains."""
+    if isinstance(error, (UserError, RunFailed)):
+        return f"vae_sweep: {error}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"vae_sweep: {error.filename}: {error.strerror}; check that it exists and may be written"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return f"vae_sweep: {_composition(error)}"
+    return None
+
+
+def _composition(error: BaseException) -> str:
+    """Hydra's several lines as one, with the keys or choices that exist."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
+    text = str(error)
+    choices = re.search(r"Could not find '([^']*)'\s*Available options in '([^']*)':\n(.*)", text, re.DOTALL)
+    if choices:
+        group = choices[2]
+        names = re.findall(r"^\t(\S+)$", choices[3].partition("Config search path")[0], re.MULTILINE)
+        name = choices[1].removeprefix(f"{group}/")
+        return f"{group}={name}: no such choice; available: {', '.join(names)}{_close(name, names)}"
+    detail = cause if cause is not None else error if isinstance(error, OmegaConfBaseException) else None
+    if detail is not None and detail.full_key:
+        key = str(detail.full_key)
+        known = _known_keys(detail.object_type)
+        leaf = key.rpartition(".")[2]
+        if known and leaf not in known:
+            return f"{key}: no such key; known keys: {', '.join(known)}{_close(leaf, known)}"
+        return f"{key}: {_flat(str(detail.msg or detail))}"
+    return _flat(f"{text} ({cause})" if cause is not None else text)
+
+
+def _known_keys(kind: object) -> list[str]:
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return [f.name for f in dataclasses.fields(kind)]
+    return [f.name for f in dataclasses.fields(configuration.Config)] if kind is dict else []
+
+
+def _close(name: str, names: list[str]) -> str:
+    match = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def _flat(text: str) -> str:
+    """One line, without OmegaConf's technical trailer."""
+    return re.sub(r"\s+", " ", re.sub(r"\n\s*(full_key|object_type|reference_type)[:=][^\n]*", "", text)).strip()

@@ -1,0 +1,57 @@
+"""What every architecture shares. Shapes: B images, C channels, H x W pixels, L latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Posterior:
+    """The diagonal Gaussian q(z|x): ``mean`` and ``logvar`` = log sigma^2, each (B, L)."""
+
+    mean: torch.Tensor
+    logvar: torch.Tensor
+
+    def rsample(self, noise: torch.Tensor) -> torch.Tensor:
+        """Return z = mean + sigma * noise, (B, L), differentiable in both parameters (Kingma & Welling 2014)."""
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+    def kl(self) -> torch.Tensor:
+        """Return KL(q(z|x) || N(0, I)) in nats per image, (B,) (Kingma & Welling 2014, appendix B)."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar).sum(1)
+
+
+class VAE(nn.Module):
+    """A variational autoencoder over images in [0, 1]; subclasses give ``encode`` and ``decode``."""
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.latent_dim = latent_dim
+
+    def encode(self, x: torch.Tensor) -> Posterior:  # (B, C, H, W) -> (B, L) twice
+        """Return the posterior q(z|x) of images (B, C, H, W)."""
+        raise NotImplementedError
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:  # (B, L) -> (B, C, H, W)
+        """Return the mean image of p(x|z), (B, C, H, W), for latents (B, L)."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, Posterior]:
+        """Return reconstructions (B, C, H, W) through one posterior draw made from ``noise`` (B, L)."""
+        posterior = self.encode(x)
+        return self.decode(posterior.rsample(noise)), posterior
+
+    @torch.no_grad()
+    def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the decoded posterior means of images (B, C, H, W), same shape."""
+        return self.decode(self.encode(x).mean)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Return n images (n, C, H, W) decoded from prior draws; ``generator`` lives on the CPU."""
+        z = torch.randn(n, self.latent_dim, generator=generator)
+        return self.decode(z.to(next(self.parameters()).device))

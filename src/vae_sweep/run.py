@@ -1,0 +1,350 @@
+"""One run: dataset -> model -> fit -> evaluation -> tracking; the one place where the parts meet."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+import vae_sweep
+from vae_sweep import checkpoint, datasets, figures, models, reference, training
+from vae_sweep.comparison import ReferenceRow
+from vae_sweep.config import validate
+from vae_sweep.errors import RunFailed, UserError
+from vae_sweep.evaluation import Averages, evaluate, interpolate, to_float, to_uint8
+from vae_sweep.models.vae import VAE
+from vae_sweep.tracking import RunRecord, Store, versions
+
+log = logging.getLogger(__name__)
+
+SAMPLES, INTERPOLATIONS = 3, 4  # random streams of the run's seed, beside those of training
+N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
+HISTORY = ("images_seen", *(f"{split}/{term}" for split in ("train", "val") for term in Averages._fields))
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a run belongs; made once in the first process and handed to every worker."""
+
+    root: str  # absolute; the directory that the command was typed in
+    uri: str  # absolute tracking URI
+    experiment_id: str
+    parent_id: str | None = None  # the sweep's run
+    swept: tuple[str, ...] = ()  # override keys with several values
+    progress_bar: bool = False  # one run alone on a terminal
+
+    def store(self) -> Store:
+        return Store(self.uri, self.experiment_id)
+
+
+def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, reference.Spectrum]:
+    """Return the cached dataset of ``cfg`` and the spectrum of its training images, building what is missing.
+
+    Raises:
+        UserError: where the data are not there or do not fit the configuration.
+    """
+    node = copy.deepcopy(cfg.dataset)
+    for key in ("path", "root"):
+        if isinstance(OmegaConf.select(node, key), str):
+            node[key] = str(root / Path(node[key]).expanduser())
+    source = datasets.create(node)
+    dataset = datasets.load(source, root / Path(cfg.paths.data).expanduser() / "cache")
+    n_train = len(dataset.train.images)
+    if cfg.params.batch_size > n_train:
+        raise UserError(
+            f"params.batch_size={cfg.params.batch_size}: larger than the {n_train} training images of "
+            f"{dataset.name}; give a value from 1 to {n_train}"
+        )
+    return dataset, reference.cached_spectrum(dataset.train.images, dataset.digest, dataset.cache_dir)
+
+
+def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
+    """Build the model without memory or weights, so that what does not fit is known before any run starts.
+
+    Raises:
+        UserError: as the model's constructor does.
+    """
+    with torch.device("meta"):
+        models.create(cfg.model, image_shape, cfg.params.latent_dim)
+
+
+def execute(
+    cfg: DictConfig,
+    context: Context,
+    name: str,
+    output_dir: Path,
+    on_change: Callable[[bool], None] = lambda finished: None,
+) -> float:
+    """Train, evaluate and record one run; return its lowest validation loss in nats per image.
+
+    ``on_change`` is called with False once the run is open in the store, and with True once it is closed.
+
+    Raises:
+        RunFailed: for whatever stopped the run; the store holds the reason and the traceback.
+    """
+    record = context.store().start_run(name, {"vae_sweep.role": "run", **_environment()}, context.parent_id)
+    status = "KILLED"
+    try:
+        on_change(False)
+        loss = _train_and_record(cfg, context, name, output_dir, record)
+        status = "FINISHED"
+        return loss
+    except Exception as error:
+        status = "FAILED"
+        expected = isinstance(error, UserError)
+        reason = str(error) if expected else f"{type(error).__name__}: {error}"
+        (log.error if expected else log.exception)("%s failed: %s", name, reason)
+        record.set_tags({"vae_sweep.error": reason})
+        record.log_text(traceback.format_exc(), "error.txt")
+        raise RunFailed(f"{name}: {reason}") from None
+    finally:
+        record.finish(status)
+        on_change(True)
+
+
+def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: Path, record: RunRecord) -> float:
+    started = time.perf_counter()
+    validate(cfg)
+    torch.set_num_threads(cfg.training.threads)
+    device = training.resolve_device(cfg.training.device)
+    dataset, spectrum = prepare(cfg, Path(context.root))
+    beta, reduction = cfg.objective.beta, cfg.objective.reduction
+    splits = {key: torch.from_numpy(split.images) for key, split in dataset.splits.items()}
+
+    training.seed_weights(cfg.seed)
+    model = models.create(cfg.model, dataset.image_shape, cfg.params.latent_dim)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    record.log_params(_flatten(plain) | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
+    record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
+    record.set_tags({"vae_sweep.device": str(device), "vae_sweep.outputs": str(output_dir)})
+    record.log_dataset(dataset.name, dataset.digest, str(dataset.cache_dir), _profile(dataset))
+    line = _reference_row(cfg, dataset, spectrum)
+    _announce(name, n_parameters, device, dataset, line, spectrum, record)
+
+    history: list[dict[str, float]] = []
+    epochs = training.fit(
+        model,
+        splits["train"],
+        splits["val"],
+        batch_size=cfg.params.batch_size,
+        lr=cfg.params.lr,
+        seed=cfg.seed,
+        max_epochs=cfg.training.max_epochs,
+        patience=cfg.training.patience,
+        min_delta=cfg.training.min_delta,
+        beta=beta,
+        reduction=reduction,
+        device=device,
+        channels_last=cfg.training.channels_last,
+        compile=cfg.training.compile,
+    )
+    train_seconds, best_epoch = 0.0, 0
+    for metrics in _reported(epochs, name, cfg.training.max_epochs, context.progress_bar):
+        train_seconds += metrics.train_seconds
+        best_epoch = metrics.epoch if metrics.improved else best_epoch
+        values = {
+            "images_seen": metrics.images_seen,
+            **{f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(metrics, split)._asdict().items()},
+        }
+        history.append({"epoch": metrics.epoch, **values})
+        record.log_metrics(values, step=metrics.epoch)
+
+    best = {
+        split: evaluate(
+            model,
+            images,
+            beta=beta,
+            reduction=reduction,
+            noise_draws=cfg.evaluation.noise_draws if split == "test" else 1,
+        )
+        for split, images in splits.items()
+    }
+    final: dict[str, float] = {
+        "epochs": len(history),
+        "best_epoch": best_epoch,
+        "images_per_s": history[-1]["images_seen"] / train_seconds,
+        "train_time_s": train_seconds,
+        **{f"best/{split}_{k}": v for split in ("train", "val") for k, v in best[split]._asdict().items()},
+        **{f"test/{k}": v for k, v in best["test"]._asdict().items()},
+        "distance_to_linear": best["test"].loss - line.test_loss,
+        "implied_variance": reference.implied_variance(beta, reduction, int(np.prod(dataset.image_shape))),
+        **{
+            f"reference/{k}": v
+            for k, v in asdict(line).items()
+            if k not in ("dataset", "latent_dim", "beta", "reduction")
+        },
+    }
+    _record_pictures(cfg, model, splits["test"], dataset.name, name, history, line, record)
+    path = output_dir / "checkpoint.pt"
+    checkpoint.save(path, model, plain, {"name": name, "best_epoch": best_epoch, "test": best["test"]._asdict()})  # type: ignore[arg-type]
+    record.log_file(path)
+    final["wall_time_s"] = time.perf_counter() - started
+    record.log_metrics(final)
+    log.info(
+        "%s finished: test loss %.2f = %.2f + %.2f nats/image, %+.2f against the closed-form linear VAE, "
+        "best of %d epochs: %d, %.0f s",
+        name,
+        *best["test"],
+        final["distance_to_linear"],
+        len(history),
+        best_epoch,
+        final["wall_time_s"],
+    )
+    return best["val"].loss
+
+
+def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: reference.Spectrum) -> ReferenceRow:
+    """The closed-form linear VAE on the same splits and the same loss."""
+    arguments = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
+    values: dict[str, float] = {}
+    active = 0
+    for key, split in dataset.splits.items():
+        optimum = reference.linear_loss(spectrum, split.images, *arguments)
+        active = optimum.active
+        values |= {f"{key}_{term}": getattr(optimum, term) for term in Averages._fields}
+    return ReferenceRow(
+        dataset=dataset.name,
+        latent_dim=cfg.params.latent_dim,
+        beta=cfg.objective.beta,
+        reduction=cfg.objective.reduction,
+        active=active,
+        **values,
+    )
+
+
+def _announce(
+    name: str,
+    n_parameters: int,
+    device: torch.device,
+    dataset: datasets.ImageDataset,
+    line: ReferenceRow,
+    spectrum: reference.Spectrum,
+    record: RunRecord,
+) -> None:
+    sizes = ", ".join(f"{len(split.images)} {key}" for key, split in dataset.splits.items())
+    variance = reference.implied_variance(line.beta, line.reduction, int(np.prod(dataset.image_shape)))
+    log.info("%s: %d parameters on %s; %s: %s images", name, n_parameters, device, dataset.name, sizes)
+    log.info(
+        "%s: the loss implies a decoder variance of %g; the closed-form linear VAE uses %d of %d latents, "
+        "test loss %.2f nats/image",
+        *(name, variance, line.active, line.latent_dim, line.test_loss),
+    )
+    if line.active == 0:
+        warning = (
+            f"posterior collapse predicted: the loss (reduction={line.reduction}, beta={line.beta:g}) implies a "
+            f"decoder variance of {variance:g}, above the data's largest eigenvalue {spectrum.eigenvalues[0]:.3g}, "
+            "so no latent pays for itself; objective.reduction=sum or a smaller objective.beta mends this"
+        )
+        log.warning("%s: %s", name, warning)
+        record.set_tags({"vae_sweep.warning": warning})
+
+
+def _reported(
+    epochs: Iterable[training.EpochMetrics], name: str, max_epochs: int, progress_bar: bool
+) -> Iterator[training.EpochMetrics]:
+    """Pass the epochs on, showing them as a bar on a terminal and as plain lines elsewhere."""
+    bar = tqdm(epochs, name, max_epochs, unit="epoch", disable=not (progress_bar and sys.stderr.isatty()))
+    for metrics in bar:
+        rate = metrics.images_seen / metrics.epoch / metrics.train_seconds
+        if bar.disable:
+            log.info(
+                "%s epoch %d: train %.2f = %.2f + %.2f, val %.2f = %.2f + %.2f nats/image%s, %.0f images/s",
+                *(name, metrics.epoch, *metrics.train, *metrics.val, " *" if metrics.improved else "", rate),
+            )
+        else:
+            bar.set_postfix(
+                train=f"{metrics.train.loss:.2f}", val=f"{metrics.val.loss:.2f}", images_per_s=f"{rate:.0f}"
+            )
+        yield metrics
+
+
+@torch.no_grad()
+def _record_pictures(
+    cfg: DictConfig,
+    model: VAE,
+    test: torch.Tensor,
+    dataset: str,
+    name: str,
+    history: list[dict[str, float]],
+    line: ReferenceRow,
+    record: RunRecord,
+) -> None:
+    where = f"{name} on {dataset}, seed {cfg.seed}"
+    line_terms = {term: getattr(line, f"val_{term}") for term in Averages._fields}
+    record.log_figure(figures.learning_curves(history, where, line_terms), "figures/curves.png")
+
+    chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
+    originals = test[torch.from_numpy(chosen)]
+    device = next(model.parameters()).device
+    pairs = to_uint8(model.reconstruct(to_float(originals.to(device))))
+    figure = figures.reconstructions(originals.numpy(), pairs, f"{where}: test images and their reconstructions")
+    record.log_figure(figure, "figures/reconstructions.png")
+
+    samples = to_uint8(model.sample(cfg.evaluation.n_samples, training.generator(cfg.seed, SAMPLES)))
+    record.log_figure(figures.samples(samples, f"{where}: samples from the prior"), "figures/samples.png")
+    record.log_array(samples, "samples.npy")
+
+    source = training.generator(cfg.seed, INTERPOLATIONS)
+    grid = to_uint8(interpolate(model, cfg.evaluation.n_interpolations, generator=source))
+    figure = figures.interpolations(grid, f"{where}: between two prior draws")
+    record.log_figure(figure, "figures/interpolations.png")
+
+
+def _profile(dataset: datasets.ImageDataset) -> dict[str, Any]:
+    return {"image_shape": list(dataset.image_shape), **{k: len(s.images) for k, s in dataset.splits.items()}}
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one, keys joined by dots."""
+    if not isinstance(node, dict):
+        return {prefix.rstrip("."): node}
+    return {k: v for key, value in node.items() for k, v in _flatten(value, f"{prefix}{key}.").items()}
+
+
+@cache
+def _environment() -> dict[str, str]:
+    """Tags that say what ran where."""
+    tags = {
+        "vae_sweep.host": socket.gethostname(),
+        "vae_sweep.pid": str(os.getpid()),
+        "version.vae_sweep": vae_sweep.__version__,
+        "version.python": platform.python_version(),
+        "version.torch": torch.__version__,
+        "version.numpy": np.__version__,
+        "mlflow.source.name": "vae_sweep",
+        **versions(),
+    }
+    package = Path(vae_sweep.__file__).parent
+    commit = _git(package, "rev-parse", "HEAD")
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+        tags["vae_sweep.git_dirty"] = str(bool(_git(package, "status", "--porcelain", "--", "."))).lower()
+    return tags
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Output of a git command about the package's own checkout; empty where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,306 @@
+"""MLflow, and nothing else: the only file that imports it.
+
+Runs are made with explicit ids through ``MlflowClient``, never through MLflow's global run stack, so several runs
+may live in one process and a run may be written to from another one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock
+
+from vae_sweep.errors import UserError
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+NOTE = "mlflow.note.content"  # the Markdown description that the UI shows on a run
+NOTE_LIMIT = 8000  # characters; MLflow refuses longer tags
+PARAM_LIMIT = 6000  # characters of one parameter
+BATCH_LIMIT = 100  # parameters or tags in one request
+LIGHT_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"  # 2 processes instead of 15
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What the store holds of one run; metrics are their last values."""
+
+    run_id: str
+    name: str
+    status: str  # RUNNING, FINISHED, FAILED or KILLED
+    params: dict[str, str]
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    started: float  # seconds since 1970
+    experiment_id: str
+
+
+def store_uri(uri: str | None, root: Path) -> str:
+    """Return the tracking URI to use: ``uri``, else MLFLOW_TRACKING_URI, else SQLite at ``root``/mlflow.db.
+
+    A relative SQLite path is made absolute here, once: in another working directory it would silently name a second,
+    empty store.
+
+    Raises:
+        UserError: for a store that MLflow cannot use.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "file":
+        raise UserError(
+            f"tracking.uri={uri}: MLflow no longer keeps runs in plain folders; "
+            "give sqlite:///path/mlflow.db, a database or http://host:port"
+        )
+    if scheme.startswith("sqlite"):
+        path = Path(rest[1:])
+        if "%" in rest:
+            raise UserError(f"tracking.uri={uri}: MLflow cannot open a SQLite path with a % in it; use another folder")
+        uri = f"{scheme}:///{path if path.is_absolute() else root / path}"
+    return uri
+
+
+def ui_command(uri: str, root: Path) -> str:
+    """Return the command or address that shows the runs of the store at ``uri``."""
+    if uri.startswith(("http://", "https://")):
+        return uri
+    if uri == f"sqlite:///{root / 'mlflow.db'}":
+        return f"cd {root} && {LIGHT_UI}"
+    return f"{LIGHT_UI} --backend-store-uri {uri}"
+
+
+class Store:
+    """One experiment of an MLflow store."""
+
+    def __init__(self, uri: str, experiment_id: str) -> None:
+        self.uri = uri
+        self.experiment_id = experiment_id
+        self.client = mlflow.MlflowClient(tracking_uri=uri)
+
+    @classmethod
+    def open(cls, uri: str, root: Path, experiment: str) -> Store:
+        """Open the store and its experiment, making both where they do not exist, under a lock.
+
+        MLflow's own first start is not safe when several processes do it at once; afterwards they may all write.
+
+        Raises:
+            UserError: where the store cannot be reached or written.
+        """
+        _answers(uri)
+        lock = root / "mlruns" / ".store.lock"
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock):
+                client = mlflow.MlflowClient(tracking_uri=uri)
+                found = client.get_experiment_by_name(experiment)
+                if found is not None and found.lifecycle_stage == "deleted":
+                    client.restore_experiment(found.experiment_id)
+                local = uri.startswith("sqlite")
+                if local:
+                    _write_ahead_log(Path(uri.partition("://")[2][1:]))
+                experiment_id = (
+                    found.experiment_id
+                    if found
+                    else client.create_experiment(
+                        experiment, artifact_location=(root / "mlruns").as_uri() if local else None
+                    )
+                )
+        except (OSError, MlflowException, sqlite3.Error) as error:
+            raise UserError(
+                f"tracking.uri={uri}: cannot be opened ({_first_line(error)}); "
+                "check that it exists and may be written, or give another tracking.uri"
+            ) from error
+        return cls(uri, experiment_id)
+
+    def start_run(self, name: str, tags: Mapping[str, str], parent_id: str | None = None) -> RunRecord:
+        """Make a run in state RUNNING and return the handle that writes to it."""
+        tags = {**tags, **({"mlflow.parentRunId": parent_id} if parent_id else {})}
+        run = self.client.create_run(self.experiment_id, tags=dict(tags), run_name=name)
+        return RunRecord(self.client, run.info.run_id)
+
+    def record(self, run_id: str) -> RunRecord:
+        """Return the handle that writes to an existing run."""
+        return RunRecord(self.client, run_id)
+
+    def get(self, run_id: str) -> StoredRun:
+        """Return one run.
+
+        Raises:
+            UserError: where the store has no such run.
+        """
+        try:
+            return _stored(self.client.get_run(run_id))
+        except MlflowException as error:
+            raise UserError(f"run={run_id}: no such run in {self.uri}; `mlflow ui` lists what there is") from error
+
+    def children(self, parent_id: str) -> list[StoredRun]:
+        """Return the runs of a sweep, oldest first."""
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id],
+                filter_string=f"tags.`mlflow.parentRunId` = '{parent_id}'",
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return [_stored(run) for run in found]
+
+    def history(self, run_id: str, keys: Sequence[str]) -> list[dict[str, float]]:
+        """Return one dict per epoch, in order, with ``epoch`` and the metrics ``keys``."""
+        epochs: dict[int, dict[str, float]] = {}
+        for key in keys:
+            for point in self.client.get_metric_history(run_id, key):
+                epochs.setdefault(point.step, {"epoch": point.step})[key] = point.value
+        return [epochs[step] for step in sorted(epochs) if len(epochs[step]) == len(keys) + 1]
+
+    @contextmanager
+    def artifact(self, run_id: str, path: str) -> Iterator[Path | None]:
+        """Give the local path of a copy of an artifact, or None where the run has none of that name."""
+        with tempfile.TemporaryDirectory(prefix="vae_sweep-") as folder:
+            try:
+                local: Path | None = Path(self.client.download_artifacts(run_id, path, folder))
+            except (OSError, MlflowException):
+                local = None
+            yield local
+
+
+class RunRecord:
+    """Writes to one run."""
+
+    def __init__(self, client: mlflow.MlflowClient, run_id: str) -> None:
+        self.client = client
+        self.run_id = run_id
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Write parameters, as text."""
+        entities = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in params.items()]
+        for start in range(0, len(entities), BATCH_LIMIT):
+            self.client.log_batch(self.run_id, params=entities[start : start + BATCH_LIMIT])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Write metrics in one request, on disk when it returns."""
+        now = int(time.time() * 1000)
+        self.client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Write tags; a description (:data:`NOTE`) is cut to what MLflow takes."""
+        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)[:NOTE_LIMIT]) for key, value in tags.items()])
+
+    def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Attach the dataset as an input; ``digest`` identifies its content."""
+        dataset = Dataset(
+            name=name,
+            digest=digest[:36],
+            source_type="local",
+            source=json.dumps({"uri": source}),
+            profile=json.dumps(profile),
+        )
+        self.client.log_inputs(
+            self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train/val/test")])]
+        )
+
+    def log_text(self, text: str, path: str) -> None:
+        """Write a text artifact, replacing an older one."""
+        self.client.log_text(self.run_id, text, path)
+
+    def log_figure(self, figure: Figure, path: str) -> None:
+        """Write a figure as a PNG artifact, replacing an older one."""
+        self.client.log_figure(self.run_id, figure, path, save_kwargs={"dpi": 150})
+
+    def log_array(self, array: np.ndarray, path: str) -> None:
+        """Write an array as an .npy artifact."""
+        folder, _, name = path.rpartition("/")
+        with tempfile.TemporaryDirectory(prefix="vae_sweep-") as temporary:
+            np.save(Path(temporary) / name, array)
+            self.client.log_artifact(self.run_id, str(Path(temporary) / name), folder or None)
+
+    def log_file(self, local: Path, folder: str | None = None) -> None:
+        """Copy a file into the run's artifacts."""
+        self.client.log_artifact(self.run_id, str(local), folder)
+
+    def log_table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
+        """Write a table artifact that the UI's evaluation tab shows, replacing an older one.
+
+        MLflow's own ``log_table`` appends to an existing table, so later versions overwrite its file.
+        """
+        logged = self.client.get_run(self.run_id).data.tags.get("mlflow.loggedArtifacts", "")
+        if f'"{path}"' in logged:
+            rows = [list(row) for row in zip(*columns.values(), strict=True)]
+            self.client.log_text(self.run_id, json.dumps({"columns": list(columns), "data": rows}), path)
+        else:
+            self.client.log_table(self.run_id, dict(columns), path)
+
+    def finish(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(self.run_id, status)
+
+
+def versions() -> dict[str, str]:
+    """Return the version of MLflow, for a run's tags."""
+    return {"version.mlflow": mlflow.__version__}
+
+
+def _stored(run: Any) -> StoredRun:
+    return StoredRun(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        tags=dict(run.data.tags),
+        started=run.info.start_time / 1000,
+        experiment_id=run.info.experiment_id,
+    )
+
+
+def _answers(uri: str) -> None:
+    """Ask a tracking server for its health: MLflow itself would retry for minutes before it says no."""
+    if uri.startswith(("http://", "https://")):
+        try:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"tracking.uri={uri}: no MLflow server answers there ({_first_line(error)}); "
+                "start it, or give another tracking.uri"
+            ) from error
+
+
+def _write_ahead_log(path: Path) -> None:
+    """Let parallel runs write without waiting for readers; the setting stays in the file."""
+    connection = sqlite3.connect(path, timeout=20)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

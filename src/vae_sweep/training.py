@@ -1,0 +1,175 @@
+"""The training loop. Randomness is a function of (seed, epoch, position); nothing but arithmetic is in the loop."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vae_sweep.errors import UserError
+from vae_sweep.evaluation import Averages, evaluate, to_float
+from vae_sweep.models.vae import VAE
+from vae_sweep.objective import elbo_terms
+
+WEIGHTS, SHUFFLE, NOISE = 0, 1, 2  # independent random streams of one seed
+FINITE_CHECK_EVERY = 100  # steps between looks at the loss; each look waits for the device
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch did. Losses in nats per image, averaged over images."""
+
+    epoch: int  # counted from 1
+    step: int  # optimizer updates so far
+    images_seen: int  # training images so far, repeats counted
+    train: Averages  # over the epoch's own updates, weights changing under way
+    val: Averages  # after the epoch, fixed noise
+    train_seconds: float  # wall time of the updates alone
+    improved: bool  # val.loss is the lowest so far; these weights are kept
+
+
+@dataclass
+class EarlyStopping:
+    """Stops after ``patience`` epochs in which the loss gained less than ``min_delta`` nats per image.
+
+    A slow descent counts: the gain is measured from the last loss that counted as an improvement. The best epoch,
+    whose weights are restored, is the one with the lowest loss of all, whether or not it counted.
+    """
+
+    patience: int
+    min_delta: float
+    best: float = float("inf")
+    best_epoch: int = 0
+    anchor: float = float("inf")  # the last loss that counted
+    anchor_epoch: int = 0
+
+    def update(self, epoch: int, loss: float) -> bool:
+        """Take in the loss of one epoch; return whether it is the lowest so far."""
+        if loss < self.anchor - self.min_delta:
+            self.anchor, self.anchor_epoch = loss, epoch
+        if loss < self.best:
+            self.best, self.best_epoch = loss, epoch
+            return True
+        return False
+
+    def should_stop(self, epoch: int) -> bool:
+        """Return whether ``epoch`` is the last."""
+        return epoch - self.anchor_epoch >= self.patience
+
+
+def generator(seed: int, stream: int, epoch: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
+    """Return a generator that depends on nothing but its arguments."""
+    state = np.random.SeedSequence((seed, stream, epoch)).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
+
+
+def seed_weights(seed: int) -> None:
+    """Make the next modules draw the weights of ``seed``: call it right before they are made."""
+    torch.manual_seed(generator(seed, WEIGHTS).initial_seed())
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        UserError: where this machine does not have it.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    kind, _, index = name.partition(":")
+    if kind == "cuda" and (not cuda or int(index or 0) >= torch.cuda.device_count()):
+        raise UserError(
+            f"training.device={name}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; give auto or cpu"
+        )
+    if kind == "mps" and not mps:
+        raise UserError("training.device=mps: PyTorch sees no Apple GPU here; give auto or cpu")
+    return torch.device(name)
+
+
+def fit(
+    model: VAE,
+    train: torch.Tensor,  # uint8 (N, C, H, W)
+    val: torch.Tensor,  # uint8 (M, C, H, W)
+    *,
+    batch_size: int,  # images per update; the last batch of an epoch may be smaller
+    lr: float,  # Adam's learning rate
+    seed: int,  # drives shuffling and posterior noise
+    max_epochs: int,
+    patience: int,  # epochs
+    min_delta: float,  # nats per image
+    beta: float = 1.0,
+    reduction: str = "sum",
+    device: torch.device | None = None,
+    channels_last: bool = False,
+    compile: bool = False,
+) -> Iterator[EpochMetrics]:
+    """Train ``model`` in place, yielding after every epoch; at the end it holds the weights of the best epoch.
+
+    Raises:
+        UserError: when the loss stops being finite, with epoch, step and learning rate.
+    """
+    device = device or torch.device("cpu")
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    train, val = train.to(device), val.to(device)
+    forward = torch.compile(model) if compile else model
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
+    stopping = EarlyStopping(patience, min_delta)
+    best_weights = copy.deepcopy(model.state_dict())
+    n, step = len(train), 0
+    steps_per_epoch = -(-n // batch_size)
+
+    for epoch in range(1, max_epochs + 1):
+        order = torch.randperm(n, generator=generator(seed, SHUFFLE, epoch)).to(device)
+        noise_source = generator(seed, NOISE, epoch, device)
+        sums = torch.zeros(3, dtype=torch.float64, device=device)
+        losses = torch.zeros(steps_per_epoch, device=device)
+        model.train()
+        started = time.perf_counter()
+        for i in range(steps_per_epoch):
+            index = order[i * batch_size : (i + 1) * batch_size]
+            x = to_float(train[index], memory_format)  # (B, C, H, W)
+            noise = torch.randn(len(x), model.latent_dim, generator=noise_source, device=device)  # (B, L)
+            reconstruction, posterior = forward(x, noise)
+            terms = elbo_terms(reconstruction, x, posterior, beta, reduction)
+            loss = terms.loss.mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses[i] = loss.detach()
+            sums += torch.stack([term.detach().sum() for term in terms])
+            if (i + 1) % FINITE_CHECK_EVERY == 0 or i + 1 == steps_per_epoch:
+                _check_finite(losses[: i + 1], epoch, step - i, lr)
+            step += 1
+        seconds = time.perf_counter() - started
+        val_averages = evaluate(model, val, beta=beta, reduction=reduction)
+        if not np.isfinite(val_averages.loss):
+            raise UserError(_diverged("validation loss", val_averages.loss, epoch, step, lr))
+        improved = stopping.update(epoch, val_averages.loss)
+        if improved:
+            best_weights = copy.deepcopy(model.state_dict())
+        train_averages = Averages(*(sums / n).tolist())
+        yield EpochMetrics(epoch, step, epoch * n, train_averages, val_averages, seconds, improved)
+        if stopping.should_stop(epoch):
+            break
+    model.load_state_dict(best_weights)
+
+
+def _check_finite(losses: torch.Tensor, epoch: int, first_step: int, lr: float) -> None:
+    """Raise for the first of an epoch's per-step losses that is not finite; ``first_step`` counts those before."""
+    bad = torch.nonzero(~torch.isfinite(losses))
+    if len(bad):
+        i = int(bad[0])
+        raise UserError(_diverged("training loss", float(losses[i]), epoch, first_step + i + 1, lr))
+
+
+def _diverged(what: str, value: float, epoch: int, step: int, lr: float) -> str:
+    return (
+        f"the {what} became {value} in epoch {epoch} at step {step} with params.lr={lr:g}; "
+        "a smaller learning rate usually mends this"
+    )

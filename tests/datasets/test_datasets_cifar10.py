@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import os
+import pickle
+import shutil
+import socket
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torchvision.datasets import CIFAR10
+
+from vae_sweep.datasets import load
+from vae_sweep.datasets.cifar10 import Cifar10
+from vae_sweep.errors import UserError
+
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+N = 20  # pictures in a batch; the real ones hold 10,000
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with both published forms in small, in the format of https://www.cs.toronto.edu/~kriz/cifar.html.
+
+    Python 2 wrote the real ones, and what was a byte string there is read as text by torchvision.
+
+    Picture i (over all batches, test last) has class i % 10 and the channels (i, i + 1, i + 2), but pixel
+    (row 0, column 1) is (201, 202, 203).
+    """
+    home = tmp_path / "published"
+    base = home / CIFAR10.base_folder
+    base.mkdir(parents=True)
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    for batch, name in enumerate(names):
+        number = np.arange(batch * N, (batch + 1) * N)
+        data = np.repeat(number[:, None] + [0, 1, 2], 1024, axis=1).astype(np.uint8)  # (N, 3072): R, then G, then B
+        data[:, [1, 1025, 2049]] = [201, 202, 203]
+        entry = {
+            "batch_label": name,
+            "labels": (number % 10).tolist(),
+            "data": data,
+            "filenames": [f"{i}.png" for i in number],
+        }
+        (base / name).write_bytes(pickle.dumps(entry, protocol=2))
+    meta = {"num_cases_per_batch": N, "label_names": CLASSES, "num_vis": 3072}
+    (base / "batches.meta").write_bytes(pickle.dumps(meta, protocol=2))
+    archive = home / CIFAR10.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(base, arcname=base.name)
+    sums = [[name, md5(base / name)] for name in names]
+    monkeypatch.setattr(CIFAR10, "train_list", sums[:5])
+    monkeypatch.setattr(CIFAR10, "test_list", sums[5:])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(base / "batches.meta")})
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(archive))
+    return home
+
+
+def put(published: Path, root: Path, *forms: str) -> Cifar10:
+    root.mkdir(exist_ok=True)
+    for form in forms:
+        if (published / form).is_dir():
+            shutil.copytree(published / form, root / form)
+        else:
+            shutil.copy(published / form, root / form)
+    return Cifar10(root=str(root), download=False)
+
+
+FORMS = [CIFAR10.filename, CIFAR10.base_folder]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_both_forms_give_counts_order_layout_and_split(published: Path, tmp_path: Path, form: str) -> None:
+    root = tmp_path / "root"
+    source = put(published, root, form)
+    built = source.build()
+    assert {name: split.images.shape for name, split in built.splits.items()} == {
+        "train": (90, 3, 32, 32),
+        "val": (10, 3, 32, 32),
+        "test": (20, 3, 32, 32),
+    }
+    assert built.facts["classes"] == CLASSES
+    order = np.random.default_rng(0).permutation(100)
+    numbers = {"train": np.sort(order[10:]), "val": np.sort(order[:10]), "test": np.arange(100, 120)}
+    for name, split in built.splits.items():
+        np.testing.assert_array_equal(split.images[:, :, 5, 5], numbers[name][:, None] + [0, 1, 2])
+        np.testing.assert_array_equal(split.images[:, :, 0, 1], np.tile([201, 202, 203], (len(split), 1)))
+        np.testing.assert_array_equal(split.images[:, 0, 1, 0], numbers[name])
+        np.testing.assert_array_equal(split.labels, numbers[name] % 10)
+    labels = np.concatenate([built.splits["train"].labels, built.splits["val"].labels])
+    assert np.bincount(labels).tolist() == [10] * 10
+    assert np.bincount(built.splits["test"].labels).tolist() == [2] * 10
+    assert [path.name for path in root.iterdir()] == [form]  # nothing is extracted beside it
+
+
+def test_both_forms_share_one_cache(published: Path, tmp_path: Path) -> None:
+    first = load(put(published, tmp_path / "a", FORMS[0]), tmp_path / "cache")
+    second = load(put(published, tmp_path / "b", FORMS[1]), tmp_path / "cache")
+    assert first.cache_dir == second.cache_dir
+    assert len(list((tmp_path / "cache").glob("*.lock"))) == 1
+
+
+def test_fraction_comes_before_the_validation_split(published: Path, tmp_path: Path) -> None:
+    put(published, tmp_path / "root", FORMS[1])
+    splits = Cifar10(root=str(tmp_path / "root"), fraction=0.5, val_fraction=0.2).build().splits
+    assert {name: len(split) for name, split in splits.items()} == {"train": 40, "val": 10, "test": 20}
+    with pytest.raises(UserError, match=r"val_fraction=0\.1 of 3 images leaves no validation image"):
+        Cifar10(root=str(tmp_path / "root"), fraction=0.03).build()
+
+
+def test_a_truncated_archive_is_named_with_both_checksums_and_not_extracted(published: Path, tmp_path: Path) -> None:
+    source = put(published, tmp_path / "root", FORMS[0])
+    archive = tmp_path / "root" / FORMS[0]
+    os.truncate(archive, archive.stat().st_size // 2)
+    with pytest.raises(UserError) as error:
+        source.build()
+    for part in (archive, CIFAR10.tgz_md5, md5(archive), "fetch it again"):
+        assert str(part) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [FORMS[0]]
+
+
+@pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_missing_or_damaged_batch_is_named(published: Path, tmp_path: Path, name: str, damage: str) -> None:
+    source = put(published, tmp_path / "root", FORMS[1])
+    batch = tmp_path / "root" / FORMS[1] / name
+    batch.unlink()
+    if damage == "changed":
+        batch.write_bytes(b"other")
+    with pytest.raises(UserError, match=f"{name} is {'missing' if damage == 'missing' else 'damaged'}"):
+        source.build()
+
+
+def test_an_incomplete_folder_gives_way_to_the_archive(published: Path, tmp_path: Path) -> None:
+    source = put(published, tmp_path / "root", *FORMS)
+    (tmp_path / "root" / FORMS[1] / "data_batch_5").unlink()
+    assert len(source.build().splits["train"]) == 90
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise OSError("Network is unreachable")
+
+
+def _hang(*_: object, **__: object) -> None:
+    time.sleep(6)  # as a name look-up does where packets vanish
+    raise OSError("too late")
+
+
+@pytest.mark.parametrize("network", ["off", "refuses", "black hole"])
+def test_without_the_files_the_message_is_quick_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    monkeypatch.setattr(socket, "create_connection", _hang if network == "black hole" else _refuse)
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        load(Cifar10(root=str(tmp_path), download=network != "off"), tmp_path / "cache")
+    assert time.monotonic() - start < 10
+    expected = {"off": "dataset.download=false", "refuses": "unreachable", "black hole": "no answer within"}
+    for part in (tmp_path / FORMS[0], tmp_path / FORMS[1], "dataset=shapes", expected[network]):
+        assert str(part) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def server(published: Path) -> Iterator[str]:
+    """The address of a web server that offers `published`."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(published))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
+        thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{http_server.server_port}"
+        http_server.shutdown()
+        thread.join()
+
+
+def test_a_download_lands_whole_and_is_read(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CIFAR10, "url", f"{server}/{FORMS[0]}")
+    root = tmp_path / "new"
+    assert len(load(Cifar10(root=str(root)), tmp_path / "cache").train) == 90
+    assert sorted(path.name for path in root.iterdir() if path.suffix != ".lock") == [FORMS[0]]
+
+
+@pytest.mark.parametrize("path", [f"{FORMS[1]}/batches.meta", "absent"])  # another checksum; error 404
+def test_a_failed_download_leaves_nothing_behind(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(CIFAR10, "url", f"{server}/{path}")
+    root = tmp_path / "new"
+    with pytest.raises(UserError, match=r"the download from .* failed|cannot be reached \(.*[nN]ot found\)"):
+        load(Cifar10(root=str(root)), tmp_path / "cache")
+    assert not [path for path in root.glob("*") if path.suffix != ".lock"]
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(UserError, match=r"dataset\.val_fraction=1\.5"):
+        Cifar10(root="x", val_fraction=1.5)

@@ -1,0 +1,145 @@
+"""Figures: they draw, survive odd input, say their units, keep text apart and leave no global state behind."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from vae_sweep import figures
+
+NAN, INF = float("nan"), float("inf")
+LONG = "conv-with_a_very_long_override_model.channels=[32,64,128,256]_lr=0.00001-s12"
+
+
+def render(figure: Figure) -> np.ndarray:
+    out = io.BytesIO()
+    figure.savefig(out, format="rgba")
+    return np.frombuffer(out.getvalue(), np.uint8)
+
+
+def texts(figure: Figure) -> str:
+    found = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    return "\n".join(artist.get_text() for artist in found)
+
+
+def images(n: int, channels: int = 3, side: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, channels, side, side), dtype=np.uint8)
+
+
+def history(losses: list[float]) -> list[dict[str, float]]:
+    keys = [f"{split}/{term}" for split in ("train", "val") for term in ("loss", "recon", "kl")]
+    return [{"epoch": i, "images_seen": 100 * i, **dict.fromkeys(keys, loss)} for i, loss in enumerate(losses, 1)]
+
+
+@pytest.mark.parametrize("losses", [[], [NAN], [300.0], [300, 90, 80, INF, 78, 79, NAN], [80.0] * 9])
+@pytest.mark.parametrize("level", [None, 76.1, NAN])
+def test_learning_curves(losses: list[float], level: float | None) -> None:
+    reference = None if level is None else {"loss": level, "recon": 50.0}
+    figure = figures.learning_curves(history(losses), "conv-p2, seed 0", reference)
+    assert render(figure).std() > 0
+    assert len(figure.axes) == 3
+    assert all(axis.get_ylabel() == "nats/image" for axis in figure.axes)
+    assert "lower is better" in texts(figure)
+
+
+def test_the_best_epoch_is_the_lowest_validation_loss() -> None:
+    figure = figures.learning_curves(history([300, 90, 78, 79, NAN]), "run")
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert labels == ["training images", "validation images", "best epoch, 3 (lowest validation loss)"]
+
+
+def test_a_history_with_missing_keys_draws() -> None:
+    render(figures.learning_curves([{"epoch": 1, "val/loss": 80.0}, {"epoch": 2, "val/loss": None}], "run"))
+
+
+def test_the_first_epochs_do_not_flatten_the_differences() -> None:
+    x = np.arange(1, 31) * 45_000
+    curves = {f"{m}-p1": (x, level + 900 * np.exp(-np.arange(30.0))) for m, level in (("fc", 77), ("conv", 74))}
+    figure = figures.validation_curves(curves, {"linear VAE": 76.13, "none": NAN}, "cifar10, seed 0")
+    bottom, top = figure.axes[0].get_ylim()
+    assert bottom < 74 < 77 < top < 85
+    render(figure)
+    said = texts(figure)
+    assert "nats/image" in said
+    assert "lower is better" in said
+    assert "conv-p1 (best 74.00)" in said
+    assert "none" not in said
+
+
+def test_a_diverging_run_stays_out_of_the_picture_and_is_named() -> None:
+    x, y = np.arange(10), np.linspace(80, 75, 10)
+    curves = {f"conv-p{i}": (x, y + i) for i in range(4)} | {"fc-p1": (x, y * 1e6), "fc-p2": (x, y * NAN)}
+    figure = figures.validation_curves(curves, {}, "title")
+    assert figure.axes[0].get_ylim()[1] < 120
+    assert "off scale" in texts(figure)
+    assert "fc-p2 (no finite loss)" in texts(figure)
+    render(figure)
+
+
+def test_one_colour_a_model_one_style_a_set_one_entry_a_cell() -> None:
+    x, y = [1, 2], [80.0, 75.0]
+    names = ["fc-p1-s0", "fc-p1-s1", "fc-p2-s0", "conv-p1-s0", "plain"]
+    figure = figures.validation_curves({name: (x, y) for name in names}, {}, "title")
+    fc1, fc1b, fc2, conv1, _ = figure.axes[0].get_lines()
+    assert fc1.get_color() == fc1b.get_color() == fc2.get_color() != conv1.get_color()
+    assert fc1.get_marker() == conv1.get_marker() != fc2.get_marker()
+    assert "fc-p1, 2 runs (best 75.00)" in texts(figure)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("n", [1, 3, 13])
+def test_pictures(n: int, channels: int) -> None:
+    x = images(n, channels)
+    pairs = figures.reconstructions(x, x, "test images")
+    labels = [label.get_text() for label in pairs.axes[0].get_yticklabels()]
+    assert labels == ["original", "reconstruction"] * (1 if n <= 10 else 2)
+    assert render(pairs).std() > 0
+    assert render(figures.samples(x, "samples", columns=4)).std() > 0
+    walk = figures.interpolations(np.stack([x, x]), "walk")
+    ends = [label.get_text() for label in walk.axes[0].get_xticklabels()]
+    assert ends[0] == "t=0"
+    assert n == 1 or ends[-1] == "t=1"
+    render(walk)
+
+
+def test_a_reconstruction_stands_below_its_original() -> None:
+    figure = figures.reconstructions(np.zeros((2, 1, 4, 4), np.uint8), np.full((2, 1, 4, 4), 99, np.uint8), "t")
+    picture = figure.axes[0].images[0].get_array()
+    assert picture is not None
+    assert (picture[0, 0] == 0).all()
+    assert (picture[4 + figures._GAP, 0] == 99).all()
+
+
+def test_sample_columns_do_not_overlap() -> None:
+    blocks = {"fc-p1": images(32), LONG: images(10, 1), "none": images(0), "conv_$p": images(100)}
+    figure = figures.sample_columns(blocks, LONG * 3, captions={"fc-p1": "test loss 77.8", LONG: LONG})
+    render(figure)
+    boxes = [axis.title.get_window_extent() for axis in figure.axes]
+    assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(boxes))
+    heading = figure.texts[0].get_window_extent()
+    assert heading.x0 >= 0
+    assert heading.x1 <= figure.bbox.x1
+    assert heading.y0 >= max(box.y1 for box in boxes)
+    assert "test loss 77.8" in texts(figure)
+
+
+def test_nothing_to_draw_is_no_error() -> None:
+    for figure in (figures.sample_columns({}, "none"), figures.validation_curves({}, {}, "none")):
+        render(figure)
+
+
+@pytest.mark.parametrize("wrong", [images(2).astype(float), images(0), images(2, 2), images(2)[0]])
+def test_what_is_no_image_is_refused(wrong: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected uint8 images"):
+        figures.samples(wrong, "title")
+
+
+def test_pyplot_is_never_imported() -> None:
+    code = "import sys, vae_sweep.figures; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
