@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vae_sweep import comparison
+from vae_sweep import comparison, summary, table
 from vae_sweep.comparison import ReferenceRow, Row
 
 
@@ -105,42 +105,42 @@ def test_numbers_that_are_not_finite() -> None:
     rows = [run("fc", "p1", float("nan"), train_loss=float("inf"), wall_time_s=float("nan"))]
     assert json.loads(comparison.json_text(rows))[0]["train_loss"] is None
     assert comparison.column_dict(rows)["test_loss"][0] is None
-    assert "| inf (50.00 + 23.00) |" in comparison.markdown(rows)  # divergence is shown, not hidden
-    assert "No run has a test loss yet" in comparison.summary(rows)
-    comparison.text(rows)
+    assert "| inf (50.00 + 23.00) |" in table.markdown(rows)  # divergence is shown, not hidden
+    assert "No run has a test loss yet" in summary.summary(rows)
+    table.text(rows)
 
 
 def test_markdown_rows() -> None:
-    lines = comparison.markdown(SWEEP, title="Sweep").splitlines()
-    table = [line for line in lines if line.startswith("|")]
+    lines = table.markdown(SWEEP, title="Sweep").splitlines()
+    cells = [line for line in lines if line.startswith("|")]
     assert lines[0] == "### Sweep"
-    assert table[0] == (
+    assert cells[0] == (
         "| Set | Model | Batch | LR | Latent | Parameters | Epochs | Best | Train loss (recon + kl) | Val loss | "
         "Test loss (recon + kl) | vs linear | Wall time | Images/s | Status | Run |"
     )
-    assert table[2] == (
+    assert cells[2] == (
         "| p1 | conv | 64 | 0.001 | 128 | 1,234,567 | 21 | 16 | 73.00 (50.00 + 23.00) | 74.25 | "
         "74.00 (50.50 + 23.50) | -2.00 | 12m04s | 1,400 | FINISHED | id-conv- |"
     )
-    assert "FAILED: ValueError: a \\| b second line xxx" in table[4]
-    assert table[4].count("x") <= 80
-    assert table[5] == "| p2 | fc |  |  |  |  |  |  |  |  |  |  |  |  | PENDING |  |"
-    assert "| 42s | 1,400 | RUNNING |" in table[6]
-    assert table[-1] == (
+    assert "FAILED: ValueError: a \\| b second line xxx" in cells[4]
+    assert cells[4].count("x") <= 80
+    assert cells[5] == "| p2 | fc |  |  |  |  |  |  |  |  |  |  |  |  | PENDING |  |"
+    assert "| 42s | 1,400 | RUNNING |" in cells[6]
+    assert cells[-1] == (
         "|  | *linear (closed form)* |  |  | *128, 256* |  |  |  | *75.00 (52.00 + 23.00)* | *75.00* | "
         "*76.00 (53.00 + 23.00)* |  |  |  |  |  |"
     )
-    said = comparison.caption(SWEEP)
+    said = table.caption(SWEEP)
     for word in ("nats/image", "lower is better", "sum, beta 1", "One seed per cell", "cifar10", "Epochs ="):
         assert word in said
 
 
 def test_a_finished_sweep_has_no_status_column() -> None:
-    assert "Status" not in comparison.markdown(SWEEP[:4])
-    assert "Seed" not in comparison.markdown(SWEEP[:4])
-    assert "| Seed |" in comparison.markdown([run("fc", "p1", 78.0, seed=s) for s in (0, 1)])
+    assert "Status" not in table.markdown(SWEEP[:4])
+    assert "Seed" not in table.markdown(SWEEP[:4])
+    assert "| Seed |" in table.markdown([run("fc", "p1", 78.0, seed=s) for s in (0, 1)])
     other = run("fc", "p1", 78.0, dataset="celeba", reduction="mean", beta=2.0)
-    wide = comparison.markdown([*SWEEP, other])
+    wide = table.markdown([*SWEEP, other])
     assert "| Data | Set |" in wide
     assert "| Beta | Reduction |" in wide
     assert "Compare losses only within" in wide
@@ -148,18 +148,18 @@ def test_a_finished_sweep_has_no_status_column() -> None:
 
 def test_a_long_table_is_cut_and_says_so() -> None:
     rows = [replace(SWEEP[4], name=f"fc-p1-s{i}", seed=i) for i in range(20)]
-    assert len(comparison.markdown(rows)) < 8000
+    assert len(table.markdown(rows)) < 8000
     many = [replace(rows[0], seed=i) for i in range(100)]
-    short = comparison.markdown(many, max_chars=8000)
+    short = table.markdown(many, max_chars=8000)
     assert len(short) <= 8000
     shown = sum(line.startswith("| p2") for line in short.splitlines())
     assert f"... and {100 - shown} more rows: see comparison.csv" in short
     assert "linear (closed form)" in short
-    assert len(comparison.markdown(many)) > 8000
+    assert len(table.markdown(many)) > 8000
 
 
 def test_text_is_aligned_and_fits_a_terminal() -> None:
-    lines = comparison.text(SWEEP).splitlines()
+    lines = table.text(SWEEP).splitlines()
     assert max(map(len, lines)) <= 160
     head, rule, first = lines[2:5]
     assert len(head) <= len(rule)
@@ -169,7 +169,7 @@ def test_text_is_aligned_and_fits_a_terminal() -> None:
 
 
 def test_summary_of_one_seed_and_missing_cells() -> None:
-    assert comparison.summary(SWEEP) == (
+    assert summary.summary(SWEEP) == (
         "Test loss of fc minus conv, nats/image (positive: conv is better): p1 +4.00, p3 +2.75. "
         "One seed per cell: noise between seeds was not measured, so nothing can be said about it. "
         "Against the closed-form linear VAE, in test loss: conv is better in 2 of 2 runs (-2.00 to -1.50); "
@@ -180,20 +180,20 @@ def test_summary_of_one_seed_and_missing_cells() -> None:
 
 def test_summary_pairs_seeds() -> None:
     rows = [run("fc", "p1", 78.0 + s, seed=s) for s in range(3)] + [run("conv", "p1", 75.0, seed=s) for s in (0, 1)]
-    said = comparison.summary(rows)
+    said = summary.summary(rows)
     assert "p1 +3.50 (mean of 2 seeds, sd 0.71)" in said  # 3 and 4; seed 2 has no partner
     assert "2 to 3 seeds per cell." in said
 
 
 def test_summary_compares_only_equal_settings() -> None:
-    said = comparison.summary([run("fc", "p1", 78.0), run("conv", "p1", 74.0, lr=5e-4)])
+    said = summary.summary([run("fc", "p1", 78.0), run("conv", "p1", 74.0, lr=5e-4)])
     assert "fc and conv share no finished cell" in said
     rows = [run(m, "p1", 75.0, lr=lr) for m in ("fc", "conv") for lr in (1e-3, 1e-4)]
-    assert "p1 [batch 64, lr 0.0001, latent 128, beta 1.0, sum] +0.00" in comparison.summary(rows)
+    assert "p1 [batch 64, lr 0.0001, latent 128, beta 1.0, sum] +0.00" in summary.summary(rows)
 
 
 def test_models_that_are_not_fc_and_conv() -> None:
-    said = comparison.summary([run("linear", "p1", 76.5), run("mine", "p1", 70.0, reference=None)])
+    said = summary.summary([run("linear", "p1", 76.5), run("mine", "p1", 70.0, reference=None)])
     assert "linear is worse in 1 of 1 runs (+0.50)" in said
     assert "minus" not in said
 
@@ -201,6 +201,6 @@ def test_models_that_are_not_fc_and_conv() -> None:
 def test_nothing_at_all() -> None:
     assert comparison.records([]) == []
     assert json.loads(comparison.json_text([])) == []
-    assert "nothing can be compared" in comparison.summary([])
-    comparison.markdown([], max_chars=10)
-    comparison.text([])
+    assert "nothing can be compared" in summary.summary([])
+    table.markdown([], max_chars=10)
+    table.text([])

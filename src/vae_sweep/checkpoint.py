@@ -1,4 +1,7 @@
-"""A trained model on disk: plain tensors and plain values, loaded without executing anything."""
+"""A trained model on disk: plain tensors and plain values, read without unpickling anything else.
+
+The architecture's class is imported by the name in the checkpoint's configuration, and only a VAE is ever called.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,13 @@ def load(path: Path) -> tuple[VAE, dict[str, Any]]:
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"run={path}: not a checkpoint of vae_sweep; give a checkpoint.pt that vae_sweep wrote")
-    c, h, w = content["image_shape"]
-    model = models.create(content["config"]["model"], (c, h, w), content["latent_dim"])
-    model.load_state_dict(content["weights"])
+    try:
+        c, h, w = content["image_shape"]
+        model = models.create(content["config"]["model"], (c, h, w), content["latent_dim"])
+        model.load_state_dict(content["weights"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"run={path}: the checkpoint does not fit its architecture ({' '.join(str(error).split())[:200]}); "
+            "the code of the model may have changed since it was written"
+        ) from error
     return model.eval(), content

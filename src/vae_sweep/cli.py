@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -13,8 +14,13 @@ from omegaconf import DictConfig
 
 from vae_sweep import config as configuration
 from vae_sweep.errors import RunFailed
+from vae_sweep.grid import cell_name
 from vae_sweep.messages import one_line
-from vae_sweep.sweep import SweepCallback, cell_name, refresh
+from vae_sweep.sweep import SweepCallback
+
+log = logging.getLogger(__name__)
+
+PICTURED = 24  # cells; a larger sweep draws its figures only at its end, since each drawing reads every run
 
 
 def config_dir() -> Path:
@@ -28,6 +34,7 @@ def task(cfg: DictConfig) -> float:
     """Run one cell; Hydra calls this in the worker, once per job."""
     from hydra.core.hydra_config import HydraConfig
 
+    from vae_sweep.results import refresh
     from vae_sweep.run import execute
 
     sweep = SweepCallback.current
@@ -39,7 +46,11 @@ def task(cfg: DictConfig) -> float:
 
     def changed(finished: bool) -> None:
         if context.parent_id is not None:
-            refresh(context, pictures=finished)
+            try:
+                pictures = finished and len(context.cells) <= PICTURED
+                refresh(context.store(), context.parent_id, context.cells, Path(context.root), pictures)
+            except Exception:  # the table can be written again; the run must not suffer
+                log.warning("the sweep's comparison could not be refreshed", exc_info=True)
 
     return execute(cfg, context, name, Path(job.runtime.output_dir), changed)
 
@@ -50,36 +61,52 @@ def main() -> None:
     full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that one place words them
     signal.signal(signal.SIGTERM, _interrupt)
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a user's own modules, for the console script as for `python -m`
+    error: BaseException | None = None
     try:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(task)()
-    except KeyboardInterrupt:
-        _stop_workers()
-        _finalize(interrupted=True)
+    except SystemExit as stop:
+        if stop.code not in (None, 0):
+            error = stop
+            raise
+    except BaseException as raised:
+        error = raised
+    finally:
+        failures = _close(error)
+    if isinstance(error, KeyboardInterrupt):
         print("vae_sweep: interrupted", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
-        _finalize()
+    if error is not None:
         message = one_line(error)
         if message is None or full_traceback:
-            raise
-        sys.exit(_all_failures(error, message))
-    finally:
-        _finalize()
+            raise error
+        sys.exit(_last_words(error, message, failures))
 
 
-def _finalize(interrupted: bool = False) -> None:
-    if SweepCallback.current is not None:
-        SweepCallback.current.finalize(interrupted)
+def _close(error: BaseException | None) -> list[str]:
+    """Close the sweep, whatever ended it; return one line per failed cell."""
+    sweep = SweepCallback.current
+    if sweep is None:
+        return []
+    if isinstance(error, KeyboardInterrupt):
+        _stop_workers()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave the parent run open
+    try:
+        sweep.close(error)
+    except Exception:
+        log.exception("the sweep could not be closed: its last comparison may be missing")
+    return sweep.failures
 
 
-def _all_failures(error: Exception, message: str) -> str | int:
+def _last_words(error: BaseException, message: str, failures: list[str]) -> str | int:
     """What is left to say: Hydra passes on the first failure of a sweep only, so name every failed cell.
 
     A run alone has already logged its reason.
     """
-    sweep = SweepCallback.current
-    if sweep is not None and sweep.failures:
-        return "\n".join(f"vae_sweep: {failure}" for failure in sweep.failures)
+    if failures:
+        return "\n".join(f"vae_sweep: {failure}" for failure in failures)
     return 1 if isinstance(error, RunFailed) else message
 
 

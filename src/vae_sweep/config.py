@@ -8,7 +8,6 @@ cannot express, are checked by :func:`validate`.
 from __future__ import annotations
 
 import math
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from vae_sweep.errors import UserError
 
@@ -61,7 +60,7 @@ class Objective:
 class Training:
     max_epochs: int = 100  # upper bound; early stopping usually ends a run before
     patience: int = 5  # epochs without improvement before a run stops
-    min_delta: float = 0.5  # nats/image; a smaller gain of val/loss does not count as improvement
+    min_delta: float = 0.5  # nats/image of the summed loss; a smaller gain of val/loss does not count
     device: str = "auto"  # auto (cuda, else mps, else cpu) | cpu | cuda | cuda:N | mps
     threads: int = 1  # CPU threads of one run; 1 keeps its numbers the same however many run beside it
     channels_last: bool = False  # memory format of convolutions; may pay on GPUs
@@ -170,24 +169,23 @@ def register() -> None:
     OmegaConf.register_new_resolver("vae_sweep.token", lambda: secrets.token_hex(3), replace=True, use_cache=True)
 
 
-def parallel_jobs(device: str) -> int:
-    """Number of runs that a sweep trains at once: one per CPU core, or one where a GPU does the work.
+def parallel_jobs(device: str, threads: int = 1) -> int:
+    """Number of runs that a sweep trains at once: what fills the CPU cores, or one where a GPU does the work.
 
-    Small layers waste most of a second thread on waiting, so two single-threaded runs beat one run with two
-    threads; on a GPU one run at a time keeps memory and timings predictable.
+    On a GPU one run at a time keeps memory and timings predictable.
     """
     if device == "auto":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return 1 if device != "cpu" else available_cores()
+    return 1 if device != "cpu" else max(1, available_cores() // max(1, threads))
 
 
 def available_cores() -> int:
-    """Number of CPU cores this process may use (its affinity, where the system tells it)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Number of CPU cores this process may use: its affinity and its container's quota, where there are any."""
+    from joblib import cpu_count
+
+    return cpu_count()
 
 
 def validate(cfg: DictConfig) -> None:
@@ -207,7 +205,8 @@ def validate(cfg: DictConfig) -> None:
     ]
     for key in ("hidden_dims", "channels"):
         widths = OmegaConf.select(cfg, f"model.{key}")
-        if widths is not None and (len(widths) == 0 or any(width < 1 for width in widths)):
+        whole = isinstance(widths, ListConfig) and all(isinstance(width, int) for width in widths)
+        if whole and (len(widths) == 0 or any(width < 1 for width in widths)):
             problems.append(f"model.{key}={list(widths)}: must be a list of widths >= 1, such as [64,32]")
     if problems:
         raise UserError("\n".join(problems))

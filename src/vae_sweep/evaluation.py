@@ -32,6 +32,11 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
     return images.detach().clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Return the type to add up losses in: Apple GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @torch.no_grad()
 def evaluate(
     model: VAE,
@@ -44,7 +49,7 @@ def evaluate(
     """Return the model's averages over all images, the short last batch weighted by its size, on fixed noise."""
     device = next(model.parameters()).device
     model.eval()
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    sums = torch.zeros(3, dtype=sum_dtype(device), device=device)
     for draw in range(noise_draws):
         noise_source = torch.Generator().manual_seed(NOISE_SEED + draw)
         for start in range(0, len(images), BATCH):
@@ -52,7 +57,7 @@ def evaluate(
             noise = torch.randn(BATCH, model.latent_dim, generator=noise_source)[: len(x)].to(device)
             reconstruction, posterior = model(x, noise)
             terms = elbo_terms(reconstruction, x, posterior, beta, reduction)
-            sums += torch.stack([term.sum(dtype=torch.float64) for term in terms])
+            sums += torch.stack([term.sum(dtype=sums.dtype) for term in terms])
     return Averages(*(sums / (noise_draws * len(images))).tolist())
 
 

@@ -6,6 +6,7 @@ is left out of its line.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,7 +93,7 @@ def validation_curves(
     cells: dict[tuple[str, str], list[str]] = {}
     for name in data:
         model, _, rest = name.partition("-")
-        cells.setdefault((model, rest.split("-")[0]), []).append(name)
+        cells.setdefault((model, re.sub(r"-s\d+(?=-|$)", "", rest)), []).append(name)
     models, sets = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
     for (model, params), names in cells.items():
         style, marker = _STYLES[sets.index(params) % len(_STYLES)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import re
 
 from hydra.errors import HydraException
@@ -12,13 +13,22 @@ from omegaconf.errors import OmegaConfBaseException
 from vae_sweep import config as configuration
 from vae_sweep.errors import RunFailed, UserError
 
+_MENDABLE = {
+    errno.EACCES: "give yourself the permission, or use another folder",
+    errno.EPERM: "give yourself the permission, or use another folder",
+    errno.EROFS: "use a folder on a disk that may be written",
+    errno.ENOSPC: "free some space, then start again",
+    errno.ENOTDIR: "a file stands where a folder must be; move it away",
+    errno.EEXIST: "a file stands where a folder must be; move it away",
+}
+
 
 def one_line(error: BaseException) -> str | None:
     """Return the message for an error that a user can mend, or None for one that only a traceback explains."""
     if isinstance(error, (UserError, RunFailed)):
         return f"vae_sweep: {error}"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"vae_sweep: {error.filename}: {error.strerror}; check that it exists and may be written"
+    if isinstance(error, OSError) and error.errno in _MENDABLE and error.filename is not None:
+        return f"vae_sweep: {error.filename}: {error.strerror}; {_MENDABLE[error.errno]}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"vae_sweep: {_composition(error)}"
     return None

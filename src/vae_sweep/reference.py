@@ -174,18 +174,21 @@ def ppca_weights(spectrum: Spectrum, latent_dim: int, beta: float = 1.0, reducti
     }
 
 
-def cached_spectrum(images: Images, digest: str, cache_dir: Path) -> Spectrum:
-    """`spectrum(images)`, computed once per `digest` (a hash of the images) and kept in `cache_dir`.
+def cached_spectrum(images: Images, digest: str, cache_dir: Path, directions: int = 512) -> Spectrum:
+    """`spectrum(images, directions)`, computed once per `digest` (a hash of the images) and kept in `cache_dir`.
 
     Safe when several processes ask at once: one computes, the others wait. A damaged or outdated file is replaced.
     """
-    path = Path(cache_dir) / f"spectrum-{digest[:16]}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        found = _read(path, n_images=len(images), n_values=int(np.prod(images.shape[1:])))
-        if found is None:
-            found = spectrum(images)
-            _write(path, found)
+    path = Path(cache_dir) / f"spectrum-{digest[:16]}-{directions}.npz"
+    sizes = {"n_images": len(images), "n_values": int(np.prod(images.shape[1:]))}
+    found = _read(path, **sizes)
+    if found is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            found = _read(path, **sizes)
+            if found is None:
+                found = spectrum(images, directions)
+                _write(path, found)
     return found
 
 

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import platform
-import socket
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +17,20 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-import vae_sweep
 from vae_sweep import checkpoint, datasets, figures, models, reference, training
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.config import validate
 from vae_sweep.errors import RunFailed, UserError
 from vae_sweep.evaluation import Averages, evaluate, interpolate, to_float, to_uint8
+from vae_sweep.grid import Cell
 from vae_sweep.models.vae import VAE
-from vae_sweep.tracking import RunRecord, Store, versions
+from vae_sweep.provenance import environment
+from vae_sweep.tracking import RunRecord, Store, masked, versions
 
 log = logging.getLogger(__name__)
 
 SAMPLES, INTERPOLATIONS = 3, 4  # random streams of the run's seed, beside those of training
 N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
-HISTORY = ("images_seen", *(f"{split}/{term}" for split in ("train", "val") for term in Averages._fields))
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,7 @@ class Context:
     experiment_id: str
     parent_id: str | None = None  # the sweep's run
     swept: tuple[str, ...] = ()  # override keys with several values
+    cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
     progress_bar: bool = False  # one run alone on a terminal
 
     def store(self) -> Store:
@@ -71,7 +67,11 @@ def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, referen
             f"params.batch_size={cfg.params.batch_size}: larger than the {n_train} training images of "
             f"{dataset.name}; give a value from 1 to {n_train}"
         )
-    return dataset, reference.cached_spectrum(dataset.train.images, dataset.digest, dataset.cache_dir)
+    if dataset.image_shape[0] not in (1, 3):
+        raise UserError(f"dataset={dataset.name}: images have {dataset.image_shape[0]} channels; 1 or 3 can be shown")
+    # The optimum uses at most latent_dim directions; 512 are more than this loss can pay for on any usual data.
+    directions = max(512, cfg.params.latent_dim)
+    return dataset, reference.cached_spectrum(dataset.train.images, dataset.digest, dataset.cache_dir, directions)
 
 
 def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
@@ -98,24 +98,38 @@ def execute(
     Raises:
         RunFailed: for whatever stopped the run; the store holds the reason and the traceback.
     """
-    record = context.store().start_run(name, {"vae_sweep.role": "run", **_environment()}, context.parent_id)
-    status = "KILLED"
+    tags = {"vae_sweep.role": "run", **environment(), **versions()}
+    record = context.store().start_run(name, tags, context.parent_id)
+    status, reason = "KILLED", "interrupted"
     try:
         on_change(False)
         loss = _train_and_record(cfg, context, name, output_dir, record)
-        status = "FINISHED"
-        return loss
+        status, reason = "FINISHED", ""
     except Exception as error:
-        status = "FAILED"
         expected = isinstance(error, UserError)
-        reason = str(error) if expected else f"{type(error).__name__}: {error}"
+        status, reason = "FAILED", str(error) if expected else f"{type(error).__name__}: {error}"
         (log.error if expected else log.exception)("%s failed: %s", name, reason)
-        record.set_tags({"vae_sweep.error": reason})
-        record.log_text(traceback.format_exc(), "error.txt")
-        raise RunFailed(f"{name}: {reason}") from None
+        with _said_if_lost("the traceback"):
+            record.log_text(traceback.format_exc(), "error.txt")
     finally:
-        record.finish(status)
+        if reason:
+            with _said_if_lost("the reason"):
+                record.set_tags({"vae_sweep.error": reason})
+        with _said_if_lost("the final status"):
+            record.finish(status)
         on_change(True)
+    if status == "FAILED":
+        raise RunFailed(f"{name}: {reason}")  # out here, so that it does not carry the model's memory along
+    return loss
+
+
+@contextmanager
+def _said_if_lost(what: str) -> Iterator[None]:
+    """Keep going where the store does not take something, and say so: the run's own outcome must not be replaced."""
+    try:
+        yield
+    except Exception:
+        log.warning("could not record %s", what, exc_info=True)
 
 
 def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: Path, record: RunRecord) -> float:
@@ -125,16 +139,19 @@ def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: 
     device = training.resolve_device(cfg.training.device)
     dataset, spectrum = prepare(cfg, Path(context.root))
     beta, reduction = cfg.objective.beta, cfg.objective.reduction
+    n_values = int(np.prod(dataset.image_shape))
     splits = {key: torch.from_numpy(split.images) for key, split in dataset.splits.items()}
 
     training.seed_weights(cfg.seed)
     model = models.create(cfg.model, dataset.image_shape, cfg.params.latent_dim)
     n_parameters = sum(p.numel() for p in model.parameters())
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    if cfg.tracking.uri:
+        cfg.tracking.uri = masked(cfg.tracking.uri)  # a password must not travel with the results
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     record.log_params(_flatten(plain) | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
     record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
     record.set_tags({"vae_sweep.device": str(device), "vae_sweep.outputs": str(output_dir)})
-    record.log_dataset(dataset.name, dataset.digest, str(dataset.cache_dir), _profile(dataset))
+    record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), _profile(dataset))
     line = _reference_row(cfg, dataset, spectrum)
     _announce(name, n_parameters, device, dataset, line, spectrum, record)
 
@@ -148,7 +165,7 @@ def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: 
         seed=cfg.seed,
         max_epochs=cfg.training.max_epochs,
         patience=cfg.training.patience,
-        min_delta=cfg.training.min_delta,
+        min_delta=cfg.training.min_delta / (n_values if reduction == "mean" else 1),
         beta=beta,
         reduction=reduction,
         device=device,
@@ -184,19 +201,22 @@ def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: 
         **{f"best/{split}_{k}": v for split in ("train", "val") for k, v in best[split]._asdict().items()},
         **{f"test/{k}": v for k, v in best["test"]._asdict().items()},
         "distance_to_linear": best["test"].loss - line.test_loss,
-        "implied_variance": reference.implied_variance(beta, reduction, int(np.prod(dataset.image_shape))),
+        "implied_variance": reference.implied_variance(beta, reduction, n_values),
         **{
             f"reference/{k}": v
             for k, v in asdict(line).items()
             if k not in ("dataset", "latent_dim", "beta", "reduction")
         },
     }
-    _record_pictures(cfg, model, splits["test"], dataset.name, name, history, line, record)
     path = output_dir / "checkpoint.pt"
-    checkpoint.save(path, model, plain, {"name": name, "best_epoch": best_epoch, "test": best["test"]._asdict()})  # type: ignore[arg-type]
+    facts = {"name": name, "best_epoch": best_epoch, "test": best["test"]._asdict()}
+    checkpoint.save(path, model, plain, facts)
     record.log_file(path)
-    final["wall_time_s"] = time.perf_counter() - started
     record.log_metrics(final)
+    with _said_if_lost("the pictures"):
+        _record_pictures(cfg, model, splits["test"], dataset.name, name, history, line, record)
+    wall_time = time.perf_counter() - started
+    record.log_metrics({"wall_time_s": wall_time})
     log.info(
         "%s finished: test loss %.2f = %.2f + %.2f nats/image, %+.2f against the closed-form linear VAE, "
         "best of %d epochs: %d, %.0f s",
@@ -205,7 +225,7 @@ def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: 
         final["distance_to_linear"],
         len(history),
         best_epoch,
-        final["wall_time_s"],
+        wall_time,
     )
     return best["val"].loss
 
@@ -241,15 +261,18 @@ def _announce(
     sizes = ", ".join(f"{len(split.images)} {key}" for key, split in dataset.splits.items())
     variance = reference.implied_variance(line.beta, line.reduction, int(np.prod(dataset.image_shape)))
     log.info("%s: %d parameters on %s; %s: %s images", name, n_parameters, device, dataset.name, sizes)
+    if dataset.facts.get("skipped"):
+        log.warning("%s: %d broken pictures of %s were left out", name, dataset.facts["skipped"], dataset.name)
     log.info(
         "%s: the loss implies a decoder variance of %g; the closed-form linear VAE uses %d of %d latents, "
         "test loss %.2f nats/image",
         *(name, variance, line.active, line.latent_dim, line.test_loss),
     )
     if line.active == 0:
+        largest = spectrum.eigenvalues.max(initial=0)
         warning = (
             f"posterior collapse predicted: the loss (reduction={line.reduction}, beta={line.beta:g}) implies a "
-            f"decoder variance of {variance:g}, above the data's largest eigenvalue {spectrum.eigenvalues[0]:.3g}, "
+            f"decoder variance of {variance:g}, above the data's largest eigenvalue {largest:.3g}, "
             "so no latent pays for itself; objective.reduction=sum or a smaller objective.beta mends this"
         )
         log.warning("%s: %s", name, warning)
@@ -260,7 +283,7 @@ def _reported(
     epochs: Iterable[training.EpochMetrics], name: str, max_epochs: int, progress_bar: bool
 ) -> Iterator[training.EpochMetrics]:
     """Pass the epochs on, showing them as a bar on a terminal and as plain lines elsewhere."""
-    bar = tqdm(epochs, name, max_epochs, unit="epoch", disable=not (progress_bar and sys.stderr.isatty()))
+    bar = tqdm(epochs, name, max_epochs, unit="epoch", disable=not progress_bar)
     for metrics in bar:
         rate = metrics.images_seen / metrics.epoch / metrics.train_seconds
         if bar.disable:
@@ -287,6 +310,8 @@ def _record_pictures(
     record: RunRecord,
 ) -> None:
     where = f"{name} on {dataset}, seed {cfg.seed}"
+    if cfg.objective.reduction == "mean":
+        where += " (squared error averaged over an image's values: not nats)"
     line_terms = {term: getattr(line, f"val_{term}") for term in Averages._fields}
     record.log_figure(figures.learning_curves(history, where, line_terms), "figures/curves.png")
 
@@ -308,7 +333,11 @@ def _record_pictures(
 
 
 def _profile(dataset: datasets.ImageDataset) -> dict[str, Any]:
-    return {"image_shape": list(dataset.image_shape), **{k: len(s.images) for k, s in dataset.splits.items()}}
+    return {
+        "image_shape": list(dataset.image_shape),
+        "skipped": dataset.facts.get("skipped", 0),
+        **{key: len(split.images) for key, split in dataset.splits.items()},
+    }
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -316,35 +345,3 @@ def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix.rstrip("."): node}
     return {k: v for key, value in node.items() for k, v in _flatten(value, f"{prefix}{key}.").items()}
-
-
-@cache
-def _environment() -> dict[str, str]:
-    """Tags that say what ran where."""
-    tags = {
-        "vae_sweep.host": socket.gethostname(),
-        "vae_sweep.pid": str(os.getpid()),
-        "version.vae_sweep": vae_sweep.__version__,
-        "version.python": platform.python_version(),
-        "version.torch": torch.__version__,
-        "version.numpy": np.__version__,
-        "mlflow.source.name": "vae_sweep",
-        **versions(),
-    }
-    package = Path(vae_sweep.__file__).parent
-    commit = _git(package, "rev-parse", "HEAD")
-    if commit:
-        tags["mlflow.source.git.commit"] = commit
-        tags["vae_sweep.git_dirty"] = str(bool(_git(package, "status", "--porcelain", "--", "."))).lower()
-    return tags
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    """Output of a git command about the package's own checkout; empty where there is none."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=False
-        )
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

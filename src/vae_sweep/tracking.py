@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import shlex
 import sqlite3
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,6 +44,7 @@ for _name in ("mlflow", "alembic"):
 NOTE = "mlflow.note.content"  # the Markdown description that the UI shows on a run
 NOTE_LIMIT = 8000  # characters; MLflow refuses longer tags
 PARAM_LIMIT = 6000  # characters of one parameter
+NAME_LIMIT = 250  # characters of a run's name
 BATCH_LIMIT = 100  # parameters or tags in one request
 LIGHT_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"  # 2 processes instead of 15
 
@@ -55,8 +59,6 @@ class StoredRun:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
-    started: float  # seconds since 1970
-    experiment_id: str
 
 
 def store_uri(uri: str | None, root: Path) -> str:
@@ -72,13 +74,15 @@ def store_uri(uri: str | None, root: Path) -> str:
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
         raise UserError(
-            f"tracking.uri={uri}: MLflow no longer keeps runs in plain folders; "
+            f"tracking.uri={masked(uri)}: MLflow no longer keeps runs in plain folders; "
             "give sqlite:///path/mlflow.db, a database or http://host:port"
         )
     if scheme.startswith("sqlite"):
         path = Path(rest[1:])
         if "%" in rest:
-            raise UserError(f"tracking.uri={uri}: MLflow cannot open a SQLite path with a % in it; use another folder")
+            raise UserError(
+                f"tracking.uri={masked(uri)}: MLflow cannot open a SQLite path with a % in it; use another folder"
+            )
         uri = f"{scheme}:///{path if path.is_absolute() else root / path}"
     return uri
 
@@ -88,8 +92,13 @@ def ui_command(uri: str, root: Path) -> str:
     if uri.startswith(("http://", "https://")):
         return uri
     if uri == f"sqlite:///{root / 'mlflow.db'}":
-        return f"cd {root} && {LIGHT_UI}"
-    return f"{LIGHT_UI} --backend-store-uri {uri}"
+        return f"cd {shlex.quote(str(root))} && {LIGHT_UI}"
+    return f"{LIGHT_UI} --backend-store-uri {shlex.quote(masked(uri))}"
+
+
+def masked(uri: str) -> str:
+    """Return ``uri`` with its password, where it has one, replaced by stars: for everything that is shown or kept."""
+    return re.sub(r"(://[^/@:]*:)[^@]*@", r"\1***@", uri)
 
 
 class Store:
@@ -130,7 +139,7 @@ class Store:
                 )
         except (OSError, MlflowException, sqlite3.Error) as error:
             raise UserError(
-                f"tracking.uri={uri}: cannot be opened ({_first_line(error)}); "
+                f"tracking.uri={masked(uri)}: cannot be opened ({_first_line(error)}); "
                 "check that it exists and may be written, or give another tracking.uri"
             ) from error
         return cls(uri, experiment_id)
@@ -138,7 +147,8 @@ class Store:
     def start_run(self, name: str, tags: Mapping[str, str], parent_id: str | None = None) -> RunRecord:
         """Make a run in state RUNNING and return the handle that writes to it."""
         tags = {**tags, **({"mlflow.parentRunId": parent_id} if parent_id else {})}
-        run = self.client.create_run(self.experiment_id, tags=dict(tags), run_name=name)
+        tags = {key: str(value)[:NOTE_LIMIT] for key, value in tags.items()}
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=name[:NAME_LIMIT])
         return RunRecord(self.client, run.info.run_id)
 
     def record(self, run_id: str) -> RunRecord:
@@ -146,31 +156,43 @@ class Store:
         return RunRecord(self.client, run_id)
 
     def get(self, run_id: str) -> StoredRun:
-        """Return one run.
+        """Return one run, by its id or by the beginning of its id as tables show it.
 
         Raises:
-            UserError: where the store has no such run.
+            UserError: where the store has no such run, or several.
         """
         try:
-            return _stored(self.client.get_run(run_id))
+            if len(run_id) >= 32:
+                return _stored(self.client.get_run(run_id))
+            every = [experiment.experiment_id for experiment in self.client.search_experiments()]
+            found = [run for run in self._search(every) if run.info.run_id.startswith(run_id)]
+            if len(found) > 1:
+                names = ", ".join(run.info.run_id for run in found[:5])
+                raise UserError(f"run={run_id}: several runs begin so ({names}); give more of the id")
+            if not found:
+                raise MlflowException("no run begins so")
+            return _stored(found[0])
         except MlflowException as error:
-            raise UserError(f"run={run_id}: no such run in {self.uri}; `mlflow ui` lists what there is") from error
+            raise UserError(
+                f"run={run_id}: no such run in {masked(self.uri)}; `mlflow ui` lists what there is"
+            ) from error
 
     def children(self, parent_id: str) -> list[StoredRun]:
         """Return the runs of a sweep, oldest first."""
-        found: list[Any] = []
+        parent = f"tags.`mlflow.parentRunId` = '{parent_id}'"
+        return [_stored(run) for run in self._search([self.experiment_id], parent)]
+
+    def _search(self, experiment_ids: list[str], condition: str = "") -> Iterator[Any]:
+        """MLflow's runs, oldest first, all pages."""
         token = None
         while True:
             page = self.client.search_runs(
-                [self.experiment_id],
-                filter_string=f"tags.`mlflow.parentRunId` = '{parent_id}'",
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
+                experiment_ids, condition, order_by=["attributes.start_time ASC"], page_token=token
             )
-            found += page
+            yield from page
             token = page.token
             if not token:
-                return [_stored(run) for run in found]
+                return
 
     def history(self, run_id: str, keys: Sequence[str]) -> list[dict[str, float]]:
         """Return one dict per epoch, in order, with ``epoch`` and the metrics ``keys``."""
@@ -275,8 +297,6 @@ def _stored(run: Any) -> StoredRun:
         params=dict(run.data.params),
         metrics=dict(run.data.metrics),
         tags=dict(run.data.tags),
-        started=run.info.start_time / 1000,
-        experiment_id=run.info.experiment_id,
     )
 
 
@@ -286,9 +306,11 @@ def _answers(uri: str) -> None:
         try:
             with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
                 pass
+        except urllib.error.HTTPError:
+            pass  # something answers; MLflow will say what it thinks of the credentials
         except OSError as error:
             raise UserError(
-                f"tracking.uri={uri}: no MLflow server answers there ({_first_line(error)}); "
+                f"tracking.uri={masked(uri)}: no MLflow server answers there ({_first_line(error)}); "
                 "start it, or give another tracking.uri"
             ) from error
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from vae_sweep.errors import UserError
-from vae_sweep.evaluation import Averages, evaluate, to_float
+from vae_sweep.evaluation import Averages, evaluate, sum_dtype, to_float
 from vae_sweep.models.vae import VAE
 from vae_sweep.objective import elbo_terms
 
@@ -127,7 +127,7 @@ def fit(
     for epoch in range(1, max_epochs + 1):
         order = torch.randperm(n, generator=generator(seed, SHUFFLE, epoch)).to(device)
         noise_source = generator(seed, NOISE, epoch, device)
-        sums = torch.zeros(3, dtype=torch.float64, device=device)
+        sums = torch.zeros(3, dtype=sum_dtype(device), device=device)
         losses = torch.zeros(steps_per_epoch, device=device)
         model.train()
         started = time.perf_counter()
@@ -142,7 +142,7 @@ def fit(
             loss.backward()
             optimizer.step()
             losses[i] = loss.detach()
-            sums += torch.stack([term.detach().sum() for term in terms])
+            sums += torch.stack([term.detach().sum(dtype=sums.dtype) for term in terms])
             if (i + 1) % FINITE_CHECK_EVERY == 0 or i + 1 == steps_per_epoch:
                 _check_finite(losses[: i + 1], epoch, step - i, lr)
             step += 1

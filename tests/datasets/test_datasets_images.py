@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +144,7 @@ def test_many_files_keep_their_order(tmp_path: Path, caplog: pytest.LogCaptureFi
 def test_small_files_get_one_thread_and_large_ones_as_many_as_there_are_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("vae_sweep.datasets.images.available_cores", lambda: 8)
     for size, threads in ((0, 1), (900, 1), (4096, 4), (100_000, 8)):
         (tmp_path / "x").write_bytes(bytes(size))
         assert _useful_threads([tmp_path / "x"] * 100) == threads

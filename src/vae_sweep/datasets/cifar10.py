@@ -53,8 +53,6 @@ class Cifar10(Source):
         The files are held against these checksums whenever they are read, so archive and folder give the
         same arrays and share one cache.
         """
-        if not self._folder.is_dir() and not self._archive.is_file():
-            self._explain_or_probe()
         official = _torchvision()
         return {
             "format": 1,

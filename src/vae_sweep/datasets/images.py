@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from vae_sweep.config import available_cores
 from vae_sweep.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -195,6 +196,6 @@ def _useful_threads(paths: Sequence[Path]) -> int:
     per KB beside it. More threads than that slow each other down: thumbnails of 1 KB take 1.4 times as long with
     two threads as with one.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     sizes = [os.path.getsize(path) for path in paths[:: len(paths) // 64 + 1] if os.path.exists(path)]
     return max(1, min(cores, round(sum(sizes) / max(1, len(sizes)) / 1024)))

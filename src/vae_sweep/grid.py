@@ -1,0 +1,110 @@
+"""The cells of a sweep: what its overrides span, checked before any of it is trained."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from vae_sweep import config as configuration
+from vae_sweep.errors import UserError
+
+FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
+LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")  # their jobs see this machine's devices
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a sweep's values, named like its run."""
+
+    name: str
+    variant: str  # what sets it apart beside model, params and seed; "" where nothing else is swept
+    dataset: str
+    model: str
+    params: str
+    seed: int
+    batch_size: int
+    lr: float
+    latent_dim: int
+    beta: float
+    reduction: str
+
+
+def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str]]]:
+    """Return the cells that the sweep's overrides span, checked, and the swept keys with their values.
+
+    Prepares every dataset on the way. Other sweepers than Hydra's own choose their cells as they go: then the list
+    is empty and nothing is known ahead.
+
+    Raises:
+        UserError: for values, data or architectures that cannot work, naming all bad values of a cell.
+    """
+    from vae_sweep.run import check_model, prepare
+    from vae_sweep.training import resolve_device
+
+    loader = GlobalHydra.instance().config_loader()
+    arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    arguments += list(config.hydra.overrides.task)
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
+    known_ahead = config.hydra.sweeper["_target_"].endswith(".BasicSweeper")
+    spans: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            spans[key] = [override.get_value_element_as_str()]
+        elif override.is_discrete_sweep():
+            spans[key] = [str(value) for value in override.sweep_string_iterator()]
+        elif known_ahead:
+            raise UserError(
+                f"{override.input_line}: a range without steps; list its values, or use choice() or range()"
+            )
+        else:
+            spans[key] = [str(override.input_line).partition("=")[2], "..."]
+    swept = {key: values for key, values in spans.items() if len(values) > 1}
+    if not known_ahead:
+        return [], swept
+    cells: dict[str, Cell] = {}
+    shapes: dict[str, tuple[int, int, int]] = {}
+    for values in itertools.product(*spans.values()):
+        chosen = [f"{key}={value}" for key, value in zip(spans, values, strict=True)]
+        cfg = application(loader.load_sweep_config(config, chosen))
+        configuration.validate(cfg)
+        if config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS):
+            resolve_device(cfg.training.device)
+        name = cell_name(cfg, chosen, tuple(swept))
+        if name in cells:
+            raise UserError(f"the sweep holds {name} twice ({' '.join(chosen)}); name every value once")
+        data = f"{OmegaConf.to_container(cfg.dataset)} {cfg.params.batch_size} {cfg.params.latent_dim}"
+        if data not in shapes:
+            shapes[data] = prepare(cfg, root)[0].image_shape
+        check_model(cfg, shapes[data])
+        p, o = cfg.params, cfg.objective
+        cells[name] = Cell(
+            *(name, variant(chosen, tuple(swept)), cfg.dataset.name, cfg.model.name, p.name, cfg.seed),
+            *(p.batch_size, p.lr, p.latent_dim, o.beta, o.reduction),
+        )
+    return list(cells.values()), swept
+
+
+def cell_name(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...]) -> str:
+    """Return ``conv-p2``, with a swept seed ``conv-p2-s3``, with other swept keys ``conv-p2-beta=4``."""
+    parts = [cfg.model.name, cfg.params.name, f"s{cfg.seed}" if "seed" in swept else "", variant(overrides, swept)]
+    return "-".join(filter(None, parts))
+
+
+def variant(overrides: list[str], swept: tuple[str, ...]) -> str:
+    """Return what a job's overrides say of the swept keys that are neither model, params nor seed: ``beta=4``."""
+    given = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
+    keys = [key for key in (k.lstrip("+~") for k in swept) if key not in FAMILIAR and key in given]
+    return "-".join(f"{key.rpartition('.')[2]}={given[key]}" if "." in key else given[key] for key in keys)
+
+
+def application(config: DictConfig) -> DictConfig:
+    """Return the configuration without Hydra's own node, as a task function sees it."""
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    plain._set_parent(None)
+    return plain

@@ -1,0 +1,46 @@
+"""What ran where: versions, machine, and the commit of the code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import vae_sweep
+
+
+@cache
+def environment() -> dict[str, str]:
+    """Return the tags of a run that do not depend on its configuration."""
+    tags = {
+        "vae_sweep.host": socket.gethostname(),
+        "vae_sweep.pid": str(os.getpid()),
+        "version.vae_sweep": vae_sweep.__version__,
+        "version.python": platform.python_version(),
+        "version.torch": torch.__version__,
+        "version.numpy": np.__version__,
+        "mlflow.source.name": "vae_sweep",
+    }
+    package = Path(vae_sweep.__file__).parent
+    commit = _git(package, "rev-parse", "HEAD")
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+        tags["vae_sweep.git_dirty"] = str(bool(_git(package, "status", "--porcelain", "-uno"))).lower()
+    return tags
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Output of a git command about the package's own checkout; empty where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

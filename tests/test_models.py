@@ -1,0 +1,155 @@
+"""Architectures: shapes, sizes, gradients, and the linear one against its closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from vae_sweep import models, reference, training
+from vae_sweep.errors import UserError
+from vae_sweep.evaluation import evaluate
+from vae_sweep.models.vae import VAE, Posterior
+
+NODES = {
+    "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [512, 256]},
+    "conv": {"_target_": "vae_sweep.models.conv.ConvVAE", "name": "conv", "channels": [32, 64, 128]},
+    "linear": {"_target_": "vae_sweep.models.linear.LinearVAE", "name": "linear"},
+}
+SHAPE = (3, 32, 32)
+
+
+class OwnVAE(VAE):
+    """A user's architecture, named by its path alone."""
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, width: int) -> None:
+        super().__init__(image_shape, latent_dim)
+        self.width = width
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_shapes(name: str) -> None:
+    model = models.create(NODES[name], SHAPE, 16)
+    x = torch.rand(5, *SHAPE)
+    reconstruction, posterior = model(x, torch.randn(5, 16))
+    assert reconstruction.shape == x.shape
+    assert posterior.mean.shape == posterior.logvar.shape == (5, 16)
+    assert model.sample(3).shape == (3, *SHAPE)
+    assert model.reconstruct(x).shape == x.shape
+    if name != "linear":
+        assert torch.equal(reconstruction, reconstruction.clamp(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "latent_dim", "expected"),
+    [
+        # Weights and biases by hand, layer by layer.
+        ("fc", 128, (3072 + 1) * 512 + 513 * 256 + 257 * 256 + 129 * 256 + 257 * 512 + 513 * 3072),
+        (
+            "conv",
+            128,
+            (3 * 16 + 1) * 32 + (32 * 16 + 1) * 64 + (64 * 16 + 1) * 128 + 2049 * 256
+            + 129 * 2048 + (128 * 16) * 64 + 64 + (64 * 16) * 32 + 32 + (32 * 16) * 3 + 3,
+        ),
+        ("linear", 128, 3073 * 128 + 128 + 129 * 3072),
+    ],
+)  # fmt: skip
+def test_parameter_counts(name: str, latent_dim: int, expected: int) -> None:
+    model = models.create(NODES[name], SHAPE, latent_dim)
+    assert sum(p.numel() for p in model.parameters()) == expected
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_gradient_flows_through_reparameterization(name: str) -> None:
+    """Every weight of encoder and decoder gets a gradient from the reconstruction alone, none from KL."""
+    model = models.create(NODES[name], SHAPE, 8)
+    reconstruction, _ = model(torch.rand(4, *SHAPE), torch.randn(4, 8))
+    reconstruction.square().sum().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().sum() > 0, key
+
+
+def test_rsample_is_the_reparameterization() -> None:
+    """z = mean + sigma noise: dz/dmean = 1 and dz/dlogvar = sigma noise / 2."""
+    mean = torch.tensor([[1.0, -2.0]], requires_grad=True)
+    logvar = torch.tensor([[0.0, math.log(4.0)]], requires_grad=True)
+    z = Posterior(mean, logvar).rsample(torch.tensor([[0.5, -1.0]]))
+    torch.testing.assert_close(z, torch.tensor([[1.5, -4.0]]))
+    z.sum().backward()
+    torch.testing.assert_close(mean.grad, torch.ones(1, 2))
+    torch.testing.assert_close(logvar.grad, torch.tensor([[0.25, -1.0]]))
+
+
+def gaussian_images(n: int, seed: int) -> np.ndarray:
+    """uint8 images of 3x4x4 values with a few strong directions, inside [0, 255] without clipping to speak of."""
+    rng = np.random.default_rng(seed)
+    basis = np.linalg.qr(np.random.default_rng(99).standard_normal((48, 6)))[0]
+    values = rng.standard_normal((n, 6)) * [1.6, 1.3, 1.1, 0.9, 0.4, 0.2] @ basis.T
+    return np.clip(np.rint(127.5 + 50 * values), 0, 255).astype(np.uint8).reshape(n, 3, 4, 4)
+
+
+@pytest.mark.parametrize(("beta", "reduction"), [(1.0, "sum"), (0.05, "sum"), (0.002, "mean")])
+def test_ppca_weights_in_the_linear_model_give_the_closed_form(beta: float, reduction: str) -> None:
+    train, test = gaussian_images(3000, 0), gaussian_images(2000, 1)
+    spectrum = reference.spectrum(train)
+    beta = beta / 10  # the images vary little: a small variance keeps directions in use
+    expected = reference.linear_loss(spectrum, test, 8, beta, reduction)
+    assert expected.active >= 1
+    model = models.create(NODES["linear"], (3, 4, 4), 8)
+    load_ppca(model, reference.ppca_weights(spectrum, 8, beta, reduction))
+    found = evaluate(model, torch.from_numpy(test), beta=beta, reduction=reduction, noise_draws=40)
+    assert found.kl == pytest.approx(expected.kl, rel=1e-5)  # analytic, no noise in it
+    assert found.recon == pytest.approx(expected.recon, rel=1e-2)  # four standard errors of 80,000 draws
+    assert found.loss == pytest.approx(expected.loss, rel=5e-3)
+
+
+def test_a_trained_linear_vae_approaches_the_closed_form() -> None:
+    train = gaussian_images(2000, 0)
+    spectrum = reference.spectrum(train)
+    optimum = reference.linear_optimum(spectrum, 6, beta=0.01)
+    mean_image = spectrum.total_variance  # the loss of a model that uses no latent
+    assert optimum.active >= 3
+    assert optimum.loss < 0.5 * mean_image
+    training.seed_weights(0)
+    model = models.create(NODES["linear"], (3, 4, 4), 6)
+    images = torch.from_numpy(train)
+    for lr in (1e-2, 3e-3, 5e-4):
+        settings = {"batch_size": 50, "lr": lr, "seed": 0, "max_epochs": 40, "patience": 99}
+        list(training.fit(model, images, images, beta=0.01, min_delta=0.0, **settings))
+    found = evaluate(model, images, beta=0.01, noise_draws=20)
+    assert optimum.loss * 0.995 < found.loss < optimum.loss * 1.02  # below it: Monte Carlo only
+
+
+def load_ppca(model: VAE, weights: dict[str, np.ndarray]) -> None:
+    names = {
+        "mean.weight": "encoder_mean_weight",
+        "mean.bias": "encoder_mean_bias",
+        "logvar": "encoder_logvar",
+        "decoder.weight": "decoder_weight",
+        "decoder.bias": "decoder_bias",
+    }
+    model.load_state_dict({ours: torch.from_numpy(weights[theirs]).float() for ours, theirs in names.items()})
+
+
+def test_a_users_own_architecture_needs_only_its_path() -> None:
+    model = models.create({"_target_": f"{__name__}.OwnVAE", "name": "own", "width": 3}, SHAPE, 2)
+    assert isinstance(model, OwnVAE)
+    assert model.width == 3
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"_target_": "os.system", "command": "false"}, r"model\._target_='os\.system': must be a subclass of"),
+        ({"_target_": "vae_sweep.models.fc.Nothing"}, r"cannot be imported"),
+        ({"_target_": "no_such_module.VAE"}, r"cannot be imported"),
+        ({"_target_": "vae_sweep.models.fc.FCVAE", "widths": [1]}, r"does not fit its configuration"),
+        (NODES["conv"] | {"channels": [8] * 6}, r"multiples of 64; the images are 32x32"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(node: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        models.create(node, SHAPE, 4)

@@ -1,0 +1,363 @@
+"""The real command in a subprocess, then what the MLflow store holds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from vae_sweep import checkpoint, datasets
+from vae_sweep.evaluation import evaluate
+
+GRID = [f"{model}-{params}" for model in ("fc", "conv") for params in ("p1", "p2", "p3")]
+PICTURES = ("curves", "interpolations", "reconstructions", "samples")
+
+
+@dataclass
+class Project:
+    root: Path
+    output: str
+    client: MlflowClient
+    parent: Run
+    children: dict[str, Run]
+
+    def artifact(self, run: Run, path: str) -> Path:
+        return Path(self.client.download_artifacts(run.info.run_id, path))
+
+
+def read(root: Path, experiment: str = "vae_sweep-smoke") -> tuple[MlflowClient, list[Run]]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return client, list(client.search_runs([found.experiment_id], order_by=["attributes.start_time ASC"]))
+
+
+def sweep(root: Path, output: str) -> Project:
+    """The newest sweep in the store of ``root``."""
+    client, runs = read(root)
+    parent = [run for run in runs if run.data.tags["vae_sweep.role"] == "sweep"][-1]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return Project(root, output, client, parent, {run.info.run_name: run for run in children})
+
+
+@pytest.fixture(scope="module")
+def smoke(command, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    root = tmp_path_factory.mktemp("a project, it's mine")  # a path that needs quoting
+    done = command("-m", "model=fc,conv", "params=p1,p2,p3", "experiment=smoke", cwd=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return sweep(root, done.stdout)
+
+
+def test_one_parent_and_six_children(smoke: Project) -> None:
+    assert list(smoke.children) != []
+    assert sorted(smoke.children) == sorted(GRID)
+    assert smoke.parent.info.status == "FINISHED"
+    assert {run.info.status for run in smoke.children.values()} == {"FINISHED"}
+    assert smoke.parent.info.run_name == "shapes: model=fc,conv params=p1,p2,p3"
+
+
+def test_children_are_comparable(smoke: Project) -> None:
+    """The same parameter names in every child; what differs is the model and the parameter set."""
+    params = [run.data.params for run in smoke.children.values()]
+    shared = set.intersection(*(set(p) for p in params))
+    assert {"params.lr", "params.batch_size", "params.latent_dim", "seed", "objective.beta", "n_parameters"} <= shared
+    differing = {key for key in shared if len({p[key] for p in params}) > 1}
+    assert differing == {
+        *("model.name", "model._target_", "n_parameters"),
+        *(f"params.{key}" for key in ("name", "batch_size", "lr", "latent_dim")),
+    }
+    assert smoke.children["fc-p2"].data.params["params.lr"] == "0.0005"
+    assert smoke.children["conv-p1"].data.params["n_parameters"] == "1119811"
+
+
+def test_metrics_of_every_epoch(smoke: Project) -> None:
+    for run in smoke.children.values():
+        for split in ("train", "val"):
+            history = {
+                term: smoke.client.get_metric_history(run.info.run_id, f"{split}/{term}")
+                for term in ("loss", "recon", "kl")
+            }
+            assert {term: [m.step for m in h] for term, h in history.items()} == {key: [1, 2] for key in history}
+            for i in range(2):
+                total = history["recon"][i].value + history["kl"][i].value
+                assert history["loss"][i].value == pytest.approx(total, rel=1e-5)
+        seen = smoke.client.get_metric_history(run.info.run_id, "images_seen")
+        assert [m.value for m in seen] == [360, 720]  # 400 shapes, a tenth held out
+
+
+def test_final_metrics(smoke: Project) -> None:
+    for run in smoke.children.values():
+        m = run.data.metrics
+        assert m["epochs"] == 2
+        assert m["best/val_loss"] == min(
+            point.value for point in smoke.client.get_metric_history(run.info.run_id, "val/loss")
+        )
+        assert m["test/loss"] == pytest.approx(m["test/recon"] + m["test/kl"], rel=1e-5)
+        assert m["distance_to_linear"] == pytest.approx(m["test/loss"] - m["reference/test_loss"], rel=1e-9)
+        assert m["implied_variance"] == 0.5
+        assert m["images_per_s"] == pytest.approx(720 / m["train_time_s"], rel=1e-6)
+        assert m["wall_time_s"] > m["train_time_s"] > 0
+
+
+def test_dataset_is_an_input_with_its_digest(smoke: Project) -> None:
+    digests = set()
+    for run in smoke.children.values():
+        (dataset_input,) = run.inputs.dataset_inputs
+        assert dataset_input.dataset.name == "shapes"
+        assert json.loads(dataset_input.dataset.profile)["train"] == 360
+        digests.add(dataset_input.dataset.digest)
+        assert run.data.params["dataset.digest"].startswith(dataset_input.dataset.digest)
+    assert len(digests) == 1
+
+
+def test_tags_say_what_ran_where(smoke: Project) -> None:
+    tags = smoke.children["fc-p1"].data.tags
+    assert tags["vae_sweep.device"] in ("cpu", "cuda", "mps")
+    assert tags["version.torch"] == torch.__version__
+    assert {"version.mlflow", "version.vae_sweep", "vae_sweep.host", "version.python"} <= set(tags)
+    inside = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    if inside.returncode == 0:
+        assert tags["mlflow.source.git.commit"] == inside.stdout.strip()
+
+
+def test_artifacts_of_a_run(smoke: Project) -> None:
+    for run in smoke.children.values():
+        figures = {f.path for f in smoke.client.list_artifacts(run.info.run_id, "figures")}
+        assert figures == {f"figures/{name}.png" for name in PICTURES}
+        config = yaml.safe_load(smoke.artifact(run, "config.yaml").read_text())
+        assert config["params"]["name"] == run.data.params["params.name"]
+        samples = np.load(smoke.artifact(run, "samples.npy"))
+        assert (samples.shape, samples.dtype) == ((64, 3, 32, 32), np.uint8)
+
+
+def test_checkpoint_holds_the_weights_that_were_evaluated(smoke: Project) -> None:
+    run = smoke.children["conv-p3"]
+    model, content = checkpoint.load(smoke.artifact(run, "checkpoint.pt"))
+    dataset = datasets.load(datasets.create(content["config"]["dataset"]), smoke.root / "data" / "cache")
+    found = evaluate(model, torch.from_numpy(dataset.test.images))
+    assert found.loss == pytest.approx(run.data.metrics["test/loss"], rel=1e-6)
+    assert content["facts"]["name"] == "conv-p3"
+
+
+def test_the_parent_holds_the_comparison(smoke: Project) -> None:
+    paths = {f.path for f in smoke.client.list_artifacts(smoke.parent.info.run_id)}
+    assert {"comparison.csv", "comparison.json", "comparison.md", "comparison_table.json", "figures"} <= paths
+    pictures = {f.path for f in smoke.client.list_artifacts(smoke.parent.info.run_id, "figures")}
+    assert pictures == {"figures/validation_loss.png", "figures/samples.png"}
+    rows = list(csv.DictReader(io.StringIO(smoke.artifact(smoke.parent, "comparison.csv").read_text())))
+    cells = {row["name"]: row for row in rows if row["status"] == "FINISHED"}
+    assert sorted(cells) == sorted(GRID)
+    for name, row in cells.items():
+        run = smoke.children[name]
+        assert float(row["test_loss"]) == pytest.approx(run.data.metrics["test/loss"])
+        assert float(row["distance_to_linear"]) == pytest.approx(run.data.metrics["distance_to_linear"])
+        assert row["run_id"] == run.info.run_id
+    (line,) = [row for row in rows if row["status"] == "REFERENCE"]
+    assert float(line["test_loss"]) == pytest.approx(smoke.children["fc-p1"].data.metrics["reference/test_loss"])
+    table = json.loads(smoke.artifact(smoke.parent, "comparison_table.json").read_text())
+    assert len(table["data"]) == 7
+    description = smoke.parent.data.tags["mlflow.note.content"]
+    assert all(run.info.run_id[:8] in description for run in smoke.children.values())
+    assert smoke.parent.data.metrics["cells_finished"] == 6
+
+
+def test_the_table_and_the_way_to_the_ui_are_printed(smoke: Project) -> None:
+    for run in smoke.children.values():
+        assert run.info.run_id[:8] in smoke.output
+        assert f"{run.data.metrics['test/loss']:.2f}" in smoke.output
+    assert "nats/image" in smoke.output
+    assert "mlflow ui" in smoke.output.splitlines()[-1]
+
+
+def test_a_bare_mlflow_ui_finds_the_store(smoke: Project) -> None:
+    """MLflow's own default is mlflow.db in the current folder; the write-ahead log lets parallel runs write."""
+    connection = sqlite3.connect(smoke.root / "mlflow.db")
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+    for run in smoke.children.values():
+        assert run.info.artifact_uri is not None
+        assert "/mlruns/" in run.info.artifact_uri
+
+
+def test_everything_stays_in_the_projects_folders(smoke: Project) -> None:
+    names = {path.name for path in smoke.root.iterdir()}
+    assert {name for name in names if not name.startswith("mlflow.db")} == {"data", "mlruns", "outputs"}
+    logs = list(smoke.root.glob("outputs/*/*/vae_sweep.log"))
+    assert len(logs) == 6
+    assert all("finished: test loss" in log.read_text() for log in logs)
+
+
+def test_a_run_alone_gives_the_same_numbers(smoke: Project, command) -> None:
+    """Another process, another launcher, nothing beside it: the same bits."""
+    done = command("model=conv", "params=p1", "experiment=smoke", cwd=smoke.root)
+    assert done.returncode == 0, done.stderr
+    _, runs = read(smoke.root)
+    alone = [run for run in runs if "mlflow.parentRunId" not in run.data.tags and run.info.run_name == "conv-p1"][-1]
+    together = smoke.children["conv-p1"]
+    timings = {"wall_time_s", "train_time_s", "images_per_s"}
+    assert alone.info.status == "FINISHED"
+    assert {k: v for k, v in alone.data.metrics.items() if k not in timings} == {
+        k: v for k, v in together.data.metrics.items() if k not in timings
+    }
+
+
+def test_generate_from_a_run_and_from_its_checkpoint(smoke: Project, command) -> None:
+    run = smoke.children["conv-p1"]
+    checkpoint_path = next(smoke.root.glob("outputs/*/*conv-p1*/checkpoint.pt"))
+    arrays = []
+    for source in (run.info.run_id, str(checkpoint_path)):
+        done = command(f"run={source}", "n=9", "seed=0", "array=true", cwd=smoke.root, module="vae_sweep.generate")
+        assert done.returncode == 0, done.stderr
+        png, array = map(Path, done.stdout.splitlines())
+        assert png.read_bytes().startswith(b"\x89PNG")
+        arrays.append(np.load(array))
+    assert arrays[0].shape == (9, 3, 32, 32)
+    assert (arrays[0] == arrays[1]).all()
+    for what, shape in {"interpolation": (3, 10, 3, 32, 32), "reconstructions": (3, 2, 3, 32, 32)}.items():
+        done = command(
+            *(f"run={run.info.run_id}", f"what={what}", "n=3", f"out=pictures/{what}.png", "array=true"),
+            cwd=smoke.root,
+            module="vae_sweep.generate",
+        )
+        assert done.returncode == 0, done.stderr
+        assert np.load(smoke.root / "pictures" / f"{what}.npy").shape == shape
+
+
+def test_a_failed_cell_is_named_and_the_others_finish(command, tmp_path: Path) -> None:
+    done = command("-m", "params=tiny", "model=fc", "params.lr=1e9,1e-3", "experiment=smoke", cwd=tmp_path)
+    assert done.returncode == 1
+    project = sweep(tmp_path, done.stdout)
+    statuses = {name: run.info.status for name, run in project.children.items()}
+    assert statuses == {"fc-tiny-lr=1000000000.0": "FAILED", "fc-tiny-lr=0.001": "FINISHED"}
+    assert project.parent.info.status == "FAILED"
+    failed = project.children["fc-tiny-lr=1000000000.0"]
+    assert re.match(r"the training loss became \S+ in epoch 1 at step \d+", failed.data.tags["vae_sweep.error"])
+    assert "Traceback" in project.artifact(failed, "error.txt").read_text()
+    assert failed.data.tags["vae_sweep.error"][:40] in project.parent.data.tags["mlflow.note.content"]
+    assert done.stderr.rstrip().splitlines()[-1].startswith("vae_sweep: fc-tiny-lr=1000000000.0: the training loss")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "basic"])
+def test_a_terminated_sweep_leaves_no_run_running(launcher: str, tmp_path: Path) -> None:
+    endless = ["experiment=smoke", "training.max_epochs=100000", "training.patience=100000"]
+    arguments = f"-m vae_sweep -m model=fc,linear params=tiny hydra/launcher={launcher}".split()
+    with subprocess.Popen(
+        [sys.executable, *arguments, *endless],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "epoch 3" in line:
+                break
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        output = process.stdout.read()
+        assert process.wait(timeout=60) == 130, output
+        assert time.monotonic() - started < 30
+    project = sweep(tmp_path, output)
+    assert project.parent.info.status == "KILLED"
+    assert {run.info.status for run in project.children.values()} == {"KILLED"}
+
+
+def test_seeds_are_an_axis_and_zero_is_a_seed(command, tmp_path: Path) -> None:
+    done = command("-m", "model=linear", "params=tiny", "seed=0,1", "experiment=smoke", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    children = sweep(tmp_path, done.stdout).children
+    assert set(children) == {"linear-tiny-s0", "linear-tiny-s1"}
+    losses = {run.data.metrics["test/loss"] for run in children.values()}
+    assert len(losses) == 2
+
+
+OWN_MODEL = """
+from torch import nn
+from vae_sweep.models import VAE, Posterior
+
+class MyVAE(VAE):
+    def __init__(self, image_shape, latent_dim, width):
+        super().__init__(image_shape, latent_dim)
+        c, h, w = image_shape
+        layers = nn.Linear(c * h * w, width), nn.Tanh(), nn.Linear(width, 2 * latent_dim)
+        self.encoder = nn.Sequential(nn.Flatten(), *layers)
+        self.decoder = nn.Sequential(nn.Linear(latent_dim, c * h * w), nn.Sigmoid(), nn.Unflatten(1, image_shape))
+
+    def encode(self, x):
+        return Posterior(*self.encoder(x).chunk(2, dim=1))
+
+    def decode(self, z):
+        return self.decoder(z)
+"""
+
+
+def test_a_users_own_architecture_and_parameter_set(command, tmp_path: Path) -> None:
+    """One file and one YAML, as the README says; nothing in the package knows them."""
+    (tmp_path / "my_vae.py").write_text(OWN_MODEL)
+    for group, name, text in (
+        ("model", "mine", "_target_: my_vae.MyVAE\nname: mine\nwidth: 24\n"),
+        ("params", "p9", "name: p9\nbatch_size: 50\nlr: 0.002\nlatent_dim: 6\n"),
+    ):
+        (tmp_path / "my_conf" / group).mkdir(parents=True)
+        (tmp_path / "my_conf" / group / f"{name}.yaml").write_text(text)
+    grid = ["--config-dir", "my_conf", "-m", "model=linear,mine", "params=p9", "experiment=smoke"]
+    done = command(*grid, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    children = sweep(tmp_path, done.stdout).children
+    assert set(children) == {"linear-p9", "mine-p9"}
+    assert children["mine-p9"].data.params["model.width"] == "24"
+    assert children["mine-p9"].data.params["n_parameters"] == str(3073 * 24 + 25 * 12 + 7 * 3072)
+    typo = command(*grid, "model.widht=3", cwd=tmp_path)
+    assert typo.returncode == 1
+    assert "widht" in typo.stderr
+
+
+def test_other_swept_keys_set_rows_apart(command, tmp_path: Path) -> None:
+    done = command("-m", "model=linear", "params=tiny", "objective.beta=0.5,2", "experiment=smoke", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    project = sweep(tmp_path, done.stdout)
+    assert set(project.children) == {"linear-tiny-beta=0.5", "linear-tiny-beta=2"}
+    rows = json.loads(project.artifact(project.parent, "comparison.json").read_text())
+    assert [row["variant"] for row in rows if row["status"] == "FINISHED"] == ["beta=0.5", "beta=2"]
+    assert len([row for row in rows if row["status"] == "REFERENCE"]) == 2  # one for each beta
+
+
+def test_mean_reduction_warns_of_collapse(command, tmp_path: Path) -> None:
+    done = command("params=tiny", "objective.reduction=mean", "experiment=smoke", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (run,) = read(tmp_path)[1]
+    assert run.data.metrics["implied_variance"] == 1536
+    assert run.data.metrics["reference/active"] == 0
+    assert "posterior collapse predicted" in run.data.tags["vae_sweep.warning"]
+    assert "posterior collapse predicted" in done.stdout
+
+
+def test_the_wheel_carries_the_configuration(command, tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(root)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(installed)], check=True)
+    elsewhere.mkdir()
+    done = command("--cfg", "job", "model=fc", "params=p3", cwd=elsewhere, PYTHONPATH=str(installed))
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["params"]["latent_dim"] == 256
+    where = command("--info", "searchpath", cwd=elsewhere, PYTHONPATH=str(installed))
+    assert str(installed / "vae_sweep" / "conf") in where.stdout

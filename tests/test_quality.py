@@ -1,0 +1,57 @@
+"""Format, lint, types, and documents that say what is true."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from vae_sweep import config as configuration
+from vae_sweep.cli import config_dir
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("tool", ["ruff format --check .", "ruff check .", "mypy"])
+def test_tool_has_nothing_to_say(tool: str) -> None:
+    done = subprocess.run([sys.executable, "-m", *tool.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pictures_and_links_of_the_readme_exist() -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", (ROOT / "README.md").read_text())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_readme_is_short_enough_to_be_read() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 250
+
+
+def readme_commands() -> list[str]:
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line[line.index("python -m vae_sweep ") :] for line in lines if "python -m vae_sweep " in line]
+
+
+@pytest.mark.parametrize("command", readme_commands())
+def test_every_sweep_of_the_readme_composes(command: str) -> None:
+    """All cells of it, against the schema; that the commands also run is shown on tiny data elsewhere."""
+    configuration.register()
+    arguments = shlex.split(command)[3:]
+    own = "--config-dir" in arguments
+    overrides = [argument for argument in arguments if re.match(r"[\w.]+=", argument)]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        for cell in BasicSweeper.split_arguments(parsed, None)[0]:
+            if own and "model=mine" in cell:
+                continue  # made by the reader
+            cfg = compose("config", cell)
+            configuration.validate(cfg)

@@ -1,0 +1,206 @@
+"""The loop: early stopping on scripted curves, best weights, reproducibility, divergence, averages over images."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from vae_sweep import models, training
+from vae_sweep.errors import UserError
+from vae_sweep.evaluation import Averages, evaluate, to_float, to_uint8
+from vae_sweep.models.vae import VAE, Posterior
+from vae_sweep.training import EarlyStopping, EpochMetrics, fit, generator, seed_weights
+
+FC = {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]}
+SHAPE = (3, 8, 8)
+
+
+def pictures(n: int, seed: int = 0) -> torch.Tensor:
+    low = torch.randint(0, 256, (n, 3, 2, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return low.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+def train(n: int = 100, seed: int = 0, **options) -> tuple[VAE, list[EpochMetrics]]:
+    seed_weights(seed)
+    model = models.create(FC, SHAPE, 4)
+    settings = {"batch_size": 16, "lr": 3e-3, "max_epochs": 4, "patience": 99, "min_delta": 0.0} | options
+    return model, list(fit(model, pictures(n), pictures(30, 1), seed=seed, **settings))
+
+
+def weights(model: VAE) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def scripted(losses: list[float], patience: int = 5, min_delta: float = 0.5) -> tuple[int, EarlyStopping]:
+    """Feed a curve; return the epoch it stops in (0: never)."""
+    stopping = EarlyStopping(patience, min_delta)
+    for epoch, loss in enumerate(losses, 1):
+        stopping.update(epoch, loss)
+        if stopping.should_stop(epoch):
+            return epoch, stopping
+    return 0, stopping
+
+
+def test_early_stopping_on_a_flat_curve() -> None:
+    stopped, stopping = scripted([90.0, 80.0, *[80.0] * 9])
+    assert (stopped, stopping.best_epoch, stopping.best) == (7, 2, 80.0)
+
+
+def test_gains_below_min_delta_do_not_postpone_the_stop_but_their_best_is_kept() -> None:
+    """80.0 counts at epoch 2; 79.6 at epoch 5 is the lowest, though it gained less than 0.5."""
+    stopped, stopping = scripted([90.0, 80.0, 79.9, 79.8, 79.6, 79.7, 79.7, 79.7])
+    assert (stopped, stopping.best_epoch, stopping.best) == (7, 5, 79.6)
+
+
+def test_a_slow_descent_goes_on() -> None:
+    """0.2 a epoch gains 0.6 in three epochs, which counts within a patience of five."""
+    stopped, stopping = scripted([80 - 0.2 * i for i in range(40)])
+    assert stopped == 0
+    assert stopping.best_epoch == 40
+
+
+def test_min_delta_must_be_exceeded() -> None:
+    assert scripted([80.0, 79.5, 79.5, 79.5], patience=3)[0] == 4
+    assert scripted([80.0, 79.49, 79.49, 79.49], patience=3)[0] == 0
+
+
+class Drifting(VAE):
+    """Its validation loss follows a script: the decoder returns one value, moved by every update of the optimizer."""
+
+    def __init__(self) -> None:
+        super().__init__((1, 1, 1), 1)
+        self.level = nn.Parameter(torch.tensor(0.0))
+
+    def encode(self, x: torch.Tensor) -> Posterior:
+        return Posterior(torch.zeros(len(x), 1), torch.zeros(len(x), 1))
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.level.expand(len(z), 1, 1, 1)
+
+
+def test_best_weights_are_restored() -> None:
+    """Training pulls the level to 1, validation wants 0.5: the best epoch is in the middle, and its weights return."""
+    model = Drifting()
+    one, half = torch.full((4, 1, 1, 1), 255, dtype=torch.uint8), torch.full((4, 1, 1, 1), 128, dtype=torch.uint8)
+    settings = {"batch_size": 4, "lr": 0.05, "seed": 0, "max_epochs": 18, "patience": 99, "min_delta": 0.0}
+    levels, losses = [], []
+    for metrics in fit(model, one, half, **settings):
+        levels.append(model.level.item())
+        losses.append(metrics.val.loss)
+        assert metrics.improved == (metrics.val.loss == min(losses))
+    best = losses.index(min(losses))
+    assert 3 < best < 15
+    assert model.level.item() == levels[best]
+    assert evaluate(model, half).loss == losses[best]
+
+
+def test_fit_stops_by_patience() -> None:
+    _, epochs = train(max_epochs=50, patience=3, min_delta=1e9)
+    assert [e.epoch for e in epochs] == [1, 2, 3, 4]  # the first epoch counts, then three without a gain of 1e9
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
+    a, first = train(seed=0)
+    b, second = train(seed=0)
+    c, other = train(seed=1)
+    assert torch.equal(weights(a), weights(b))
+    assert [(e.train, e.val) for e in first] == [(e.train, e.val) for e in second]
+    assert not torch.equal(weights(a), weights(c))
+    assert first[0].val != other[0].val
+
+
+def test_numbers_do_not_depend_on_global_random_state() -> None:
+    a, _ = train()
+    seed_weights(0)
+    model = models.create(FC, SHAPE, 4)
+    settings = {"batch_size": 16, "lr": 3e-3, "max_epochs": 4, "patience": 99, "min_delta": 0.0}
+    for _epoch in fit(model, pictures(100), pictures(30, 1), seed=0, **settings):
+        torch.manual_seed(torch.seed())
+    assert torch.equal(weights(a), weights(model))
+
+
+def test_random_streams_are_functions_of_seed_stream_and_epoch() -> None:
+    draws = {
+        (seed, stream, epoch): torch.randn(4, generator=generator(seed, stream, epoch)).tolist()
+        for seed, stream, epoch in itertools.product((0, 1, 2**40), range(3), range(3))
+    }
+    assert len({tuple(d) for d in draws.values()}) == len(draws)
+    assert torch.randn(4, generator=generator(1, 2, 2)).tolist() == draws[1, 2, 2]
+
+
+def test_progress_counts_images_and_updates() -> None:
+    _, epochs = train(n=100, max_epochs=3)
+    assert [e.images_seen for e in epochs] == [100, 200, 300]
+    assert [e.step for e in epochs] == [7, 14, 21]  # six batches of 16 and one of 4
+
+
+def test_averages_are_over_images_not_over_batches() -> None:
+    """503 images: a mean of batch means would give the last three images the weight of five hundred."""
+    seed_weights(3)
+    model = models.create(FC, SHAPE, 4)
+    dark = torch.zeros(500, *SHAPE, dtype=torch.uint8)
+    bright = torch.full((3, *SHAPE), 255, dtype=torch.uint8)
+    both = evaluate(model, torch.cat([dark, bright]))
+    # A direct average over the same images, one forward pass, the noise of each position drawn the same way.
+    source = torch.Generator().manual_seed(20131220)
+    noise = torch.cat([torch.randn(500, 4, generator=source), torch.randn(500, 4, generator=source)])[:503]
+    x = torch.cat([dark, bright]).float() / 255
+    with torch.no_grad():
+        reconstruction, posterior = model(x, noise)
+    recon = (reconstruction - x).square().flatten(1).sum(1).double().mean().item()
+    assert both.recon == pytest.approx(recon, rel=1e-6)
+    assert both.kl == pytest.approx(posterior.kl().double().mean().item(), rel=1e-5)
+    assert both.loss == pytest.approx(both.recon + both.kl, rel=1e-6)
+
+
+def test_evaluation_noise_is_fixed() -> None:
+    model, _ = train()
+    assert evaluate(model, pictures(50)) == evaluate(model, pictures(50))
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_rate() -> None:
+    seed_weights(0)
+    model = models.create(FC, SHAPE, 4)
+    settings = {"batch_size": 16, "lr": 1e-3, "seed": 0, "max_epochs": 5, "patience": 9, "min_delta": 0.0}
+    epochs = fit(model, pictures(100), pictures(30, 1), **settings)
+    next(epochs)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match=r"training loss became nan in epoch 2 at step 8 with params\.lr=0\.001"):
+        next(epochs)
+
+
+def test_images_survive_the_way_to_float_and_back() -> None:
+    x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert to_float(x).min() == 0
+    assert to_float(x).max() == 1
+    assert (to_uint8(to_float(x)) == x.numpy()).all()
+    assert to_uint8(torch.tensor([-0.5, 1.5])).tolist() == [0, 255]
+
+
+def test_device_that_is_not_there() -> None:
+    assert training.resolve_device("cpu").type == "cpu"
+    n = torch.cuda.device_count()
+    with pytest.raises(UserError, match=rf"training\.device=cuda:{n}: PyTorch sees {n} CUDA devices here"):
+        training.resolve_device(f"cuda:{n}")
+
+
+def test_improvement_is_what_the_checkpointed_weights_are() -> None:
+    """The weights after fit are those of the epoch that was last marked as improved."""
+    seed_weights(0)
+    model = models.create(FC, SHAPE, 4)
+    kept = None
+    settings = {"batch_size": 16, "lr": 0.05, "seed": 0, "max_epochs": 12, "patience": 99, "min_delta": 0.0}
+    for metrics in fit(model, pictures(64), pictures(30, 1), **settings):
+        if metrics.improved:
+            kept = copy.deepcopy(weights(model))
+    assert kept is not None
+    assert torch.equal(weights(model), kept)
+
+
+def test_averages_are_named() -> None:
+    assert Averages._fields == ("loss", "recon", "kl")
