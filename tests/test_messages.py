@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 SMOKE = "experiment=smoke"
 BAD = {
@@ -35,7 +36,7 @@ BAD = {
     "no folder": (["dataset=folder", "dataset.path=nowhere"], "there is no folder"),
     "empty folder": (["dataset=folder", "dataset.path=empty"], "empty"),
     "no pictures": (["dataset=folder", "dataset.path=texts"], "texts"),
-    "corrupt picture": (["dataset=folder", "dataset.path=corrupt", "dataset.strict=true"], "broken.png"),
+    "corrupt picture": (["dataset=folder", "dataset.path=corrupt", "dataset.strict=true"], "7.png"),
     "no partition": (["dataset=celeba", "dataset.root=faces"], "list_eval_partition"),
     "file store": (["tracking.uri=file:./mlruns", SMOKE], "tracking.uri=file:./mlruns: MLflow no longer keeps runs in"),
     "no server": (["tracking.uri=http://127.0.0.1:9", SMOKE], "no MLflow server answers there"),
@@ -49,7 +50,9 @@ def test_bad_input(case: str, command, tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "notes.txt").write_text("no picture")
     (tmp_path / "corrupt").mkdir()
-    (tmp_path / "corrupt" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    for i in range(30):
+        Image.new("RGB", (8, 8), (8 * i, 0, 0)).save(tmp_path / "corrupt" / f"{i}.png")
+    (tmp_path / "corrupt" / "7.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
     (tmp_path / "faces" / "img_align_celeba").mkdir(parents=True)
     (tmp_path / "faces" / "img_align_celeba" / "000001.jpg").write_bytes(b"")
     done = command(*arguments, cwd=tmp_path)

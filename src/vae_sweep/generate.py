@@ -22,7 +22,7 @@ usage: python -m vae_sweep.generate run=<run id or path of a checkpoint.pt> [key
   what=samples      {", ".join(WHAT)}
   n=64              images; for interpolation, rows of 10 steps
   seed=0            draws the latents, or chooses the test images
-  out=null          where the PNG goes; null: outputs/generated/<run>-<what>-<seed>.png
+  out=null          where the PNG goes; null: outputs/generated/<name>-<what>-<seed>.png
   array=false       true: also the raw uint8 array (n, C, H, W), beside the PNG as .npy
   uri=null          tracking store of a run id; null: as in training, seen from this folder
 """
@@ -80,7 +80,7 @@ def generate(options: Options, root: Path) -> list[Path]:
 
     from vae_sweep import figures
     from vae_sweep.evaluation import interpolate, to_float, to_uint8
-    from vae_sweep.run import INTERPOLATIONS, SAMPLES
+    from vae_sweep.pictures import INTERPOLATIONS, SAMPLES
     from vae_sweep.training import generator
 
     assert options.run is not None
@@ -99,7 +99,10 @@ def generate(options: Options, root: Path) -> list[Path]:
             images = to_uint8(model.reconstruct(to_float(torch.from_numpy(originals))))
             figure = figures.reconstructions(originals, images, f"{where}: test images and their reconstructions")
             images = np.stack([originals, images], 1)  # (n, 2, C, H, W)
-    label = re.sub(r"[^\w.=-]+", "_", f"{name}-{Path(options.run).stem[:8]}-{options.what}-{options.seed}")
+    source = (
+        f"-{options.run[:8]}" if re.fullmatch(r"[0-9a-f]+", options.run) else ""
+    )  # a run id tells equal names apart
+    label = re.sub(r"[^\w.=-]+", "_", f"{name}{source}-{options.what}-{options.seed}")
     default = root / "outputs" / "generated" / f"{label}.png"
     path = root / Path(options.out).expanduser() if options.out else default
     if path.suffix.lower() != ".png":
@@ -118,7 +121,8 @@ def generate(options: Options, root: Path) -> list[Path]:
 
 def _load(options: Options, root: Path) -> Any:
     from vae_sweep import checkpoint
-    from vae_sweep.tracking import Store, store_uri
+    from vae_sweep.stores import store_uri
+    from vae_sweep.tracking import Store
 
     assert options.run is not None
     local = root / Path(options.run).expanduser()
@@ -141,7 +145,7 @@ def _load(options: Options, root: Path) -> Any:
 def _test_images(config: dict[str, Any], options: Options, root: Path) -> Any:
     import numpy as np
 
-    from vae_sweep.run import prepare
+    from vae_sweep.preparation import prepare
 
     trained_in = Path(config["paths"]["root"])  # relative data paths meant this folder
     dataset, _ = prepare(OmegaConf.create(config), trained_in if trained_in.is_dir() else root)

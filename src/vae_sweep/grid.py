@@ -43,7 +43,7 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
     Raises:
         UserError: for values, data or architectures that cannot work, naming all bad values of a cell.
     """
-    from vae_sweep.run import check_model, prepare
+    from vae_sweep.preparation import check_model, prepare
     from vae_sweep.training import resolve_device
 
     loader = GlobalHydra.instance().config_loader()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 import traceback
@@ -17,20 +16,19 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from vae_sweep import checkpoint, datasets, figures, models, reference, training
+from vae_sweep import checkpoint, datasets, models, reference, training
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.config import validate
 from vae_sweep.errors import RunFailed, UserError
-from vae_sweep.evaluation import Averages, evaluate, interpolate, to_float, to_uint8
+from vae_sweep.evaluation import Averages, evaluate
 from vae_sweep.grid import Cell
-from vae_sweep.models.vae import VAE
+from vae_sweep.pictures import record_pictures
+from vae_sweep.preparation import prepare
 from vae_sweep.provenance import environment
-from vae_sweep.tracking import RunRecord, Store, masked, versions
+from vae_sweep.stores import masked
+from vae_sweep.tracking import RunRecord, Store, versions
 
 log = logging.getLogger(__name__)
-
-SAMPLES, INTERPOLATIONS = 3, 4  # random streams of the run's seed, beside those of training
-N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 
 
 @dataclass(frozen=True)
@@ -47,41 +45,6 @@ class Context:
 
     def store(self) -> Store:
         return Store(self.uri, self.experiment_id)
-
-
-def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, reference.Spectrum]:
-    """Return the cached dataset of ``cfg`` and the spectrum of its training images, building what is missing.
-
-    Raises:
-        UserError: where the data are not there or do not fit the configuration.
-    """
-    node = copy.deepcopy(cfg.dataset)
-    for key in ("path", "root"):
-        if isinstance(OmegaConf.select(node, key), str):
-            node[key] = str(root / Path(node[key]).expanduser())
-    source = datasets.create(node)
-    dataset = datasets.load(source, root / Path(cfg.paths.data).expanduser() / "cache")
-    n_train = len(dataset.train.images)
-    if cfg.params.batch_size > n_train:
-        raise UserError(
-            f"params.batch_size={cfg.params.batch_size}: larger than the {n_train} training images of "
-            f"{dataset.name}; give a value from 1 to {n_train}"
-        )
-    if dataset.image_shape[0] not in (1, 3):
-        raise UserError(f"dataset={dataset.name}: images have {dataset.image_shape[0]} channels; 1 or 3 can be shown")
-    # The optimum uses at most latent_dim directions; 512 are more than this loss can pay for on any usual data.
-    directions = max(512, cfg.params.latent_dim)
-    return dataset, reference.cached_spectrum(dataset.train.images, dataset.digest, dataset.cache_dir, directions)
-
-
-def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
-    """Build the model without memory or weights, so that what does not fit is known before any run starts.
-
-    Raises:
-        UserError: as the model's constructor does.
-    """
-    with torch.device("meta"):
-        models.create(cfg.model, image_shape, cfg.params.latent_dim)
 
 
 def execute(
@@ -214,7 +177,7 @@ def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: 
     record.log_file(path)
     record.log_metrics(final)
     with _said_if_lost("the pictures"):
-        _record_pictures(cfg, model, splits["test"], dataset.name, name, history, line, record)
+        record_pictures(cfg, model, splits["test"], dataset.name, name, history, line, record)
     wall_time = time.perf_counter() - started
     record.log_metrics({"wall_time_s": wall_time})
     log.info(
@@ -296,40 +259,6 @@ def _reported(
                 train=f"{metrics.train.loss:.2f}", val=f"{metrics.val.loss:.2f}", images_per_s=f"{rate:.0f}"
             )
         yield metrics
-
-
-@torch.no_grad()
-def _record_pictures(
-    cfg: DictConfig,
-    model: VAE,
-    test: torch.Tensor,
-    dataset: str,
-    name: str,
-    history: list[dict[str, float]],
-    line: ReferenceRow,
-    record: RunRecord,
-) -> None:
-    where = f"{name} on {dataset}, seed {cfg.seed}"
-    if cfg.objective.reduction == "mean":
-        where += " (squared error averaged over an image's values: not nats)"
-    line_terms = {term: getattr(line, f"val_{term}") for term in Averages._fields}
-    record.log_figure(figures.learning_curves(history, where, line_terms), "figures/curves.png")
-
-    chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
-    originals = test[torch.from_numpy(chosen)]
-    device = next(model.parameters()).device
-    pairs = to_uint8(model.reconstruct(to_float(originals.to(device))))
-    figure = figures.reconstructions(originals.numpy(), pairs, f"{where}: test images and their reconstructions")
-    record.log_figure(figure, "figures/reconstructions.png")
-
-    samples = to_uint8(model.sample(cfg.evaluation.n_samples, training.generator(cfg.seed, SAMPLES)))
-    record.log_figure(figures.samples(samples, f"{where}: samples from the prior"), "figures/samples.png")
-    record.log_array(samples, "samples.npy")
-
-    source = training.generator(cfg.seed, INTERPOLATIONS)
-    grid = to_uint8(interpolate(model, cfg.evaluation.n_interpolations, generator=source))
-    figure = figures.interpolations(grid, f"{where}: between two prior draws")
-    record.log_figure(figure, "figures/interpolations.png")
 
 
 def _profile(dataset: datasets.ImageDataset) -> dict[str, Any]:

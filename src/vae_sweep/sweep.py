@@ -110,7 +110,8 @@ def open_single(config: DictConfig) -> Context:
     Raises:
         UserError: for a run that cannot work.
     """
-    from vae_sweep.run import Context, check_model, prepare
+    from vae_sweep.preparation import check_model, prepare
+    from vae_sweep.run import Context
     from vae_sweep.training import resolve_device
 
     HydraConfig.instance().set_config(config)
@@ -126,7 +127,7 @@ def open_single(config: DictConfig) -> Context:
 def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
     from vae_sweep import results, summary, table
-    from vae_sweep.tracking import ui_command
+    from vae_sweep.stores import ui_command
 
     assert context.parent_id is not None
     store, root = context.store(), Path(context.root)
@@ -166,7 +167,8 @@ def _root(config: DictConfig) -> Path:
 
 
 def _open_store(config: DictConfig, root: Path) -> Store:
-    from vae_sweep.tracking import Store, store_uri
+    from vae_sweep.stores import store_uri
+    from vae_sweep.tracking import Store
 
     try:
         for folder in (root / "mlruns", root / "outputs"):

@@ -9,13 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import shlex
 import sqlite3
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +22,7 @@ import numpy as np
 from filelock import FileLock
 
 from vae_sweep.errors import UserError
+from vae_sweep.stores import check_answers, first_line, masked
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -46,7 +43,6 @@ NOTE_LIMIT = 8000  # characters; MLflow refuses longer tags
 PARAM_LIMIT = 6000  # characters of one parameter
 NAME_LIMIT = 250  # characters of a run's name
 BATCH_LIMIT = 100  # parameters or tags in one request
-LIGHT_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"  # 2 processes instead of 15
 
 
 @dataclass(frozen=True)
@@ -59,46 +55,6 @@ class StoredRun:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
-
-
-def store_uri(uri: str | None, root: Path) -> str:
-    """Return the tracking URI to use: ``uri``, else MLFLOW_TRACKING_URI, else SQLite at ``root``/mlflow.db.
-
-    A relative SQLite path is made absolute here, once: in another working directory it would silently name a second,
-    empty store.
-
-    Raises:
-        UserError: for a store that MLflow cannot use.
-    """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
-    scheme, separator, rest = uri.partition("://")
-    if not separator or scheme == "file":
-        raise UserError(
-            f"tracking.uri={masked(uri)}: MLflow no longer keeps runs in plain folders; "
-            "give sqlite:///path/mlflow.db, a database or http://host:port"
-        )
-    if scheme.startswith("sqlite"):
-        path = Path(rest[1:])
-        if "%" in rest:
-            raise UserError(
-                f"tracking.uri={masked(uri)}: MLflow cannot open a SQLite path with a % in it; use another folder"
-            )
-        uri = f"{scheme}:///{path if path.is_absolute() else root / path}"
-    return uri
-
-
-def ui_command(uri: str, root: Path) -> str:
-    """Return the command or address that shows the runs of the store at ``uri``."""
-    if uri.startswith(("http://", "https://")):
-        return uri
-    if uri == f"sqlite:///{root / 'mlflow.db'}":
-        return f"cd {shlex.quote(str(root))} && {LIGHT_UI}"
-    return f"{LIGHT_UI} --backend-store-uri {shlex.quote(masked(uri))}"
-
-
-def masked(uri: str) -> str:
-    """Return ``uri`` with its password, where it has one, replaced by stars: for everything that is shown or kept."""
-    return re.sub(r"(://[^/@:]*:)[^@]*@", r"\1***@", uri)
 
 
 class Store:
@@ -118,7 +74,7 @@ class Store:
         Raises:
             UserError: where the store cannot be reached or written.
         """
-        _answers(uri)
+        check_answers(uri)
         lock = root / "mlruns" / ".store.lock"
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +95,7 @@ class Store:
                 )
         except (OSError, MlflowException, sqlite3.Error) as error:
             raise UserError(
-                f"tracking.uri={masked(uri)}: cannot be opened ({_first_line(error)}); "
+                f"tracking.uri={masked(uri)}: cannot be opened ({first_line(error)}); "
                 "check that it exists and may be written, or give another tracking.uri"
             ) from error
         return cls(uri, experiment_id)
@@ -300,21 +256,6 @@ def _stored(run: Any) -> StoredRun:
     )
 
 
-def _answers(uri: str) -> None:
-    """Ask a tracking server for its health: MLflow itself would retry for minutes before it says no."""
-    if uri.startswith(("http://", "https://")):
-        try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
-                pass
-        except urllib.error.HTTPError:
-            pass  # something answers; MLflow will say what it thinks of the credentials
-        except OSError as error:
-            raise UserError(
-                f"tracking.uri={masked(uri)}: no MLflow server answers there ({_first_line(error)}); "
-                "start it, or give another tracking.uri"
-            ) from error
-
-
 def _write_ahead_log(path: Path) -> None:
     """Let parallel runs write without waiting for readers; the setting stays in the file."""
     connection = sqlite3.connect(path, timeout=20)
@@ -322,7 +263,3 @@ def _write_ahead_log(path: Path) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
     finally:
         connection.close()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,52 @@
+"""The pictures of one run: learning curves, reconstructions, samples, interpolations."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from vae_sweep import figures
+from vae_sweep.comparison import ReferenceRow
+from vae_sweep.evaluation import Averages, interpolate, to_float, to_uint8
+from vae_sweep.models.vae import VAE
+from vae_sweep.tracking import RunRecord
+from vae_sweep.training import generator
+
+SAMPLES, INTERPOLATIONS = 3, 4  # random streams of the run's seed, beside those of training
+N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
+
+
+@torch.no_grad()
+def record_pictures(
+    cfg: DictConfig,
+    model: VAE,
+    test: torch.Tensor,
+    dataset: str,
+    name: str,
+    history: list[dict[str, float]],
+    line: ReferenceRow,
+    record: RunRecord,
+) -> None:
+    """Draw the figures of a trained run and record them, the samples also as an array (n, C, H, W)."""
+    where = f"{name} on {dataset}, seed {cfg.seed}"
+    if cfg.objective.reduction == "mean":
+        where += " (squared error averaged over an image's values: not nats)"
+    line_terms = {term: getattr(line, f"val_{term}") for term in Averages._fields}
+    record.log_figure(figures.learning_curves(history, where, line_terms), "figures/curves.png")
+
+    chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
+    originals = test[torch.from_numpy(chosen)]
+    device = next(model.parameters()).device
+    pairs = to_uint8(model.reconstruct(to_float(originals.to(device))))
+    figure = figures.reconstructions(originals.numpy(), pairs, f"{where}: test images and their reconstructions")
+    record.log_figure(figure, "figures/reconstructions.png")
+
+    samples = to_uint8(model.sample(cfg.evaluation.n_samples, generator(cfg.seed, SAMPLES)))
+    record.log_figure(figures.samples(samples, f"{where}: samples from the prior"), "figures/samples.png")
+    record.log_array(samples, "samples.npy")
+
+    source = generator(cfg.seed, INTERPOLATIONS)
+    grid = to_uint8(interpolate(model, cfg.evaluation.n_interpolations, generator=source))
+    figure = figures.interpolations(grid, f"{where}: between two prior draws")
+    record.log_figure(figure, "figures/interpolations.png")
