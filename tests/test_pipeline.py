@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -276,6 +278,25 @@ def test_a_terminated_sweep_leaves_no_run_running(launcher: str, tmp_path: Path)
     project = sweep(tmp_path, output)
     assert project.parent.info.status == "KILLED"
     assert {run.info.status for run in project.children.values()} == {"KILLED"}
+
+
+def test_a_run_alone_shows_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 120))
+    grid = ["-m", "vae_sweep", "experiment=smoke", "params=tiny", "model=linear", "training.max_epochs=3"]
+    with subprocess.Popen([sys.executable, *grid], cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs) as process:
+        output, _ = process.communicate(timeout=120)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal closes with its last reader
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"linear-tiny: 100%" in shown
+    assert b"val=" in shown
+    assert b"epoch 1:" not in output
 
 
 def test_seeds_are_an_axis_and_zero_is_a_seed(command, tmp_path: Path) -> None:

@@ -77,6 +77,9 @@ def main() -> None:
     if isinstance(error, KeyboardInterrupt):
         print("vae_sweep: interrupted", file=sys.stderr)
         sys.exit(130)
+    if isinstance(error, BrokenPipeError):  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     if error is not None:
         message = one_line(error)
         if message is None or full_traceback:
