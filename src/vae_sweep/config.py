@@ -87,6 +87,11 @@ class Tracking:
 
 
 @dataclass
+class Sweep:
+    name: str | None = None  # identity of the sweep; null: its overrides are
+
+
+@dataclass
 class Cifar10Dataset:
     _target_: str = "vae_sweep.datasets.cifar10.Cifar10"
     name: str = "cifar10"
@@ -127,8 +132,8 @@ class FolderDataset:
 class ShapesDataset:
     _target_: str = "vae_sweep.datasets.shapes.Shapes"
     name: str = "shapes"
-    n_train: int = 8000  # images, before the validation split
-    n_test: int = 2000  # images
+    n_train: int = 4000  # images, before the validation split
+    n_test: int = 1000  # images
     image_size: int = 32  # pixels
     val_fraction: float = 0.1
     split_seed: int = 0  # draws the pictures and the validation split
@@ -145,6 +150,9 @@ class Config:
     evaluation: Evaluation = field(default_factory=Evaluation)
     paths: Paths = field(default_factory=Paths)
     tracking: Tracking = field(default_factory=Tracking)
+    sweep: Sweep = field(default_factory=Sweep)
+    resume: bool = True  # false: train again what is finished, and from the first epoch what is not
+    fail_fast: bool = False  # true: the first failing cell stops the sweep; false: the others go on
 
 
 SCHEMAS = {

@@ -16,17 +16,19 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from vae_sweep import checkpoint, datasets, models, reference, training
+from vae_sweep import checkpoint, datasets, models, reference, state, training
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.config import validate
 from vae_sweep.errors import RunFailed, UserError
 from vae_sweep.evaluation import Averages, evaluate
 from vae_sweep.grid import Cell
+from vae_sweep.identity import code_key, run_key
+from vae_sweep.lease import lease
 from vae_sweep.pictures import record_pictures
 from vae_sweep.preparation import prepare
 from vae_sweep.provenance import environment
 from vae_sweep.stores import masked
-from vae_sweep.tracking import RunRecord, Store, versions
+from vae_sweep.tracking import RunRecord, Store, StoredRun, versions
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class Context:
     uri: str  # absolute tracking URI
     experiment_id: str
     parent_id: str | None = None  # the sweep's run
+    sweep_key: str = "single"  # the sweep's identity
+    fail_fast: bool = False  # stop the sweep's other cells when one fails
     swept: tuple[str, ...] = ()  # override keys with several values
     cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
     progress_bar: bool = False  # one run alone on a terminal
@@ -61,13 +65,74 @@ def execute(
     Raises:
         RunFailed: for whatever stopped the run; the store holds the reason and the traceback.
     """
-    tags = {"vae_sweep.role": "run", **environment(), **versions()}
-    record = context.store().start_run(name, tags, context.parent_id)
+    key = run_key(cfg)
+    folder = state_folder(Path(context.root), context.sweep_key, key)
+    try:
+        with lease(folder, f"run {name}"):
+            return _continued(cfg, context, name, output_dir, on_change, key, folder)
+    except UserError as error:
+        raise RunFailed(f"{name}: {error}") from None
+
+
+class Stopped(Exception):
+    """A run that ended early for a reason outside it; it may be continued."""
+
+
+def stop_file(root: Path, sweep: str) -> Path:
+    """Return the file whose presence tells the cells of a sweep to stop."""
+    return root / "outputs" / "state" / sweep / "stop"
+
+
+def state_folder(root: Path, sweep: str, run: str) -> Path:
+    """Return where a run keeps its lock and what it needs to continue."""
+    return root / "outputs" / "state" / sweep / run
+
+
+def _continued(
+    cfg: DictConfig,
+    context: Context,
+    name: str,
+    output_dir: Path,
+    on_change: Callable[[bool], None],
+    key: str,
+    folder: Path,
+) -> float:
+    """Skip, continue or start the run of identity ``key``."""
+    store = context.store()
+    before = (
+        store.newest({"vae_sweep.role": "run", "vae_sweep.run_key": key}, context.parent_id) if cfg.resume else None
+    )
+    difference = _difference(before, cfg, context) if before else ""
+    if before and before.status == "FINISHED" and "best/val_loss" in before.metrics:
+        if difference:
+            log.warning("%s is finished, but %s; resume=false trains it again", name, difference)
+        else:
+            log.info("%s is finished already, as run %s; resume=false trains it again", name, before.run_id[:8])
+        return before.metrics["best/val_loss"]
+    if before and difference:
+        log.warning("%s was interrupted, and %s: it starts afresh", name, difference)
+        before = None
+    if before is None:
+        state.clear(folder)
+    tags = {
+        "vae_sweep.role": "run",
+        "vae_sweep.run_key": key,
+        "vae_sweep.code": code_key(),
+        **environment(),
+        **versions(),
+    }
+    if before:
+        record = store.reopen(before.run_id)
+        record.set_tags(environment())
+    else:
+        record = store.start_run(name, tags, context.parent_id)
     status, reason = "KILLED", "interrupted"
     try:
         on_change(False)
-        loss = _train_and_record(cfg, context, name, output_dir, record)
+        loss = _train_and_record(cfg, context, name, output_dir, record, folder)
         status, reason = "FINISHED", ""
+    except Stopped as error:
+        reason = str(error)
     except Exception as error:
         expected = isinstance(error, UserError)
         status, reason = "FAILED", str(error) if expected else f"{type(error).__name__}: {error}"
@@ -81,9 +146,22 @@ def execute(
         with _said_if_lost("the final status"):
             record.finish(status)
         on_change(True)
-    if status == "FAILED":
+    if status == "FAILED" and context.fail_fast:
+        stop_file(Path(context.root), context.sweep_key).touch()
+    if status != "FINISHED":
         raise RunFailed(f"{name}: {reason}")  # out here, so that it does not carry the model's memory along
+    state.clear(folder)
     return loss
+
+
+def _difference(before: StoredRun, cfg: DictConfig, context: Context) -> str:
+    """What has changed since an earlier run of the same configuration; empty where nothing that counts did."""
+    if before.tags.get("vae_sweep.code") != code_key():
+        return "the code of models or training has changed since"
+    known = before.params.get("dataset.digest")
+    if known and known != prepare(cfg, Path(context.root))[0].digest:
+        return "the images have changed since"
+    return ""
 
 
 @contextmanager
@@ -95,7 +173,9 @@ def _said_if_lost(what: str) -> Iterator[None]:
         log.warning("could not record %s", what, exc_info=True)
 
 
-def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: Path, record: RunRecord) -> float:
+def _train_and_record(
+    cfg: DictConfig, context: Context, name: str, output_dir: Path, record: RunRecord, folder: Path
+) -> float:
     started = time.perf_counter()
     validate(cfg)
     torch.set_num_threads(cfg.training.threads)
@@ -118,7 +198,12 @@ def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: 
     line = _reference_row(cfg, dataset, spectrum)
     _announce(name, n_parameters, device, dataset, line, spectrum, record)
 
-    history: list[dict[str, float]] = []
+    saved = state.load(folder) or {"history": [], "train_seconds": 0.0, "wall_seconds": 0.0, "fit": None}
+    history: list[dict[str, float]] = saved["history"]
+    train_seconds, earlier = saved["train_seconds"], saved["wall_seconds"]
+    if history:
+        log.info("%s continues after epoch %d", name, len(history))
+    logged = {int(epoch["epoch"]) for epoch in context.store().history(record.run_id, ("val/loss",))}
     epochs = training.fit(
         model,
         splits["train"],
@@ -134,17 +219,23 @@ def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: 
         device=device,
         channels_last=cfg.training.channels_last,
         compile=cfg.training.compile,
+        state=saved["fit"],
     )
-    train_seconds, best_epoch = 0.0, 0
-    for metrics in _reported(epochs, name, cfg.training.max_epochs, context.progress_bar):
+    for metrics in _reported(epochs, name, len(history), cfg.training.max_epochs, context.progress_bar):
         train_seconds += metrics.train_seconds
-        best_epoch = metrics.epoch if metrics.improved else best_epoch
         values = {
             "images_seen": metrics.images_seen,
             **{f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(metrics, split)._asdict().items()},
         }
         history.append({"epoch": metrics.epoch, **values})
-        record.log_metrics(values, step=metrics.epoch)
+        if metrics.epoch not in logged:  # an epoch repeated after an interruption has the same values
+            record.log_metrics(values, step=metrics.epoch)
+        wall_seconds = earlier + time.perf_counter() - started
+        times = {"train_seconds": train_seconds, "wall_seconds": wall_seconds}
+        state.save(folder, {"history": history, **times, "fit": metrics.snapshot()})
+        if context.fail_fast and stop_file(Path(context.root), context.sweep_key).exists():
+            raise Stopped("stopped, since another cell failed and fail_fast=true")
+    best_epoch = min(history, key=lambda epoch: epoch["val/loss"])["epoch"]
 
     best = {
         split: evaluate(
@@ -178,7 +269,7 @@ def _train_and_record(cfg: DictConfig, context: Context, name: str, output_dir: 
     record.log_metrics(final)
     with _said_if_lost("the pictures"):
         record_pictures(cfg, model, splits["test"], dataset.name, name, history, line, record)
-    wall_time = time.perf_counter() - started
+    wall_time = earlier + time.perf_counter() - started
     record.log_metrics({"wall_time_s": wall_time})
     log.info(
         "%s finished: test loss %.2f = %.2f + %.2f nats/image, %+.2f against the closed-form linear VAE, "
@@ -243,10 +334,10 @@ def _announce(
 
 
 def _reported(
-    epochs: Iterable[training.EpochMetrics], name: str, max_epochs: int, progress_bar: bool
+    epochs: Iterable[training.EpochMetrics], name: str, done: int, max_epochs: int, progress_bar: bool
 ) -> Iterator[training.EpochMetrics]:
     """Pass the epochs on, showing them as a bar on a terminal and as plain lines elsewhere."""
-    bar = tqdm(epochs, name, max_epochs, unit="epoch", disable=not progress_bar)
+    bar = tqdm(epochs, name, max_epochs, initial=done, unit="epoch", disable=not progress_bar)
     for metrics in bar:
         rate = metrics.images_seen / metrics.epoch / metrics.train_seconds
         if bar.disable:

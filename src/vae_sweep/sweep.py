@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
 from vae_sweep.grid import application, plan
+from vae_sweep.identity import sweep_key
+from vae_sweep.lease import is_held, lease
 from vae_sweep.messages import one_line
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 configuration.register()  # workers unpickle the callback before they compose their configuration
 log = logging.getLogger(__name__)
+
+_held = ExitStack()  # this process's claim on its sweep; not on the callback, which travels to the workers
 
 
 class SweepCallback(Callback):
@@ -65,7 +70,8 @@ class SweepCallback(Callback):
         if self.closed or self.context is None or self.context.parent_id is None:
             return
         self.closed = True
-        rows = close_sweep(self.context, error)
+        with _held:
+            rows = close_sweep(self.context, error)
         self.failures = [f"{row.name}: {row.reason}" for row in rows if row.status == "FAILED"]
 
 
@@ -75,33 +81,65 @@ def open_sweep(config: DictConfig) -> Context:
     Raises:
         UserError: for the first cell that cannot work.
     """
+    from vae_sweep.provenance import environment
     from vae_sweep.results import PLAN, plan_text, refresh
-    from vae_sweep.run import Context
+    from vae_sweep.run import Context, stop_file
 
     HydraConfig.instance().set_config(config)  # Hydra does so only when a job starts; paths refer to it
     root = _root(config)
     # Workers elsewhere may have another working directory; what was meant is this one.
     with read_write(config.hydra):
         config.hydra.overrides.hydra.append("paths.root=" + json.dumps(str(root), ensure_ascii=False))
+    key = sweep_key(config.hydra.overrides.task, config.sweep.name)
+    _held.enter_context(lease(root / "outputs" / "state" / key, "this sweep"))
     cells, swept = plan(config, root)
     store = _open_store(config, root)
+    _bury_the_dead(store, root)
+    stop_file(root, key).unlink(missing_ok=True)
     choices = [f"{key}={','.join(values)}" for key, values in swept.items()]
     datasets = sorted({cell.dataset for cell in cells})
-    record = store.start_run(
-        f"{','.join(datasets) or 'sweep'}: {' '.join(choices) or 'one cell'}",
-        {
-            "vae_sweep.role": "sweep",
-            "vae_sweep.overrides": " ".join(config.hydra.overrides.task),
-            "vae_sweep.outputs": str(config.hydra.sweep.dir),
-        },
-    )
+    own = {"vae_sweep.role": "sweep", "vae_sweep.sweep_key": key}
+    tags = {
+        **environment(),
+        "vae_sweep.overrides": " ".join(config.hydra.overrides.task),
+        "vae_sweep.outputs": str(config.hydra.sweep.dir),
+    }
+    before = store.newest(own) if config.resume else None
+    if before:
+        log.info("continuing sweep %s", before.run_id)
+        record = store.reopen(before.run_id)
+        record.set_tags(tags)
+    else:
+        name = f"{','.join(datasets) or 'sweep'}: {' '.join(choices) or 'one cell'}"
+        record = store.start_run(config.sweep.name or name, own | tags)
     try:
         record.log_text(plan_text(cells), PLAN)
         refresh(store, record.run_id, cells, root)
     except BaseException:
         record.finish("FAILED")
         raise
-    return Context(str(root), store.uri, store.experiment_id, record.run_id, tuple(swept), tuple(cells))
+    return Context(
+        root=str(root),
+        uri=store.uri,
+        experiment_id=store.experiment_id,
+        parent_id=record.run_id,
+        sweep_key=key,
+        fail_fast=config.fail_fast,
+        swept=tuple(swept),
+        cells=tuple(cells),
+    )
+
+
+def _bury_the_dead(store: Store, root: Path) -> None:
+    """Close runs that say RUNNING while no process of this machine holds them any more."""
+    for run in store.running():
+        folder = (
+            root / "outputs" / "state" / run.tags.get("vae_sweep.sweep_key", "") / run.tags.get("vae_sweep.run_key", "")
+        )
+        if run.tags.get("vae_sweep.host") == socket.gethostname() and not is_held(folder):
+            record = store.record(run.run_id)
+            record.set_tags({"vae_sweep.error": "its process ended without closing it"})
+            record.finish("KILLED")
 
 
 def open_single(config: DictConfig) -> Context:
@@ -121,6 +159,7 @@ def open_single(config: DictConfig) -> Context:
     resolve_device(cfg.training.device)
     check_model(cfg, prepare(cfg, root)[0].image_shape)
     store = _open_store(config, root)
+    _bury_the_dead(store, root)
     return Context(str(root), store.uri, store.experiment_id, progress_bar=sys.stderr.isatty())
 
 

@@ -107,6 +107,25 @@ class Store:
         run = self.client.create_run(self.experiment_id, tags=tags, run_name=name[:NAME_LIMIT])
         return RunRecord(self.client, run.info.run_id)
 
+    def reopen(self, run_id: str) -> RunRecord:
+        """Set an ended run to RUNNING again and return the handle that writes to it."""
+        record = self.record(run_id)
+        if "vae_sweep.error" in self.client.get_run(run_id).data.tags:
+            self.client.delete_tag(run_id, "vae_sweep.error")
+        self.client.update_run(run_id, status="RUNNING")
+        return record
+
+    def newest(self, tags: Mapping[str, str], parent_id: str | None = None) -> StoredRun | None:
+        """Return the newest run with all of ``tags`` (and, where given, of that sweep), or None."""
+        wanted = {**tags, **({"mlflow.parentRunId": parent_id} if parent_id else {})}
+        condition = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
+        found = [_stored(run) for run in self._search([self.experiment_id], condition)]
+        return found[-1] if found else None
+
+    def running(self) -> list[StoredRun]:
+        """Return the runs of the experiment that say they are RUNNING."""
+        return [_stored(run) for run in self._search([self.experiment_id], "attributes.status = 'RUNNING'")]
+
     def record(self, run_id: str) -> RunRecord:
         """Return the handle that writes to an existing run."""
         return RunRecord(self.client, run_id)

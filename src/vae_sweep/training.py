@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ class EpochMetrics:
     val: Averages  # after the epoch, fixed noise
     train_seconds: float  # wall time of the updates alone
     improved: bool  # val.loss is the lowest so far; these weights are kept
+    snapshot: Callable[[], dict[str, Any]] = field(compare=False, repr=False)  # what fit() needs to go on from here
 
 
 @dataclass
@@ -107,8 +109,11 @@ def fit(
     device: torch.device | None = None,
     channels_last: bool = False,
     compile: bool = False,
+    state: dict[str, Any] | None = None,  # a snapshot to continue from; None starts at the first epoch
 ) -> Iterator[EpochMetrics]:
     """Train ``model`` in place, yielding after every epoch; at the end it holds the weights of the best epoch.
+
+    Continued from the snapshot of any epoch, the rest is the same to the last bit as without the interruption.
 
     Raises:
         UserError: when the loss stops being finite, with epoch, step and learning rate.
@@ -121,10 +126,18 @@ def fit(
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
     stopping = EarlyStopping(patience, min_delta)
     best_weights = copy.deepcopy(model.state_dict())
-    n, step = len(train), 0
+    n, first, step = len(train), 1, 0
     steps_per_epoch = -(-n // batch_size)
+    if state is not None:
+        first, step = state["epoch"] + 1, state["step"]
+        model.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        best_weights = {key: tensor.to(device) for key, tensor in state["best_weights"].items()}
+        stopping = EarlyStopping(**state["stopping"])
+        if stopping.should_stop(state["epoch"]):
+            first = max_epochs + 1
 
-    for epoch in range(1, max_epochs + 1):
+    for epoch in range(first, max_epochs + 1):
         order = torch.randperm(n, generator=generator(seed, SHUFFLE, epoch)).to(device)
         noise_source = generator(seed, NOISE, epoch, device)
         sums = torch.zeros(3, dtype=sum_dtype(device), device=device)
@@ -154,7 +167,18 @@ def fit(
         if improved:
             best_weights = copy.deepcopy(model.state_dict())
         train_averages = Averages(*(sums / n).tolist())
-        yield EpochMetrics(epoch, step, epoch * n, train_averages, val_averages, seconds, improved)
+
+        def snapshot(epoch: int = epoch, step: int = step, best: dict[str, Any] = best_weights) -> dict[str, Any]:
+            return {
+                "epoch": epoch,
+                "step": step,
+                "weights": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "best_weights": best,
+                "stopping": asdict(stopping),
+            }
+
+        yield EpochMetrics(epoch, step, epoch * n, train_averages, val_averages, seconds, improved, snapshot)
         if stopping.should_stop(epoch):
             break
     model.load_state_dict(best_weights)

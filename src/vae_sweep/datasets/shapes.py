@@ -127,8 +127,8 @@ class Shapes(Source):
     """
 
     name: str = "shapes"
-    n_train: int = 8000  # images, before the validation split
-    n_test: int = 2000  # images
+    n_train: int = 4000  # images, before the validation split
+    n_test: int = 1000  # images
     image_size: int = 32  # pixels
     val_fraction: float = 0.1  # share of n_train held out for validation
     split_seed: int = 0  # draws the pictures and the validation split

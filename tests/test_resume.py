@@ -1,0 +1,220 @@
+"""Interrupted work is continued to the last bit, finished work is not repeated, nothing is trained twice at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from omegaconf import OmegaConf
+
+from vae_sweep import identity, models, state, training
+from vae_sweep.errors import UserError
+from vae_sweep.lease import is_held, lease
+
+NODES = [
+    {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]},
+    {"_target_": "vae_sweep.models.conv.ConvVAE", "name": "conv", "channels": [4, 8]},
+]
+TIMINGS = {"wall_time_s", "train_time_s", "images_per_s"}
+
+
+def images(n: int, seed: int) -> torch.Tensor:
+    return torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def fit(node: dict, folder: Path, stop_after: int | None = None) -> tuple[list, dict[str, torch.Tensor]]:
+    """Train from whatever state is in ``folder``; return what the epochs showed and the weights at the end."""
+    training.seed_weights(0)
+    model = models.create(node, (3, 8, 8), 4)
+    settings = {"batch_size": 16, "lr": 0.02, "seed": 0, "max_epochs": 9, "patience": 3, "min_delta": 0.01}
+    saved = state.load(folder)
+    shown = []
+    for metrics in training.fit(model, images(100, 0), images(40, 1), **settings, state=saved and saved["fit"]):
+        shown.append((metrics.epoch, metrics.step, metrics.train, metrics.val, metrics.improved))
+        state.save(folder, {"fit": metrics.snapshot()})
+        if metrics.epoch == stop_after:
+            break
+    return shown, {key: value.clone() for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("node", NODES, ids=["fc", "conv"])
+def test_interrupted_after_every_epoch_equals_uninterrupted(node: dict, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole, weights = fit(node, tmp_path / "whole")
+    assert len(whole) >= 4
+    parts = []
+    for epoch in range(1, len(whole) + 1):
+        shown, _ = fit(node, tmp_path / "parts", stop_after=epoch)
+        parts += shown
+    rest, final = fit(node, tmp_path / "parts")  # the state of the last epoch: nothing is left to train
+    assert rest == []
+    assert parts == whole
+    assert all(torch.equal(final[key], weights[key]) for key in weights)
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for epoch in (1, 2, 3):
+        state.save(tmp_path, {"epoch": epoch})
+    assert state.load(tmp_path) == {"format": state.FORMAT, "epoch": 3}
+    newest = tmp_path / "state.pt"
+    newest.write_bytes(newest.read_bytes()[:100])
+    assert state.load(tmp_path) == {"format": state.FORMAT, "epoch": 2}
+    assert "cannot be read" in caplog.text
+    newest.unlink()  # killed between the two renames
+    assert state.load(tmp_path) == {"format": state.FORMAT, "epoch": 2}
+    state.clear(tmp_path)
+    assert state.load(tmp_path) is None
+
+
+def test_a_pickled_state_is_not_executed(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"format": state.FORMAT, "bomb": Bomb()}, tmp_path / "state.pt")
+    assert state.load(tmp_path) is None
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
+    hold = (
+        "import sys, time; from pathlib import Path; from vae_sweep.lease import lease\n"
+        f"with lease(Path({str(tmp_path)!r}), 'it'): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert is_held(tmp_path)
+        with (
+            pytest.raises(UserError, match=f"it is at work already, in process {holder.pid} on "),
+            lease(tmp_path, "it"),
+        ):
+            pass
+        holder.kill()  # -9: nothing of its own runs any more
+    assert not is_held(tmp_path)
+    with lease(tmp_path, "it"):
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+
+
+def test_identity_is_what_is_computed_not_where_it_is_kept() -> None:
+    base = {"seed": 0, "params": {"lr": 0.1}, "paths": {"root": "/a"}, "resume": True, "tracking": {"uri": None}}
+    key = identity.run_key(OmegaConf.create(base))
+    assert key == identity.run_key(OmegaConf.create(base | {"paths": {"root": "/b"}, "resume": False}))
+    assert key != identity.run_key(OmegaConf.create(base | {"seed": 1}))
+    assert key != identity.run_key(OmegaConf.create(base | {"params": {"lr": 0.2}}))
+    assert identity.sweep_key(["model=fc,conv", "seed=1"], None) == identity.sweep_key(
+        ["seed=1", "paths.root=/a", "model=fc,conv", "resume=false"], None
+    )
+    assert identity.sweep_key(["model=fc"], None) != identity.sweep_key(["model=conv"], None)
+    assert identity.sweep_key(["model=fc"], "mine") == identity.sweep_key(["model=conv"], "mine")
+
+
+GRID = ["-m", "model=linear,fc", "params=tiny", "experiment=smoke", "training.max_epochs=5"]
+
+
+def stored(root: Path) -> dict[str, list[Run]]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("vae_sweep-smoke")
+    assert experiment is not None
+    found: dict[str, list[Run]] = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        found.setdefault(run.info.run_name, []).append(run)
+    return found
+
+
+def every_row(root: Path) -> dict[str, list[tuple[str, int, float]]]:
+    """All metric rows of all runs but the sweep's own, duplicates included, without timings."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
+    return {
+        name: sorted(
+            (point.key, point.step, point.value)
+            for key in runs[0].data.metrics
+            if key not in TIMINGS
+            for point in client.get_metric_history(runs[0].info.run_id, key)
+        )
+        for name, runs in stored(root).items()
+        if runs[0].data.tags["vae_sweep.role"] == "run"
+    }
+
+
+def test_a_killed_sweep_is_continued_by_the_same_command(command, tmp_path: Path) -> None:
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    broken.mkdir()
+    whole.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "vae_sweep", *GRID],
+        cwd=broken,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "epoch 2:" in line:
+                break
+        os.killpg(process.pid, signal.SIGKILL)  # parent and workers at once: nobody says good-bye
+    assert {run.info.status for runs in stored(broken).values() for run in runs} >= {"RUNNING"}
+    done = command(*GRID, cwd=broken)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert command(*GRID, cwd=whole).returncode == 0
+    assert {name: len(runs) for name, runs in stored(broken).items()} == {
+        "shapes: model=linear,fc": 1,
+        "linear-tiny": 1,
+        "fc-tiny": 1,
+    }
+    assert {run.info.status for runs in stored(broken).values() for run in runs} == {"FINISHED"}
+    assert every_row(broken) == every_row(whole)
+
+    again = command(*GRID, cwd=broken)  # a third time: all is done
+    assert again.returncode == 0
+    assert again.stdout.count("is finished already, as run") == 2
+    assert "epoch 1:" not in again.stdout
+    assert every_row(broken) == every_row(whole)
+    for name in ("linear-tiny", "fc-tiny"):
+        assert stored(broken)[name][0].info.run_id[:8] in again.stdout  # still in the table
+
+    afresh = command(*GRID, "resume=false", cwd=broken)
+    assert afresh.returncode == 0
+    assert {name: len(runs) for name, runs in stored(broken).items()}["fc-tiny"] == 2
+
+
+def test_the_same_sweep_twice_at_once_is_refused(command, tmp_path: Path) -> None:
+    endless = [*GRID, "training.max_epochs=100000", "training.patience=100000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "vae_sweep", *endless],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            if "epoch 2:" in line:
+                break
+        second = command(*endless, cwd=tmp_path)
+        assert second.returncode == 1
+        assert f"this sweep is at work already, in process {first.pid} on " in second.stderr
+        first.send_signal(signal.SIGTERM)
+        first.stdout.read()
+        assert first.wait(timeout=60) == 130
+    assert {run.info.status for runs in stored(tmp_path).values() for run in runs} == {"KILLED"}
+
+
+def test_fail_fast_stops_the_other_cells(command, tmp_path: Path) -> None:
+    grid = ["-m", "model=fc", "params=tiny", "params.lr=1e9,1e-3", "experiment=smoke", "fail_fast=true"]
+    done = command(*grid, "training.max_epochs=100000", "training.patience=100000", cwd=tmp_path)
+    assert done.returncode == 1
+    statuses = {name: runs[0].info.status for name, runs in stored(tmp_path).items()}
+    assert statuses.pop("shapes: params.lr=1000000000.0,0.001") == "FAILED"
+    assert statuses.pop("fc-tiny-lr=1000000000.0") == "FAILED"
+    assert set(statuses.values()) <= {"KILLED"}  # the other was stopped, or had not started
