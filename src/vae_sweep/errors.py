@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class RunFailed(RuntimeError):
     """A run that ended early; its reason is already recorded. One string, so that it crosses processes."""
+
+
+class Stopped(Exception):
+    """A run that ended early for a reason outside it; it may be continued."""

@@ -27,7 +27,7 @@ def lease(folder: Path, what: str) -> Iterator[None]:
     lock = FileLock(folder / "lock")
     owner = folder / "owner.json"
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=2)  # somebody may only be looking whether it is held
     except Timeout:
         raise UserError(
             f"{what} is at work already, in process {_owner(owner)}; wait for it to end, stop it, "

@@ -1,54 +1,25 @@
-"""One run: dataset -> model -> fit -> evaluation -> tracking; the one place where the parts meet."""
+"""The life of one run: whether it is new, continued or finished; how it ends, and what the store then says."""
 
 from __future__ import annotations
 
 import logging
-import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
+from omegaconf import DictConfig
 
-from vae_sweep import checkpoint, datasets, models, reference, state, training
-from vae_sweep.comparison import ReferenceRow
-from vae_sweep.config import validate
-from vae_sweep.errors import RunFailed, UserError
-from vae_sweep.evaluation import Averages, evaluate
-from vae_sweep.grid import Cell
+from vae_sweep import state
+from vae_sweep.context import Context
+from vae_sweep.errors import RunFailed, Stopped, UserError
 from vae_sweep.identity import code_key, run_key
 from vae_sweep.lease import lease
-from vae_sweep.pictures import record_pictures
 from vae_sweep.preparation import prepare
 from vae_sweep.provenance import environment
-from vae_sweep.stores import masked
-from vae_sweep.tracking import RunRecord, Store, StoredRun, versions
+from vae_sweep.recording import said_if_lost, train_and_record
+from vae_sweep.tracking import StoredRun, versions
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Context:
-    """Where a run belongs; made once in the first process and handed to every worker."""
-
-    root: str  # absolute; the directory that the command was typed in
-    uri: str  # absolute tracking URI
-    experiment_id: str
-    parent_id: str | None = None  # the sweep's run
-    sweep_key: str = "single"  # the sweep's identity
-    fail_fast: bool = False  # stop the sweep's other cells when one fails
-    swept: tuple[str, ...] = ()  # override keys with several values
-    cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
-    progress_bar: bool = False  # one run alone on a terminal
-
-    def store(self) -> Store:
-        return Store(self.uri, self.experiment_id)
 
 
 def execute(
@@ -65,27 +36,15 @@ def execute(
     Raises:
         RunFailed: for whatever stopped the run; the store holds the reason and the traceback.
     """
+    if context.fail_fast and state.stop_file(Path(context.root), context.sweep_key).exists():
+        raise RunFailed(f"{name}: not started, since another cell failed and fail_fast=true")
     key = run_key(cfg)
-    folder = state_folder(Path(context.root), context.sweep_key, key)
+    folder = state.folder_of(Path(context.root), context.sweep_key, key)
     try:
         with lease(folder, f"run {name}"):
             return _continued(cfg, context, name, output_dir, on_change, key, folder)
     except UserError as error:
         raise RunFailed(f"{name}: {error}") from None
-
-
-class Stopped(Exception):
-    """A run that ended early for a reason outside it; it may be continued."""
-
-
-def stop_file(root: Path, sweep: str) -> Path:
-    """Return the file whose presence tells the cells of a sweep to stop."""
-    return root / "outputs" / "state" / sweep / "stop"
-
-
-def state_folder(root: Path, sweep: str, run: str) -> Path:
-    """Return where a run keeps its lock and what it needs to continue."""
-    return root / "outputs" / "state" / sweep / run
 
 
 def _continued(
@@ -99,9 +58,8 @@ def _continued(
 ) -> float:
     """Skip, continue or start the run of identity ``key``."""
     store = context.store()
-    before = (
-        store.newest({"vae_sweep.role": "run", "vae_sweep.run_key": key}, context.parent_id) if cfg.resume else None
-    )
+    own = {"vae_sweep.role": "run", "vae_sweep.run_key": key, "vae_sweep.sweep_key": context.sweep_key}
+    before = store.newest(own, context.parent_id) if cfg.resume else None
     difference = _difference(before, cfg, context) if before else ""
     if before and before.status == "FINISHED" and "best/val_loss" in before.metrics:
         if difference:
@@ -114,22 +72,16 @@ def _continued(
         before = None
     if before is None:
         state.clear(folder)
-    tags = {
-        "vae_sweep.role": "run",
-        "vae_sweep.run_key": key,
-        "vae_sweep.code": code_key(),
-        **environment(),
-        **versions(),
-    }
     if before:
         record = store.reopen(before.run_id)
         record.set_tags(environment())
     else:
+        tags = {**own, "vae_sweep.code": code_key(), **environment(), **versions()}
         record = store.start_run(name, tags, context.parent_id)
     status, reason = "KILLED", "interrupted"
     try:
         on_change(False)
-        loss = _train_and_record(cfg, context, name, output_dir, record, folder)
+        loss = train_and_record(cfg, context, name, output_dir, record, folder)
         status, reason = "FINISHED", ""
     except Stopped as error:
         reason = str(error)
@@ -137,17 +89,17 @@ def _continued(
         expected = isinstance(error, UserError)
         status, reason = "FAILED", str(error) if expected else f"{type(error).__name__}: {error}"
         (log.error if expected else log.exception)("%s failed: %s", name, reason)
-        with _said_if_lost("the traceback"):
+        with said_if_lost("the traceback"):
             record.log_text(traceback.format_exc(), "error.txt")
     finally:
         if reason:
-            with _said_if_lost("the reason"):
+            with said_if_lost("the reason"):
                 record.set_tags({"vae_sweep.error": reason})
-        with _said_if_lost("the final status"):
+        with said_if_lost("the final status"):
             record.finish(status)
         on_change(True)
     if status == "FAILED" and context.fail_fast:
-        stop_file(Path(context.root), context.sweep_key).touch()
+        state.stop_file(Path(context.root), context.sweep_key).touch()
     if status != "FINISHED":
         raise RunFailed(f"{name}: {reason}")  # out here, so that it does not carry the model's memory along
     state.clear(folder)
@@ -162,206 +114,3 @@ def _difference(before: StoredRun, cfg: DictConfig, context: Context) -> str:
     if known and known != prepare(cfg, Path(context.root))[0].digest:
         return "the images have changed since"
     return ""
-
-
-@contextmanager
-def _said_if_lost(what: str) -> Iterator[None]:
-    """Keep going where the store does not take something, and say so: the run's own outcome must not be replaced."""
-    try:
-        yield
-    except Exception:
-        log.warning("could not record %s", what, exc_info=True)
-
-
-def _train_and_record(
-    cfg: DictConfig, context: Context, name: str, output_dir: Path, record: RunRecord, folder: Path
-) -> float:
-    started = time.perf_counter()
-    validate(cfg)
-    torch.set_num_threads(cfg.training.threads)
-    device = training.resolve_device(cfg.training.device)
-    dataset, spectrum = prepare(cfg, Path(context.root))
-    beta, reduction = cfg.objective.beta, cfg.objective.reduction
-    n_values = int(np.prod(dataset.image_shape))
-    splits = {key: torch.from_numpy(split.images) for key, split in dataset.splits.items()}
-
-    training.seed_weights(cfg.seed)
-    model = models.create(cfg.model, dataset.image_shape, cfg.params.latent_dim)
-    n_parameters = sum(p.numel() for p in model.parameters())
-    if cfg.tracking.uri:
-        cfg.tracking.uri = masked(cfg.tracking.uri)  # a password must not travel with the results
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    record.log_params(_flatten(plain) | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
-    record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
-    record.set_tags({"vae_sweep.device": str(device), "vae_sweep.outputs": str(output_dir)})
-    record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), _profile(dataset))
-    line = _reference_row(cfg, dataset, spectrum)
-    _announce(name, n_parameters, device, dataset, line, spectrum, record)
-
-    saved = state.load(folder) or {"history": [], "train_seconds": 0.0, "wall_seconds": 0.0, "fit": None}
-    history: list[dict[str, float]] = saved["history"]
-    train_seconds, earlier = saved["train_seconds"], saved["wall_seconds"]
-    if history:
-        log.info("%s continues after epoch %d", name, len(history))
-    logged = {int(epoch["epoch"]) for epoch in context.store().history(record.run_id, ("val/loss",))}
-    epochs = training.fit(
-        model,
-        splits["train"],
-        splits["val"],
-        batch_size=cfg.params.batch_size,
-        lr=cfg.params.lr,
-        seed=cfg.seed,
-        max_epochs=cfg.training.max_epochs,
-        patience=cfg.training.patience,
-        min_delta=cfg.training.min_delta / (n_values if reduction == "mean" else 1),
-        beta=beta,
-        reduction=reduction,
-        device=device,
-        channels_last=cfg.training.channels_last,
-        compile=cfg.training.compile,
-        state=saved["fit"],
-    )
-    for metrics in _reported(epochs, name, len(history), cfg.training.max_epochs, context.progress_bar):
-        train_seconds += metrics.train_seconds
-        values = {
-            "images_seen": metrics.images_seen,
-            **{f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(metrics, split)._asdict().items()},
-        }
-        history.append({"epoch": metrics.epoch, **values})
-        if metrics.epoch not in logged:  # an epoch repeated after an interruption has the same values
-            record.log_metrics(values, step=metrics.epoch)
-        wall_seconds = earlier + time.perf_counter() - started
-        times = {"train_seconds": train_seconds, "wall_seconds": wall_seconds}
-        state.save(folder, {"history": history, **times, "fit": metrics.snapshot()})
-        if context.fail_fast and stop_file(Path(context.root), context.sweep_key).exists():
-            raise Stopped("stopped, since another cell failed and fail_fast=true")
-    best_epoch = min(history, key=lambda epoch: epoch["val/loss"])["epoch"]
-
-    best = {
-        split: evaluate(
-            model,
-            images,
-            beta=beta,
-            reduction=reduction,
-            noise_draws=cfg.evaluation.noise_draws if split == "test" else 1,
-        )
-        for split, images in splits.items()
-    }
-    final: dict[str, float] = {
-        "epochs": len(history),
-        "best_epoch": best_epoch,
-        "images_per_s": history[-1]["images_seen"] / train_seconds,
-        "train_time_s": train_seconds,
-        **{f"best/{split}_{k}": v for split in ("train", "val") for k, v in best[split]._asdict().items()},
-        **{f"test/{k}": v for k, v in best["test"]._asdict().items()},
-        "distance_to_linear": best["test"].loss - line.test_loss,
-        "implied_variance": reference.implied_variance(beta, reduction, n_values),
-        **{
-            f"reference/{k}": v
-            for k, v in asdict(line).items()
-            if k not in ("dataset", "latent_dim", "beta", "reduction")
-        },
-    }
-    path = output_dir / "checkpoint.pt"
-    facts = {"name": name, "best_epoch": best_epoch, "test": best["test"]._asdict()}
-    checkpoint.save(path, model, plain, facts)
-    record.log_file(path)
-    record.log_metrics(final)
-    with _said_if_lost("the pictures"):
-        record_pictures(cfg, model, splits["test"], dataset.name, name, history, line, record)
-    wall_time = earlier + time.perf_counter() - started
-    record.log_metrics({"wall_time_s": wall_time})
-    log.info(
-        "%s finished: test loss %.2f = %.2f + %.2f nats/image, %+.2f against the closed-form linear VAE, "
-        "best of %d epochs: %d, %.0f s",
-        name,
-        *best["test"],
-        final["distance_to_linear"],
-        len(history),
-        best_epoch,
-        wall_time,
-    )
-    return best["val"].loss
-
-
-def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: reference.Spectrum) -> ReferenceRow:
-    """The closed-form linear VAE on the same splits and the same loss."""
-    arguments = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
-    values: dict[str, float] = {}
-    active = 0
-    for key, split in dataset.splits.items():
-        optimum = reference.linear_loss(spectrum, split.images, *arguments)
-        active = optimum.active
-        values |= {f"{key}_{term}": getattr(optimum, term) for term in Averages._fields}
-    return ReferenceRow(
-        dataset=dataset.name,
-        latent_dim=cfg.params.latent_dim,
-        beta=cfg.objective.beta,
-        reduction=cfg.objective.reduction,
-        active=active,
-        **values,
-    )
-
-
-def _announce(
-    name: str,
-    n_parameters: int,
-    device: torch.device,
-    dataset: datasets.ImageDataset,
-    line: ReferenceRow,
-    spectrum: reference.Spectrum,
-    record: RunRecord,
-) -> None:
-    sizes = ", ".join(f"{len(split.images)} {key}" for key, split in dataset.splits.items())
-    variance = reference.implied_variance(line.beta, line.reduction, int(np.prod(dataset.image_shape)))
-    log.info("%s: %d parameters on %s; %s: %s images", name, n_parameters, device, dataset.name, sizes)
-    if dataset.facts.get("skipped"):
-        log.warning("%s: %d broken pictures of %s were left out", name, dataset.facts["skipped"], dataset.name)
-    log.info(
-        "%s: the loss implies a decoder variance of %g; the closed-form linear VAE uses %d of %d latents, "
-        "test loss %.2f nats/image",
-        *(name, variance, line.active, line.latent_dim, line.test_loss),
-    )
-    if line.active == 0:
-        largest = spectrum.eigenvalues.max(initial=0)
-        warning = (
-            f"posterior collapse predicted: the loss (reduction={line.reduction}, beta={line.beta:g}) implies a "
-            f"decoder variance of {variance:g}, above the data's largest eigenvalue {largest:.3g}, "
-            "so no latent pays for itself; objective.reduction=sum or a smaller objective.beta mends this"
-        )
-        log.warning("%s: %s", name, warning)
-        record.set_tags({"vae_sweep.warning": warning})
-
-
-def _reported(
-    epochs: Iterable[training.EpochMetrics], name: str, done: int, max_epochs: int, progress_bar: bool
-) -> Iterator[training.EpochMetrics]:
-    """Pass the epochs on, showing them as a bar on a terminal and as plain lines elsewhere."""
-    bar = tqdm(epochs, name, max_epochs, initial=done, unit="epoch", disable=not progress_bar)
-    for metrics in bar:
-        rate = metrics.images_seen / metrics.epoch / metrics.train_seconds
-        if bar.disable:
-            log.info(
-                "%s epoch %d: train %.2f = %.2f + %.2f, val %.2f = %.2f + %.2f nats/image%s, %.0f images/s",
-                *(name, metrics.epoch, *metrics.train, *metrics.val, " *" if metrics.improved else "", rate),
-            )
-        else:
-            bar.set_postfix(
-                train=f"{metrics.train.loss:.2f}", val=f"{metrics.val.loss:.2f}", images_per_s=f"{rate:.0f}"
-            )
-        yield metrics
-
-
-def _profile(dataset: datasets.ImageDataset) -> dict[str, Any]:
-    return {
-        "image_shape": list(dataset.image_shape),
-        "skipped": dataset.facts.get("skipped", 0),
-        **{key: len(split.images) for key, split in dataset.splits.items()},
-    }
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, keys joined by dots."""
-    if not isinstance(node, dict):
-        return {prefix.rstrip("."): node}
-    return {k: v for key, value in node.items() for k, v in _flatten(value, f"{prefix}{key}.").items()}

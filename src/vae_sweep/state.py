@@ -14,6 +14,16 @@ log = logging.getLogger(__name__)
 FORMAT = "vae_sweep-state/1"
 
 
+def folder_of(root: Path, sweep: str, run: str = "") -> Path:
+    """Return where a sweep, or a run of it, keeps its lock and what it needs to continue."""
+    return root / "outputs" / "state" / sweep / run
+
+
+def stop_file(root: Path, sweep: str) -> Path:
+    """Return the file whose presence tells the cells of a sweep to stop."""
+    return folder_of(root, sweep) / "stop"
+
+
 def save(folder: Path, content: dict[str, Any]) -> None:
     """Write the state atomically; the last one becomes the previous one."""
     temporary, newest = folder / "state.pt.tmp", folder / "state.pt"

@@ -31,7 +31,7 @@ from vae_sweep.messages import one_line
 
 if TYPE_CHECKING:
     from vae_sweep.comparison import Row
-    from vae_sweep.run import Context
+    from vae_sweep.context import Context
     from vae_sweep.tracking import Store
 
 configuration.register()  # workers unpickle the callback before they compose their configuration
@@ -81,9 +81,10 @@ def open_sweep(config: DictConfig) -> Context:
     Raises:
         UserError: for the first cell that cannot work.
     """
+    from vae_sweep.context import Context
     from vae_sweep.provenance import environment
     from vae_sweep.results import PLAN, plan_text, refresh
-    from vae_sweep.run import Context, stop_file
+    from vae_sweep.state import folder_of, stop_file
 
     HydraConfig.instance().set_config(config)  # Hydra does so only when a job starts; paths refer to it
     root = _root(config)
@@ -91,7 +92,7 @@ def open_sweep(config: DictConfig) -> Context:
     with read_write(config.hydra):
         config.hydra.overrides.hydra.append("paths.root=" + json.dumps(str(root), ensure_ascii=False))
     key = sweep_key(config.hydra.overrides.task, config.sweep.name)
-    _held.enter_context(lease(root / "outputs" / "state" / key, "this sweep"))
+    _held.enter_context(lease(folder_of(root, key), "this sweep"))
     cells, swept = plan(config, root)
     store = _open_store(config, root)
     _bury_the_dead(store, root)
@@ -132,10 +133,10 @@ def open_sweep(config: DictConfig) -> Context:
 
 def _bury_the_dead(store: Store, root: Path) -> None:
     """Close runs that say RUNNING while no process of this machine holds them any more."""
+    from vae_sweep.state import folder_of
+
     for run in store.running():
-        folder = (
-            root / "outputs" / "state" / run.tags.get("vae_sweep.sweep_key", "") / run.tags.get("vae_sweep.run_key", "")
-        )
+        folder = folder_of(root, run.tags.get("vae_sweep.sweep_key", ""), run.tags.get("vae_sweep.run_key", ""))
         if run.tags.get("vae_sweep.host") == socket.gethostname() and not is_held(folder):
             record = store.record(run.run_id)
             record.set_tags({"vae_sweep.error": "its process ended without closing it"})
@@ -148,8 +149,8 @@ def open_single(config: DictConfig) -> Context:
     Raises:
         UserError: for a run that cannot work.
     """
+    from vae_sweep.context import Context
     from vae_sweep.preparation import check_model, prepare
-    from vae_sweep.run import Context
     from vae_sweep.training import resolve_device
 
     HydraConfig.instance().set_config(config)

@@ -39,6 +39,7 @@ for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 NOTE = "mlflow.note.content"  # the Markdown description that the UI shows on a run
+KIND = "mlflow.experimentKind"  # without it the UI opens in its mode for language models
 NOTE_LIMIT = 8000  # characters; MLflow refuses longer tags
 PARAM_LIMIT = 6000  # characters of one parameter
 NAME_LIMIT = 250  # characters of a run's name
@@ -93,6 +94,8 @@ class Store:
                         experiment, artifact_location=(root / "mlruns").as_uri() if local else None
                     )
                 )
+                if found is None or KIND not in found.tags:
+                    client.set_experiment_tag(experiment_id, KIND, "custom_model_development")
         except (OSError, MlflowException, sqlite3.Error) as error:
             raise UserError(
                 f"tracking.uri={masked(uri)}: cannot be opened ({first_line(error)}); "

@@ -1,0 +1,26 @@
+"""Where a run belongs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vae_sweep.grid import Cell
+from vae_sweep.tracking import Store
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a run belongs; made once in the first process and handed to every worker."""
+
+    root: str  # absolute; the directory that the command was typed in
+    uri: str  # absolute tracking URI
+    experiment_id: str
+    parent_id: str | None = None  # the sweep's run
+    sweep_key: str = "single"  # the sweep's identity
+    fail_fast: bool = False  # stop the sweep's other cells when one fails
+    swept: tuple[str, ...] = ()  # override keys with several values
+    cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
+    progress_bar: bool = False  # one run alone on a terminal
+
+    def store(self) -> Store:
+        return Store(self.uri, self.experiment_id)
