@@ -91,10 +91,10 @@ def open_sweep(config: DictConfig) -> Context:
     # Workers elsewhere may have another working directory; what was meant is this one.
     with read_write(config.hydra):
         config.hydra.overrides.hydra.append("paths.root=" + json.dumps(str(root), ensure_ascii=False))
-    key = sweep_key(config.hydra.overrides.task, config.sweep.name)
-    _held.enter_context(lease(folder_of(root, key), "this sweep"))
     cells, swept = plan(config, root)
     store = _open_store(config, root)
+    key = sweep_key(config.hydra.overrides.task, config.sweep.name)
+    _held.enter_context(lease(folder_of(root, key), "this sweep"))
     _bury_the_dead(store, root)
     stop_file(root, key).unlink(missing_ok=True)
     choices = [f"{key}={','.join(values)}" for key, values in swept.items()]
