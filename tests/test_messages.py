@@ -37,6 +37,7 @@ BAD = {
     "empty folder": (["dataset=folder", "dataset.path=empty"], "empty"),
     "no pictures": (["dataset=folder", "dataset.path=texts"], "texts"),
     "corrupt picture": (["dataset=folder", "dataset.path=corrupt", "dataset.strict=true"], "7.png"),
+    "truncated archive": (["dataset=cifar10"], "cifar-10-python.tar.gz is damaged or incomplete: md5 expected"),
     "no partition": (["dataset=celeba", "dataset.root=faces"], "list_eval_partition"),
     "file store": (["tracking.uri=file:./mlruns", SMOKE], "tracking.uri=file:./mlruns: MLflow no longer keeps runs in"),
     "no server": (["tracking.uri=http://127.0.0.1:9", SMOKE], "no MLflow server answers there"),
@@ -53,6 +54,8 @@ def test_bad_input(case: str, command, tmp_path: Path) -> None:
     for i in range(30):
         Image.new("RGB", (8, 8), (8 * i, 0, 0)).save(tmp_path / "corrupt" / f"{i}.png")
     (tmp_path / "corrupt" / "7.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifar-10-python.tar.gz").write_bytes(b"\x1f\x8b\x08 and then nothing")
     (tmp_path / "faces" / "img_align_celeba").mkdir(parents=True)
     (tmp_path / "faces" / "img_align_celeba" / "000001.jpg").write_bytes(b"")
     done = command(*arguments, cwd=tmp_path)
