@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +13,54 @@ import torch
 torch.set_num_threads(1)
 
 
+ENDLESS = ("training.max_epochs=100000", "training.patience=100000")
+
+
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))}
+
+
+@pytest.fixture
+def start():
+    """Start the real command line in a folder, in a session of its own, and read on until a line holds a text."""
+    processes = []
+
+    def run(*arguments: str, cwd: Path, until: str, **environment: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vae_sweep", *arguments],
+            cwd=cwd,
+            env=clean_environment() | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        processes.append(process)
+        assert process.stdout is not None
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if until in line:
+                return process
+        raise AssertionError(f"no line with {until!r}:\n{''.join(seen)}")
+
+    yield run
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
 @pytest.fixture(scope="session")
 def command():
     """Run the real command line in a folder; returns the finished process with its output as text."""
 
     def run(*arguments: str, cwd: Path, module: str = "vae_sweep", **environment: str):
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))}
         return subprocess.run(
             [sys.executable, "-m", module, *arguments],
             cwd=cwd,
-            env=clean | environment,
+            env=clean_environment() | environment,
             capture_output=True,
             text=True,
             timeout=300,

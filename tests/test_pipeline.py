@@ -8,11 +8,9 @@ import io
 import json
 import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -253,31 +251,6 @@ def test_a_failed_cell_is_named_and_the_others_finish(command, tmp_path: Path) -
     assert failed.data.tags["vae_sweep.error"][:40] in project.parent.data.tags["mlflow.note.content"]
     assert done.stderr.rstrip().splitlines()[-1].startswith("vae_sweep: fc-tiny-lr=1000000000.0: the training loss")
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("launcher", ["joblib", "basic"])
-def test_a_terminated_sweep_leaves_no_run_running(launcher: str, tmp_path: Path) -> None:
-    endless = ["experiment=smoke", "training.max_epochs=100000", "training.patience=100000"]
-    arguments = f"-m vae_sweep -m model=fc,linear params=tiny hydra/launcher={launcher}".split()
-    with subprocess.Popen(
-        [sys.executable, *arguments, *endless],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "epoch 3" in line:
-                break
-        started = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        output = process.stdout.read()
-        assert process.wait(timeout=60) == 130, output
-        assert time.monotonic() - started < 30
-    project = sweep(tmp_path, output)
-    assert project.parent.info.status == "KILLED"
-    assert {run.info.status for run in project.children.values()} == {"KILLED"}
 
 
 def test_a_run_alone_shows_a_bar_on_a_terminal(tmp_path: Path) -> None:

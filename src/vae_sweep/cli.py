@@ -7,16 +7,16 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
 import hydra
 from omegaconf import DictConfig
 
 from vae_sweep import config as configuration
-from vae_sweep.errors import RunFailed
+from vae_sweep.errors import RunFailed, UserError
 from vae_sweep.grid import cell_name
 from vae_sweep.messages import one_line
 from vae_sweep.sweep import SweepCallback
+from vae_sweep.watch import raise_terminated, stop_workers
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +48,10 @@ def task(cfg: DictConfig) -> float:
         if context.parent_id is not None:
             try:
                 pictures = finished and len(context.cells) <= PICTURED
-                refresh(context.store(), context.parent_id, context.cells, Path(context.root), pictures)
-            except Exception:  # the table can be written again; the run must not suffer
+                refresh(context.store(hurried=True), context.parent_id, context.cells, Path(context.root), pictures)
+            except UserError as error:  # the table can be written again; the run must not suffer
+                log.warning("the sweep's comparison could not be refreshed: %s", error)
+            except Exception:
                 log.warning("the sweep's comparison could not be refreshed", exc_info=True)
 
     return execute(cfg, context, name, Path(job.runtime.output_dir), changed)
@@ -60,7 +62,10 @@ def main() -> None:
     configuration.register()
     full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that one place words them
-    signal.signal(signal.SIGTERM, _interrupt)
+    logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
+    signal.signal(signal.SIGTERM, raise_terminated)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, raise_terminated)
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a user's own modules, for the console script as for `python -m`
     error: BaseException | None = None
@@ -75,7 +80,7 @@ def main() -> None:
     finally:
         failures = _close(error)
     if isinstance(error, KeyboardInterrupt):
-        print("vae_sweep: interrupted", file=sys.stderr)
+        print("\n".join([*_lines(failures), "vae_sweep: interrupted; the same command continues"]), file=sys.stderr)
         sys.exit(130)
     if isinstance(error, BrokenPipeError):  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -84,41 +89,33 @@ def main() -> None:
         message = one_line(error)
         if message is None or full_traceback:
             raise error
-        sys.exit(_last_words(error, message, failures))
+        if not failures:  # a run alone has already logged its reason
+            sys.exit(1 if isinstance(error, RunFailed) else message)
+        if not isinstance(error, RunFailed):
+            print(message, file=sys.stderr)
+    if failures:  # every failed cell: Hydra passes on the first failure of a sweep only
+        sys.exit("\n".join(_lines(failures)))
+
+
+def _lines(failures: list[str]) -> list[str]:
+    return [f"vae_sweep: {failure}" for failure in failures]
 
 
 def _close(error: BaseException | None) -> list[str]:
-    """Close the sweep, whatever ended it; return one line per failed cell."""
+    """Close the sweep, whatever ended it; return one line per failed cell, and one where closing failed."""
     sweep = SweepCallback.current
-    if sweep is None:
+    if sweep is None or sweep.context is None:
         return []
-    if isinstance(error, KeyboardInterrupt):
-        _stop_workers()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave the parent run open
+    if isinstance(error, KeyboardInterrupt) and sweep.context.parent_id is not None:
+        stop_workers(Path(sweep.context.root), sweep.context.sweep_key)
     try:
         sweep.close(error)
-    except Exception:
-        log.exception("the sweep could not be closed: its last comparison may be missing")
+    except Exception as failure:
+        message = one_line(failure)
+        if message is None:
+            log.exception("the sweep could not be closed")
+        reason = (message or type(failure).__name__).removeprefix("vae_sweep: ")
+        return [*sweep.failures, f"the sweep could not be closed: {reason}; the same command completes it"]
     return sweep.failures
-
-
-def _last_words(error: BaseException, message: str, failures: list[str]) -> str | int:
-    """What is left to say: Hydra passes on the first failure of a sweep only, so name every failed cell.
-
-    A run alone has already logged its reason.
-    """
-    if failures:
-        return "\n".join(f"vae_sweep: {failure}" for failure in failures)
-    return 1 if isinstance(error, RunFailed) else message
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _stop_workers() -> None:
-    """End the processes of the joblib launcher: an interrupt that reached this process alone leaves them running."""
-    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
-    if loky is not None and loky._executor is not None:
-        loky._executor.shutdown(wait=True, kill_workers=True)

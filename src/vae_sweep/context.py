@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vae_sweep.grid import Cell
 from vae_sweep.tracking import Store
@@ -17,10 +17,14 @@ class Context:
     experiment_id: str
     parent_id: str | None = None  # the sweep's run
     sweep_key: str = "single"  # the sweep's identity
+    place: str = ""  # name of the project folder, wherever it is seen from
+    owner: dict[str, str | int] = field(default_factory=dict)  # host and pid of the first process
     fail_fast: bool = False  # stop the sweep's other cells when one fails
     swept: tuple[str, ...] = ()  # override keys with several values
     cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
+    patience: float = 0.0  # seconds that a run waits for a store that is away
     progress_bar: bool = False  # one run alone on a terminal
 
-    def store(self) -> Store:
-        return Store(self.uri, self.experiment_id)
+    def store(self, hurried: bool = False) -> Store:
+        """The store that the run writes to; a failing one is waited for, or not."""
+        return Store(self.uri, self.experiment_id, 0.0 if hurried else self.patience)

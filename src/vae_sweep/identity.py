@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable
@@ -15,7 +16,13 @@ RUN_CONTROL = ("paths", "tracking", "sweep", "resume", "fail_fast")
 
 
 def run_key(cfg: DictConfig) -> str:
-    """Return the identity of a run: a hash of its resolved configuration without run-control keys."""
+    """Return the identity of a run: a hash of its resolved configuration without run-control keys.
+
+    What is configured by way of ``paths`` counts by its name there, so that a moved project keeps its runs.
+    """
+    cfg = copy.deepcopy(cfg)
+    for key in cfg.get("paths", {}):
+        cfg.paths[key] = str(key)
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     return _hash({key: value for key, value in plain.items() if key not in RUN_CONTROL})

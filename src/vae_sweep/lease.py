@@ -29,16 +29,22 @@ def lease(folder: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=2)  # somebody may only be looking whether it is held
     except Timeout:
+        known = owner_of(folder) or {"pid": "of unknown number", "host": "an unknown host"}
         raise UserError(
-            f"{what} is at work already, in process {_owner(owner)}; wait for it to end, stop it, "
+            f"{what} is at work already, in process {known['pid']} on {known['host']}; wait for it to end, stop it, "
             "or give this one another sweep.name"
         ) from None
     try:
-        owner.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+        owner.write_text(json.dumps(me()))
         yield
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def me() -> dict[str, str | int]:
+    """Return what this process calls itself as an owner."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def is_held(folder: Path) -> bool:
@@ -54,9 +60,9 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-def _owner(path: Path) -> str:
+def owner_of(folder: Path) -> dict[str, str | int] | None:
+    """Return who holds ``folder``, or held it when it died; None where nobody is known."""
     try:
-        known = json.loads(path.read_text())
-        return f"{known['pid']} on {known['host']}"
-    except (OSError, ValueError, KeyError):
-        return "of unknown number"
+        return json.loads((folder / "owner.json").read_text())
+    except (OSError, ValueError):
+        return None

@@ -22,6 +22,14 @@ _MENDABLE = {
     errno.EEXIST: "a file stands where a folder must be; move it away",
 }
 
+_LOST_WORKER = {  # errors of the launchers, by name since most of them are not installed
+    "TerminatedWorkerError": "hydra.launcher.n_jobs=1",
+    "BrokenProcessPool": "hydra.launcher.n_jobs=1",
+    "WorkerCrashedError": "+hydra.launcher.ray.remote.num_cpus=2",
+    "OutOfMemoryError": "+hydra.launcher.ray.remote.num_cpus=2",
+    "UncompletedJobError": "hydra.launcher.mem_gb=16",
+}
+
 
 def one_line(error: BaseException) -> str | None:
     """Return the message for an error that a user can mend, or None for one that only a traceback explains."""
@@ -31,6 +39,11 @@ def one_line(error: BaseException) -> str | None:
         return f"vae_sweep: {error.filename}: {error.strerror}; {_MENDABLE[error.errno]}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"vae_sweep: {_composition(error)}"
+    if type(error).__name__ in _LOST_WORKER:
+        return (
+            "vae_sweep: a worker process was killed from outside, usually because memory ran out; the same command "
+            f"continues what it did, fewer runs at once need less memory ({_LOST_WORKER[type(error).__name__]})"
+        )
     return None
 
 

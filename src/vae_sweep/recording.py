@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from vae_sweep import checkpoint, datasets, models, reference, state, training
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.config import validate
 from vae_sweep.context import Context
-from vae_sweep.errors import Stopped
+from vae_sweep.errors import Stopped, UserError
 from vae_sweep.evaluation import Averages, evaluate
+from vae_sweep.journal import Journal
 from vae_sweep.pictures import record_pictures
+from vae_sweep.places import asked_to_stop
 from vae_sweep.preparation import prepare
 from vae_sweep.stores import masked
 from vae_sweep.tracking import RunRecord
@@ -59,11 +62,12 @@ def train_and_record(
     _announce(name, n_parameters, device, dataset, line, spectrum, record)
 
     saved = state.load(folder) or {"history": [], "train_seconds": 0.0, "wall_seconds": 0.0, "fit": None}
-    history: list[dict[str, float]] = saved["history"]
+    stored = {int(epoch["epoch"]) for epoch in context.store().history(record.run_id, ("val/loss",))}
+    journal = Journal(record, saved["history"], stored)
+    history = journal.entries
     train_seconds, earlier = saved["train_seconds"], saved["wall_seconds"]
     if history:
         log.info("%s continues after epoch %d", name, len(history))
-    logged = {int(epoch["epoch"]) for epoch in context.store().history(record.run_id, ("val/loss",))}
     epochs = training.fit(
         model,
         splits["train"],
@@ -87,14 +91,13 @@ def train_and_record(
             "images_seen": metrics.images_seen,
             **{f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(metrics, split)._asdict().items()},
         }
-        history.append({"epoch": metrics.epoch, **values})
-        if metrics.epoch not in logged:  # an epoch repeated after an interruption has the same values
-            record.log_metrics(values, step=metrics.epoch)
+        journal.add(metrics.epoch, values)  # an epoch repeated after an interruption has the same values
         wall_seconds = earlier + time.perf_counter() - started
         times = {"train_seconds": train_seconds, "wall_seconds": wall_seconds}
         state.save(folder, {"history": history, **times, "fit": metrics.snapshot()})
-        if context.fail_fast and state.stop_file(Path(context.root), context.sweep_key).exists():
-            raise Stopped("stopped, since another cell failed and fail_fast=true")
+        if context.fail_fast and (reason := asked_to_stop(Path(context.root), context.sweep_key)):
+            raise Stopped(f"stopped: {reason}")
+    journal.send()
     best_epoch = min(history, key=lambda epoch: epoch["val/loss"])["epoch"]
 
     best = {
@@ -126,11 +129,11 @@ def train_and_record(
     facts = {"name": name, "best_epoch": best_epoch, "test": best["test"]._asdict()}
     checkpoint.save(path, model, plain, facts)
     record.log_file(path)
-    record.log_metrics(final)
+    record.log_once(final)
     with said_if_lost("the pictures"):
         record_pictures(cfg, model, splits["test"], dataset.name, name, history, line, record)
     wall_time = earlier + time.perf_counter() - started
-    record.log_metrics({"wall_time_s": wall_time})
+    record.log_once({"wall_time_s": wall_time})
     log.info(
         "%s finished: test loss %.2f = %.2f + %.2f nats/image, %+.2f against the closed-form linear VAE, "
         "best of %d epochs: %d, %.0f s",
@@ -197,6 +200,7 @@ def _reported(
     epochs: Iterable[training.EpochMetrics], name: str, done: int, max_epochs: int, progress_bar: bool
 ) -> Iterator[training.EpochMetrics]:
     """Pass the epochs on, showing them as a bar on a terminal and as plain lines elsewhere."""
+    tqdm.set_lock(threading.RLock())  # its own holds semaphores that a killed process leaves behind
     bar = tqdm(epochs, name, max_epochs, initial=done, unit="epoch", disable=not progress_bar)
     for metrics in bar:
         rate = metrics.images_seen / metrics.epoch / metrics.train_seconds
@@ -232,5 +236,7 @@ def said_if_lost(what: str) -> Iterator[None]:
     """Keep going where the store does not take something, and say so: the run's own outcome must not be replaced."""
     try:
         yield
+    except UserError as error:
+        log.warning("could not record %s: %s", what, error)
     except Exception:
         log.warning("could not record %s", what, exc_info=True)

@@ -13,13 +13,17 @@ from vae_sweep import state
 from vae_sweep.context import Context
 from vae_sweep.errors import RunFailed, Stopped, UserError
 from vae_sweep.identity import code_key, run_key
-from vae_sweep.lease import lease
+from vae_sweep.lease import lease, me
+from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of, temporary_files_in
 from vae_sweep.preparation import prepare
 from vae_sweep.provenance import environment
 from vae_sweep.recording import said_if_lost, train_and_record
 from vae_sweep.tracking import StoredRun, versions
+from vae_sweep.watch import Terminated, ends_with_its_sweep
 
 log = logging.getLogger(__name__)
+
+FAIL_FAST = "another cell failed and fail_fast=true"
 
 
 def execute(
@@ -35,14 +39,21 @@ def execute(
 
     Raises:
         RunFailed: for whatever stopped the run; the store holds the reason and the traceback.
+        KeyboardInterrupt: the whole sweep was interrupted.
     """
-    if context.fail_fast and state.stop_file(Path(context.root), context.sweep_key).exists():
-        raise RunFailed(f"{name}: not started, since another cell failed and fail_fast=true")
+    logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
+    stop = asked_to_stop(Path(context.root), context.sweep_key) if context.parent_id else None
+    if stop is not None:
+        raise RunFailed(f"{name}: not started: {stop}")
     key = run_key(cfg)
-    folder = state.folder_of(Path(context.root), context.sweep_key, key)
+    folder = folder_of(Path(context.root), context.sweep_key, key)
     try:
-        with lease(folder, f"run {name}"):
+        with ends_with_its_sweep(context), lease(folder, f"run {name}"), temporary_files_in(folder):
             return _continued(cfg, context, name, output_dir, on_change, key, folder)
+    except Terminated:
+        if context.owner == me():
+            raise
+        raise RunFailed(f"{name}: its process was told to end; the same command continues it") from None
     except UserError as error:
         raise RunFailed(f"{name}: {error}") from None
 
@@ -66,6 +77,7 @@ def _continued(
             log.warning("%s is finished, but %s; resume=false trains it again", name, difference)
         else:
             log.info("%s is finished already, as run %s; resume=false trains it again", name, before.run_id[:8])
+        state.clear(folder)  # of a process that was killed between the last record and this
         return before.metrics["best/val_loss"]
     if before and difference:
         log.warning("%s was interrupted, and %s: it starts afresh", name, difference)
@@ -74,9 +86,9 @@ def _continued(
         state.clear(folder)
     if before:
         record = store.reopen(before.run_id)
-        record.set_tags(environment())
+        record.set_tags(environment() | {"vae_sweep.place": context.place})
     else:
-        tags = {**own, "vae_sweep.code": code_key(), **environment(), **versions()}
+        tags = {**own, "vae_sweep.code": code_key(), "vae_sweep.place": context.place, **environment(), **versions()}
         record = store.start_run(name, tags, context.parent_id)
     status, reason = "KILLED", "interrupted"
     try:
@@ -85,6 +97,9 @@ def _continued(
         status, reason = "FINISHED", ""
     except Stopped as error:
         reason = str(error)
+    except KeyboardInterrupt:
+        store.client.patience = 0.0  # whoever interrupts does not want to wait
+        raise
     except Exception as error:
         expected = isinstance(error, UserError)
         status, reason = "FAILED", str(error) if expected else f"{type(error).__name__}: {error}"
@@ -95,11 +110,15 @@ def _continued(
         if reason:
             with said_if_lost("the reason"):
                 record.set_tags({"vae_sweep.error": reason})
+        recorded = False
         with said_if_lost("the final status"):
             record.finish(status)
+            recorded = True
         on_change(True)
-    if status == "FAILED" and context.fail_fast:
-        state.stop_file(Path(context.root), context.sweep_key).touch()
+    if status == "FINISHED" and not recorded:
+        raise RunFailed(f"{name}: trained, but not recorded as finished; the same command completes it")
+    if status == "FAILED" and context.fail_fast and context.parent_id:
+        ask_to_stop(Path(context.root), context.sweep_key, FAIL_FAST)
     if status != "FINISHED":
         raise RunFailed(f"{name}: {reason}")  # out here, so that it does not carry the model's memory along
     state.clear(folder)

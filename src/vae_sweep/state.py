@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -9,31 +10,42 @@ from typing import Any
 
 import torch
 
+from vae_sweep.errors import UserError, first_line
+
 log = logging.getLogger(__name__)
 
 FORMAT = "vae_sweep-state/1"
 
 
-def folder_of(root: Path, sweep: str, run: str = "") -> Path:
-    """Return where a sweep, or a run of it, keeps its lock and what it needs to continue."""
-    return root / "outputs" / "state" / sweep / run
-
-
-def stop_file(root: Path, sweep: str) -> Path:
-    """Return the file whose presence tells the cells of a sweep to stop."""
-    return folder_of(root, sweep) / "stop"
-
-
 def save(folder: Path, content: dict[str, Any]) -> None:
-    """Write the state atomically; the last one becomes the previous one."""
+    """Write the state atomically; the last one becomes the previous one.
+
+    Raises:
+        UserError: where the disk does not take it; the last state is untouched.
+    """
     temporary, newest = folder / "state.pt.tmp", folder / "state.pt"
-    with temporary.open("wb") as file:
-        torch.save({"format": FORMAT, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if newest.exists():
-        os.replace(newest, folder / "state.previous.pt")
-    os.replace(temporary, newest)
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if newest.exists():
+            os.replace(newest, folder / "state.previous.pt")
+        os.replace(temporary, newest)
+    except (OSError, RuntimeError) as error:  # torch.save closes its archive with a RuntimeError when the disk is full
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(
+            f"{newest}: cannot be written ({_cause(error)}); mend that, and the same command continues after the last "
+            "epoch that was kept"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The operating system's words, where it is behind the error."""
+    while not isinstance(error, OSError) and error.__context__ is not None:
+        error = error.__context__
+    return error.strerror or str(error) if isinstance(error, OSError) else first_line(error)
 
 
 def load(folder: Path) -> dict[str, Any] | None:

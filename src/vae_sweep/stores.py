@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from vae_sweep.errors import UserError
+from vae_sweep.errors import UserError, first_line
 
 LIGHT_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"  # 2 processes instead of 15
 
@@ -55,7 +55,13 @@ def masked(uri: str) -> str:
 
 
 def check_answers(uri: str) -> None:
-    """Ask a tracking server for its health: MLflow itself would retry for minutes before it says no."""
+    """Ask a server for its health, a database for a connection: MLflow would retry for minutes before it says no.
+
+    Raises:
+        UserError: where nothing answers, or not to this user.
+    """
+    if not uri.startswith(("http://", "https://", "sqlite")):
+        _connect(uri)
     if uri.startswith(("http://", "https://")):
         try:
             with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
@@ -69,5 +75,26 @@ def check_answers(uri: str) -> None:
             ) from error
 
 
-def first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+def _connect(uri: str) -> None:
+    """Connect to a database, once."""
+    import sqlalchemy
+
+    postgres = uri.startswith("postgres")
+    try:
+        engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 10} if postgres else {})
+        with engine.connect():
+            pass
+        engine.dispose()
+    except ImportError as error:
+        extra = "pip install 'vae-sweep[postgres]'" if postgres else "install it"
+        raise UserError(f"tracking.uri={masked(uri)}: its driver {error.name} is missing; {extra}") from error
+    except sqlalchemy.exc.NoSuchModuleError as error:
+        raise UserError(
+            f"tracking.uri={masked(uri)}: no such kind of store; "
+            "give sqlite:///path/mlflow.db, a database or http://host:port"
+        ) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise UserError(
+            f"tracking.uri={masked(uri)}: cannot be opened ({first_line(error)}); "
+            "check address, user and password, or give another tracking.uri"
+        ) from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,8 +26,9 @@ from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
 from vae_sweep.grid import application, plan
 from vae_sweep.identity import sweep_key
-from vae_sweep.lease import is_held, lease
+from vae_sweep.lease import is_held, lease, me
 from vae_sweep.messages import one_line
+from vae_sweep.places import folder_of, forget_the_stop, place, temporary_files_in
 
 if TYPE_CHECKING:
     from vae_sweep.comparison import Row
@@ -84,7 +85,6 @@ def open_sweep(config: DictConfig) -> Context:
     from vae_sweep.context import Context
     from vae_sweep.provenance import environment
     from vae_sweep.results import PLAN, plan_text, refresh
-    from vae_sweep.state import folder_of, stop_file
 
     HydraConfig.instance().set_config(config)  # Hydra does so only when a job starts; paths refer to it
     root = _root(config)
@@ -94,14 +94,18 @@ def open_sweep(config: DictConfig) -> Context:
     cells, swept = plan(config, root)
     store = _open_store(config, root)
     key = sweep_key(config.hydra.overrides.task, config.sweep.name)
-    _held.enter_context(lease(folder_of(root, key), "this sweep"))
+    own_folder = folder_of(root, key)
+    _held.enter_context(lease(own_folder, "this sweep"))
+    _held.enter_context(temporary_files_in(own_folder))
+    os.environ.setdefault("JOBLIB_TEMP_FOLDER", str(own_folder / "tmp"))
     _bury_the_dead(store, root)
-    stop_file(root, key).unlink(missing_ok=True)
+    forget_the_stop(root, key)
     choices = [f"{key}={','.join(values)}" for key, values in swept.items()]
     datasets = sorted({cell.dataset for cell in cells})
     own = {"vae_sweep.role": "sweep", "vae_sweep.sweep_key": key}
     tags = {
         **environment(),
+        "vae_sweep.place": place(root),
         "vae_sweep.overrides": " ".join(config.hydra.overrides.task),
         "vae_sweep.outputs": str(config.hydra.sweep.dir),
     }
@@ -125,6 +129,9 @@ def open_sweep(config: DictConfig) -> Context:
         experiment_id=store.experiment_id,
         parent_id=record.run_id,
         sweep_key=key,
+        place=place(root),
+        owner=me(),
+        patience=config.tracking.patience,
         fail_fast=config.fail_fast,
         swept=tuple(swept),
         cells=tuple(cells),
@@ -132,12 +139,10 @@ def open_sweep(config: DictConfig) -> Context:
 
 
 def _bury_the_dead(store: Store, root: Path) -> None:
-    """Close runs that say RUNNING while no process of this machine holds them any more."""
-    from vae_sweep.state import folder_of
-
+    """Close runs of this project folder that say RUNNING while no process holds them any more."""
     for run in store.running():
         folder = folder_of(root, run.tags.get("vae_sweep.sweep_key", ""), run.tags.get("vae_sweep.run_key", ""))
-        if run.tags.get("vae_sweep.host") == socket.gethostname() and not is_held(folder):
+        if run.tags.get("vae_sweep.place") == place(root) and not is_held(folder):
             record = store.record(run.run_id)
             record.set_tags({"vae_sweep.error": "its process ended without closing it"})
             record.finish("KILLED")
@@ -161,7 +166,13 @@ def open_single(config: DictConfig) -> Context:
     check_model(cfg, prepare(cfg, root)[0].image_shape)
     store = _open_store(config, root)
     _bury_the_dead(store, root)
-    return Context(str(root), store.uri, store.experiment_id, progress_bar=sys.stderr.isatty())
+    return Context(
+        *(str(root), store.uri, store.experiment_id),
+        place=place(root),
+        owner=me(),
+        patience=config.tracking.patience,
+        progress_bar=sys.stderr.isatty(),
+    )
 
 
 def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
@@ -170,8 +181,8 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     from vae_sweep.stores import ui_command
 
     assert context.parent_id is not None
-    store, root = context.store(), Path(context.root)
     interrupted = isinstance(error, KeyboardInterrupt)
+    store, root = context.store(hurried=interrupted), Path(context.root)
     status = "KILLED" if interrupted else "FAILED"
     try:
         for child in store.children(context.parent_id):
@@ -207,7 +218,7 @@ def _root(config: DictConfig) -> Path:
 
 
 def _open_store(config: DictConfig, root: Path) -> Store:
-    from vae_sweep.stores import store_uri
+    from vae_sweep.stores import masked, store_uri
     from vae_sweep.tracking import Store
 
     try:
@@ -218,7 +229,22 @@ def _open_store(config: DictConfig, root: Path) -> Store:
             f"paths.root={root}: cannot be written ({error.strerror}: {error.filename}); "
             "give a folder where mlruns/ and outputs/ can be made"
         ) from error
-    return Store.open(store_uri(config.tracking.uri, root), root, config.tracking.experiment)
+    uri = store_uri(config.tracking.uri, root)
+    store = Store.open(uri, root, config.tracking.experiment)
+    if config.tracking.uri and masked(uri) != uri:
+        _hide_password(config, masked(config.tracking.uri))
+    return store
+
+
+def _hide_password(config: DictConfig, shown: str) -> None:
+    """Hydra prints the overrides and keeps them with the results; workers get the address by another way."""
+    given, task, job = config.tracking.uri, config.hydra.overrides.task, config.hydra.job
+    with read_write(config), read_write(config.hydra):
+        config.tracking.uri = shown
+        for index, override in enumerate(task):
+            if override.lstrip("+").startswith("tracking.uri="):
+                task[index] = f"tracking.uri='{shown}'"
+        job.override_dirname = (job.override_dirname or "").replace(given, shown)
 
 
 @contextmanager

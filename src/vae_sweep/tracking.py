@@ -13,7 +13,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,22 +21,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from vae_sweep.errors import UserError
-from vae_sweep.stores import check_answers, first_line, masked
+from vae_sweep.errors import StoreError, UserError, first_line
+from vae_sweep.patience import Patient
+from vae_sweep.relocate import relocate
+from vae_sweep.stores import check_answers, masked
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # about 15 s; ours come on top, and can be interrupted
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # Patient says it, once
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints what it raises, 250 lines at a time
 
 NOTE = "mlflow.note.content"  # the Markdown description that the UI shows on a run
 KIND = "mlflow.experimentKind"  # without it the UI opens in its mode for language models
@@ -58,13 +65,27 @@ class StoredRun:
     tags: dict[str, str]
 
 
-class Store:
-    """One experiment of an MLflow store."""
+def _client(uri: str, patience: float = 0.0) -> Any:
+    """MLflow's client for ``uri``, behind :class:`Patient`."""
+    failures = (MlflowException, OSError, SQLAlchemyError)
+    try:
+        return Patient(mlflow.MlflowClient(tracking_uri=uri), uri, failures, _may_pass, patience)
+    except failures as error:
+        raise StoreError(f"the tracking store {masked(uri)} failed ({first_line(error)})") from error
 
-    def __init__(self, uri: str, experiment_id: str) -> None:
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an error is of a server that is away, a database that is busy, or the like."""
+    return isinstance(error, MlflowException) and error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+
+
+class Store:
+    """One experiment of an MLflow store; what it does raises StoreError where that fails for ``patience`` seconds."""
+
+    def __init__(self, uri: str, experiment_id: str, patience: float = 0.0) -> None:
         self.uri = uri
         self.experiment_id = experiment_id
-        self.client = mlflow.MlflowClient(tracking_uri=uri)
+        self.client = _client(uri, patience)
 
     @classmethod
     def open(cls, uri: str, root: Path, experiment: str) -> Store:
@@ -80,25 +101,35 @@ class Store:
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(lock):
-                client = mlflow.MlflowClient(tracking_uri=uri)
+                client = _client(uri)
                 found = client.get_experiment_by_name(experiment)
                 if found is not None and found.lifecycle_stage == "deleted":
                     client.restore_experiment(found.experiment_id)
-                local = uri.startswith("sqlite")
-                if local:
-                    _write_ahead_log(Path(uri.partition("://")[2][1:]))
+                if uri.startswith("sqlite"):
+                    path = Path(uri.partition("://")[2][1:])
+                    _write_ahead_log(path)
+                    if path.parent == root:
+                        relocate(path)
+                served = uri.startswith(("http://", "https://"))  # the server knows where its artifacts belong
                 experiment_id = (
                     found.experiment_id
                     if found
                     else client.create_experiment(
-                        experiment, artifact_location=(root / "mlruns").as_uri() if local else None
+                        experiment, artifact_location=None if served else (root / "mlruns").as_uri()
                     )
                 )
-                if found is None or KIND not in found.tags:
-                    client.set_experiment_tag(experiment_id, KIND, "custom_model_development")
-        except (OSError, MlflowException, sqlite3.Error) as error:
+                # Each time, so that a store that may only be read is noticed before the first run.
+                client.set_experiment_tag(experiment_id, KIND, "custom_model_development")
+        except (OSError, StoreError, sqlite3.Error) as error:
+            cause = error.__cause__ or error
+            if getattr(cause, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+                user = os.environ.get("MLFLOW_TRACKING_USERNAME") or "none given"
+                raise UserError(
+                    f"tracking.uri={masked(uri)}: the server refuses this user ({user}); "
+                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+                ) from error
             raise UserError(
-                f"tracking.uri={masked(uri)}: cannot be opened ({first_line(error)}); "
+                f"tracking.uri={masked(uri)}: cannot be opened ({first_line(cause)}); "
                 "check that it exists and may be written, or give another tracking.uri"
             ) from error
         return cls(uri, experiment_id)
@@ -148,9 +179,9 @@ class Store:
                 names = ", ".join(run.info.run_id for run in found[:5])
                 raise UserError(f"run={run_id}: several runs begin so ({names}); give more of the id")
             if not found:
-                raise MlflowException("no run begins so")
+                raise StoreError("no run begins so")
             return _stored(found[0])
-        except MlflowException as error:
+        except StoreError as error:
             raise UserError(
                 f"run={run_id}: no such run in {masked(self.uri)}; `mlflow ui` lists what there is"
             ) from error
@@ -186,7 +217,7 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="vae_sweep-") as folder:
             try:
                 local: Path | None = Path(self.client.download_artifacts(run_id, path, folder))
-            except (OSError, MlflowException):
+            except StoreError:
                 local = None
             yield local
 
@@ -194,20 +225,32 @@ class Store:
 class RunRecord:
     """Writes to one run."""
 
-    def __init__(self, client: mlflow.MlflowClient, run_id: str) -> None:
+    def __init__(self, client: Any, run_id: str) -> None:
         self.client = client
         self.run_id = run_id
 
+    def hurried(self) -> AbstractContextManager[None]:
+        """While inside, a store that fails is not waited for."""
+        return self.client.hurried()
+
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Write parameters, as text."""
-        entities = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in params.items()]
+        """Write parameters, as text; of a continued run the ones that it lacks, since MLflow lets none change."""
+        known = self.client.get_run(self.run_id).data.params
+        entities = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
         for start in range(0, len(entities), BATCH_LIMIT):
             self.client.log_batch(self.run_id, params=entities[start : start + BATCH_LIMIT])
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Write metrics in one request, on disk when it returns."""
-        now = int(time.time() * 1000)
-        self.client.log_batch(self.run_id, metrics=[Metric(k, float(v), now, step) for k, v in metrics.items()])
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, time_ms: int | None = None) -> None:
+        """Write metrics in one request, on disk when it returns; the same ones with the same time count once."""
+        at = int(time.time() * 1000) if time_ms is None else time_ms
+        self.client.log_batch(self.run_id, metrics=[Metric(k, float(v), at, step) for k, v in metrics.items()])
+
+    def log_once(self, metrics: Mapping[str, float]) -> None:
+        """Write the metrics that the run does not have yet: a process may have been killed right after writing them."""
+        known = self.client.get_run(self.run_id).data.metrics
+        missing = {key: value for key, value in metrics.items() if key not in known}
+        if missing:
+            self.log_metrics(missing)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Write tags; a description (:data:`NOTE`) is cut to what MLflow takes."""

@@ -1,0 +1,65 @@
+"""What a project folder keeps between and beside runs: who holds what, and whether to stop. No torch, no MLflow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def folder_of(root: Path, sweep: str, run: str = "") -> Path:
+    """Return where a sweep, or a run of it, keeps its lock and what it needs to continue."""
+    return root / "outputs" / "state" / sweep / run
+
+
+def place(root: Path) -> str:
+    """Return the name of this project folder: made once, it moves with the folder, on whatever machine it is seen."""
+    file = folder_of(root, "place")
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        own = file.with_name(f"place-{uuid.uuid4().hex}")
+        own.write_text(uuid.uuid4().hex)
+        os.replace(own, file)
+    return file.read_text()
+
+
+def ask_to_stop(root: Path, sweep: str, reason: str) -> None:
+    """Tell the cells of a sweep to stop, in whatever process or machine they run."""
+    file = folder_of(root, sweep) / "stop"
+    temporary = file.with_name(f"stop-{os.getpid()}")
+    temporary.write_text(reason)
+    os.replace(temporary, file)
+
+
+def asked_to_stop(root: Path, sweep: str) -> str | None:
+    """Return why the cells of a sweep should stop, or None where they should go on."""
+    try:
+        return (folder_of(root, sweep) / "stop").read_text()
+    except OSError:
+        return None
+
+
+def forget_the_stop(root: Path, sweep: str) -> None:
+    """Let the cells of a sweep start."""
+    (folder_of(root, sweep) / "stop").unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Keep temporary files below ``folder``, so that what a killed process leaves is found and removed.
+
+    Whoever calls this holds ``folder``.
+    """
+    scratch, before = folder / "tmp", tempfile.tempdir
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(scratch)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(scratch, ignore_errors=True)

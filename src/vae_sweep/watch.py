@@ -1,0 +1,91 @@
+"""A run must not outlive its sweep: it ends with the first process, or when that one asks it to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from vae_sweep.lease import is_held, me, owner_of
+from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of
+
+if TYPE_CHECKING:
+    from vae_sweep.context import Context
+
+log = logging.getLogger(__name__)
+
+INTERRUPTED = "interrupted"
+LOOK_EVERY = 1.0  # seconds
+CLOSE_WITHIN = 6.0  # seconds that a run has to say good-bye before its process is ended
+STOP_WITHIN = 8.0  # seconds that an interrupted sweep waits for its runs to end
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM to this process; a Ctrl-C to everybody is a plain KeyboardInterrupt."""
+
+
+def raise_terminated(signum: int, frame: FrameType | None) -> None:
+    """Signal handler: end like Ctrl-C does, with everything closed."""
+    raise Terminated
+
+
+@contextmanager
+def ends_with_its_sweep(context: Context) -> Iterator[None]:
+    """While inside, SIGTERM interrupts this process, and so does the end of the sweep that it works for.
+
+    A batch system's jobs are meant to live on when the process that submitted them is lost; they stop when asked.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, raise_terminated)
+    done = threading.Event()
+    if context.owner and context.owner != me():
+        threading.Thread(target=_watch, args=(context, done), name="vae_sweep-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _watch(context: Context, done: threading.Event) -> None:
+    """Interrupt the main thread when the sweep is over, and make sure that the process ends."""
+    root = Path(context.root)
+    folder = folder_of(root, context.sweep_key)
+    independent = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
+    while not done.wait(LOOK_EVERY):
+        asked = asked_to_stop(root, context.sweep_key) == INTERRUPTED
+        alone = not independent and (owner_of(folder) != context.owner or not is_held(folder))
+        if asked or alone:
+            log.warning("stopping: the sweep %s", "was interrupted" if asked else "has lost its first process")
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.wait(CLOSE_WITHIN)
+            if alone:
+                os._exit(1)  # nobody is left to give this process another cell
+            return
+
+
+def stop_workers(root: Path, sweep: str) -> None:
+    """End the other processes of a sweep that was interrupted: the signal may have reached this one alone."""
+    try:
+        ask_to_stop(root, sweep, INTERRUPTED)
+    except OSError as error:
+        log.warning("the runs of the sweep could not be asked to stop (%s)", error)
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky is not None and loky._executor is not None:
+        loky._executor.shutdown(wait=True, kill_workers=True)
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+    until = time.monotonic() + STOP_WITHIN
+    while time.monotonic() < until and any(is_held(lock.parent) for lock in folder_of(root, sweep).glob("*/lock")):
+        time.sleep(0.2)

@@ -1,0 +1,234 @@
+"""What becomes of a run when its disk, its store or its folder fails: nothing is lost, nothing counts twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from conftest import ENDLESS
+from vae_sweep import journal, places
+from vae_sweep.errors import StoreError
+from vae_sweep.journal import Journal
+from vae_sweep.tracking import Store
+
+TIMINGS = ("wall_time_s", "train_time_s", "images_per_s")
+
+
+def rows(root: Path) -> list[tuple[str, str, int, float]]:
+    """Every metric row of every run but the sweep's own, duplicates included, without timings."""
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection:
+        return connection.execute(
+            "SELECT runs.name, metrics.key, metrics.step, metrics.value "
+            "FROM metrics JOIN runs USING (run_uuid) JOIN tags USING (run_uuid) "
+            "WHERE tags.key = 'vae_sweep.role' AND tags.value = 'run' "
+            f"AND metrics.key NOT IN {TIMINGS} ORDER BY 1, 2, 3, 4"
+        ).fetchall()
+
+
+def statuses(root: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(root / "mlflow.db")) as connection:
+        return dict(connection.execute("SELECT name, status FROM runs").fetchall())
+
+
+class Flaky:
+    """A record whose store answers only when it should; it keeps what it took."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.took: list[tuple[int, int, dict[str, float]]] = []
+
+    def hurried(self):
+        return nullcontext()
+
+    def log_metrics(self, metrics: dict[str, float], step: int, time_ms: int) -> None:
+        if not self.up:
+            raise StoreError("the tracking store is away")
+        self.took.append((step, time_ms, metrics))
+
+
+def test_epochs_that_the_store_did_not_take_are_sent_later(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(journal, "RETRY_AFTER", 0.0)
+    record = Flaky()
+    book = Journal(record, [], ())  # type: ignore[arg-type]
+    book.add(1, {"val/loss": 3.0})
+    record.up = False
+    book.add(2, {"val/loss": 2.0})
+    book.add(3, {"val/loss": 1.0})
+    assert caplog.text.count("training goes on") == 1
+    with pytest.raises(StoreError):
+        book.send()
+    record.up = True
+    book.add(4, {"val/loss": 0.5})
+    book.send()
+    assert [(step, metrics) for step, _, metrics in record.took] == [
+        (epoch, {"val/loss": loss}) for epoch, loss in ((1, 3.0), (2, 2.0), (3, 1.0), (4, 0.5))
+    ]
+    # Another process, continuing from the entries on disk, while the store has epochs 1 and 3.
+    later = Flaky()
+    Journal(later, book.entries, {1, 3}).send()  # type: ignore[arg-type]
+    assert later.took == [record.took[1], record.took[3]]  # with the times at which they were measured
+
+
+def test_a_store_that_failed_is_left_alone_for_a_while(monkeypatch) -> None:
+    monkeypatch.setattr(journal, "RETRY_AFTER", 1000.0)
+    record = Flaky()
+    record.up = False
+    book = Journal(record, [], ())  # type: ignore[arg-type]
+    book.add(1, {})
+    record.up = True
+    book.add(2, {})
+    assert record.took == []
+    book.send()
+    assert [step for step, _, _ in record.took] == [1, 2]
+
+
+def test_metrics_sent_twice_count_once(tmp_path: Path) -> None:
+    """The answer to a request was lost, so it is sent again with the time that it had."""
+    store = Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, "twice")
+    record = store.start_run("one", {})
+    for _ in range(2):
+        record.log_metrics({"a": 1.0, "b": 2.0}, 3, 1_700_000_000_000)
+    assert [(m.step, m.value) for m in store.client.get_metric_history(record.run_id, "a")] == [(3, 1.0)]
+
+
+def test_every_failure_of_the_store_is_of_one_kind(tmp_path: Path) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, "broken")
+    record = store.start_run("one", {})
+    with pytest.raises(StoreError, match=r"the tracking store sqlite:///.* failed"):
+        store.record("0" * 32).log_metrics({"a": 1.0})
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection, connection:
+        connection.execute("DROP TABLE metrics")
+    with pytest.raises(StoreError, match="no such table"):
+        record.log_metrics({"a": 1.0})
+    shutil.rmtree(tmp_path / "mlruns")
+    (tmp_path / "mlruns").write_text("in the way")
+    with pytest.raises(StoreError):
+        record.log_text("a", "a.txt")
+
+
+GRID = ["-m", "model=fc", "params=tiny", "params.lr=0.001,0.002", "experiment=smoke", "training.max_epochs=6"]
+
+
+def test_a_full_disk_stops_a_run_that_can_be_continued(command, start, tmp_path: Path) -> None:
+    """The state's next write goes to a device that is always full."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    whole, full = tmp_path / "whole", tmp_path / "full"
+    whole.mkdir()
+    full.mkdir()
+    long = [*GRID[:-1], "training.max_epochs=60", "training.patience=60"]
+    process = start(*long, "hydra/launcher=basic", cwd=full, until="epoch 3:")
+    (lock,) = full.glob("outputs/state/*/*/lock")
+    (lock.parent / "link").symlink_to("/dev/full")
+    os.replace(lock.parent / "link", lock.parent / "state.pt.tmp")
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "Traceback" not in output
+    last = output.rstrip().splitlines()[-1]
+    assert last.startswith("vae_sweep: fc-tiny-lr=0.001: ")
+    assert "state.pt: cannot be written (No space left on device); mend that, and the same command continues" in last
+    assert statuses(full)["fc-tiny-lr=0.001"] == "FAILED"
+    assert statuses(full)["fc-tiny-lr=0.002"] == "FINISHED"  # one failing cell does not stop the others
+    again = command(*long, "hydra/launcher=basic", cwd=full)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "fc-tiny-lr=0.001 continues after epoch" in again.stdout
+    assert command(*long, cwd=whole).returncode == 0
+    assert rows(full) == rows(whole)
+
+
+def test_damaged_files_are_replaced_and_the_numbers_stay(command, start, tmp_path: Path) -> None:
+    """The newest state is cut short and the prepared pictures are changed; the continued sweep does not show it."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    process = start(*GRID, "hydra/launcher=basic", cwd=broken, until="epoch 4:")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    (newest,) = broken.glob("outputs/state/*/*/state.pt")
+    newest.write_bytes(newest.read_bytes()[:1000])
+    (images,) = broken.glob("data/cache/shapes-*/train.npy")
+    content = bytearray(images.read_bytes())
+    content[-1] ^= 255
+    images.write_bytes(content)
+    done = command(*GRID, cwd=broken)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "state.pt: cannot be read" in done.stdout
+    assert "train.npy does not have its checksum); preparing them again" in done.stdout
+    assert command(*GRID, cwd=whole).returncode == 0
+    assert rows(broken) == rows(whole)
+    assert set(statuses(broken).values()) == {"FINISHED"}
+
+
+def test_a_moved_project_goes_on_where_it_was(command, start, tmp_path: Path) -> None:
+    before = tmp_path / "before it moved"
+    before.mkdir()
+    process = start(*GRID, "hydra/launcher=basic", cwd=before, until="lr=0.002 epoch 2:")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    first = sorted(before.glob("mlruns/*/artifacts/checkpoint.pt"))
+    assert len(first) == 1
+    before.rename(tmp_path / "moved")
+    moved = tmp_path / "moved"
+    done = subprocess.run(
+        [sys.executable, "-m", "vae_sweep.relocate", "moved"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"3 runs now find their artifacts in {moved / 'mlruns'}\n")
+    client = MlflowClient(tracking_uri=f"sqlite:///{moved / 'mlflow.db'}")
+    run_id = first[0].parent.parent.name
+    assert "checkpoint.pt" in {artifact.path for artifact in client.list_artifacts(run_id)}
+    after = tmp_path / "again"
+    moved.rename(after)  # and once more, without the command
+    again = command(*GRID, cwd=after)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "the artifacts of 3 runs are looked for here" in again.stdout
+    assert "fc-tiny-lr=0.001 is finished already" in again.stdout
+    assert "fc-tiny-lr=0.002 continues after epoch" in again.stdout
+    assert len(statuses(after)) == 3
+    assert len(list(after.glob("mlruns/*/artifacts/checkpoint.pt"))) == 2
+    assert not before.exists()
+    assert not moved.exists()
+
+
+def test_relocate_names_a_folder_without_a_store(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vae_sweep.relocate", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr == f"vae_sweep: {tmp_path}: no mlflow.db here; give the folder that holds mlflow.db and mlruns/\n"
+    )
+
+
+def test_a_place_keeps_its_name(tmp_path: Path) -> None:
+    name = places.place(tmp_path / "a")
+    assert places.place(tmp_path / "a") == name
+    assert places.place(tmp_path / "b") != name
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert places.place(tmp_path / "c") == name
+
+
+def test_two_sweeps_of_one_project_do_not_disturb_each_other(start, tmp_path: Path) -> None:
+    """The second one opens the store, and closes dead runs, while the first one is at work."""
+    first = start(
+        "-m", "model=linear", "params=tiny", "seed=1,2", "experiment=smoke", *ENDLESS, cwd=tmp_path, until="epoch 2:"
+    )
+    second = start(*GRID, cwd=tmp_path, until="epoch 1:")
+    output, _ = second.communicate(timeout=240)
+    assert second.returncode == 0, output
+    assert first.poll() is None
+    found = statuses(tmp_path)
+    assert found["shapes: seed=1,2"] == "RUNNING"
+    assert "RUNNING" in {found.get("linear-tiny-s1"), found.get("linear-tiny-s2")}
+    assert found["fc-tiny-lr=0.001"] == found["fc-tiny-lr=0.002"] == "FINISHED"
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=60)
+    assert set(statuses(tmp_path).values()) == {"FINISHED", "KILLED"}
