@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from running import clean_environment
+
 torch.set_num_threads(1)
-
-
-ENDLESS = ("training.max_epochs=100000", "training.patience=100000")
-
-
-def clean_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))}
 
 
 @pytest.fixture

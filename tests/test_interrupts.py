@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from conftest import ENDLESS
+from running import ENDLESS
 
 GRID = ["-m", "model=fc,linear", "params=tiny", "experiment=smoke"]
 

@@ -37,7 +37,7 @@ def test_readme_is_short_enough_to_be_read() -> None:
 
 def readme_commands() -> list[str]:
     blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line[line.index("python -m vae_sweep ") :] for line in lines if "python -m vae_sweep " in line]
 
 
@@ -47,7 +47,7 @@ def test_every_sweep_of_the_readme_composes(command: str) -> None:
     configuration.register()
     arguments = shlex.split(command)[3:]
     own = "--config-dir" in arguments
-    overrides = [argument for argument in arguments if re.match(r"[\w.]+=", argument)]
+    overrides = [argument for argument in arguments if re.match(r"[\w./+]+=", argument)]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         parsed = OverridesParser.create().parse_overrides(overrides)
         for cell in BasicSweeper.split_arguments(parsed, None)[0]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from conftest import clean_environment
+from running import clean_environment
 
 
 @pytest.fixture

@@ -14,29 +14,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from conftest import ENDLESS
+from running import ENDLESS, rows, statuses
 from vae_sweep import journal, places
 from vae_sweep.errors import StoreError
 from vae_sweep.journal import Journal
 from vae_sweep.tracking import Store
-
-TIMINGS = ("wall_time_s", "train_time_s", "images_per_s")
-
-
-def rows(root: Path) -> list[tuple[str, str, int, float]]:
-    """Every metric row of every run but the sweep's own, duplicates included, without timings."""
-    with closing(sqlite3.connect(root / "mlflow.db")) as connection:
-        return connection.execute(
-            "SELECT runs.name, metrics.key, metrics.step, metrics.value "
-            "FROM metrics JOIN runs USING (run_uuid) JOIN tags USING (run_uuid) "
-            "WHERE tags.key = 'vae_sweep.role' AND tags.value = 'run' "
-            f"AND metrics.key NOT IN {TIMINGS} ORDER BY 1, 2, 3, 4"
-        ).fetchall()
-
-
-def statuses(root: Path) -> dict[str, str]:
-    with closing(sqlite3.connect(root / "mlflow.db")) as connection:
-        return dict(connection.execute("SELECT name, status FROM runs").fetchall())
 
 
 class Flaky:

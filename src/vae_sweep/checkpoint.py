@@ -6,6 +6,7 @@ The architecture's class is imported by the name in the checkpoint's configurati
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 from vae_sweep import models
 from vae_sweep.errors import UserError
 from vae_sweep.models.vae import VAE
+from vae_sweep.state import write
 
 FORMAT = "vae_sweep/1"
+UNFINISHED = "checkpoint.pt.tmp"  # what a killed process may leave
 
 
 def save(path: Path, model: VAE, config: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -29,21 +32,25 @@ def save(path: Path, model: VAE, config: dict[str, Any], facts: dict[str, Any]) 
         "latent_dim": model.latent_dim,
         "facts": facts,
     }
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(content, temporary)
+    temporary = path.with_name(UNFINISHED)
+    write(content, temporary)
     os.replace(temporary, path)
 
 
 def load(path: Path) -> tuple[VAE, dict[str, Any]]:
     """Return the model on the CPU, in evaluation mode, and the checkpoint's other content.
 
+    The content may be anybody's: it is checked before it is used, and takes no more memory than the file's size.
+
     Raises:
         UserError: for a file that is missing or is no checkpoint of this project.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length
         raise UserError(f"run={path}: no such file; give a run id, or the path of a checkpoint.pt")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, about formats that it knows and this project does not write
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
             f"run={path}: not a checkpoint that can be read ({type(error).__name__}); "
@@ -52,12 +59,35 @@ def load(path: Path) -> tuple[VAE, dict[str, Any]]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"run={path}: not a checkpoint of vae_sweep; give a checkpoint.pt that vae_sweep wrote")
     try:
-        c, h, w = content["image_shape"]
-        model = models.create(content["config"]["model"], (c, h, w), content["latent_dim"])
-        model.load_state_dict(content["weights"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        model = _model(content)
+        named = [content["facts"]["name"], content["config"]["dataset"]["name"]]
+    except UserError as error:
+        raise UserError(f"run={path}: {error}") from error
+    except Exception as error:  # the constructor may be anybody's, and so may the values
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"run={path}: the checkpoint does not fit its architecture ({' '.join(str(error).split())[:200]}); "
+            f"run={path}: the checkpoint does not fit its architecture ({type(error).__name__}: {reason}); "
             "the code of the model may have changed since it was written"
         ) from error
+    if not all(isinstance(name, str) for name in named):
+        raise UserError(f"run={path}: the checkpoint's names are not text; give a checkpoint.pt that vae_sweep wrote")
+    if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+        raise UserError(f"run={path}: the checkpoint's weights are not finite; give one of a run that did not diverge")
     return model.eval(), content
+
+
+def _model(content: dict[str, Any]) -> VAE:
+    node, weights, latent_dim = content["config"]["model"], content["weights"], content["latent_dim"]
+    c, h, w = content["image_shape"]
+    if not all(type(size) is int and size > 0 for size in (c, h, w, latent_dim)):
+        raise ValueError(f"sizes must be whole numbers > 0, not {[c, h, w, latent_dim]}")
+    try:
+        with torch.device("meta"):
+            outline = models.create(node, (c, h, w), latent_dim)
+    except (NotImplementedError, RuntimeError):  # a user's own may want to see numbers while it is built
+        outline = None
+    if outline is not None:
+        outline.load_state_dict(weights, assign=True)  # what does not fit is refused before it takes memory
+    model = models.create(node, (c, h, w), latent_dim)
+    model.load_state_dict(weights)
+    return model

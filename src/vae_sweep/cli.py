@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import hydra
@@ -63,6 +64,8 @@ def main() -> None:
     full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that one place words them
     logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
+    # joblib takes the memory of a worker's first real run after a skipped one for a leak; it only starts another.
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
     signal.signal(signal.SIGTERM, raise_terminated)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
         signal.signal(signal.SIGHUP, raise_terminated)

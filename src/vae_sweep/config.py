@@ -7,7 +7,6 @@ cannot express, are checked by :func:`validate`.
 
 from __future__ import annotations
 
-import math
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -84,6 +83,7 @@ class Paths:
 class Tracking:
     uri: str | None = None  # null: MLFLOW_TRACKING_URI if set, else SQLite at <root>/mlflow.db
     experiment: str = "vae_sweep"  # MLflow experiment name
+    patience: float = 300.0  # seconds that a run waits, at its start and end, for a store that is away
 
 
 @dataclass
@@ -200,61 +200,92 @@ def validate(cfg: DictConfig) -> None:
     """Check what types cannot express.
 
     Raises:
-        UserError: naming every bad value at once, one line each.
+        UserError: one line that names every bad value.
     """
+    replaced = [key for key in SECTIONS if OmegaConf.is_interpolation(cfg, key)]
+    if replaced:
+        raise UserError(f"{replaced[0]}: one section cannot stand for another; set the keys in it one by one")
     problems = [
         f"+{key}: no such key; a `+` cannot add one here; known keys: {', '.join(known)}"
         for key, known in _unknown_keys(cfg)
     ]
-    problems += [
-        f"{key}={_shown(OmegaConf.select(cfg, key))}: must be {allowed}"
-        for key, (ok, allowed) in _RANGES.items()
-        if not _holds(ok, OmegaConf.select(cfg, key))
-    ]
+    unchosen = [key for key, mark in CHOICES.items() if OmegaConf.select(cfg, f"{key}.{mark}") is None]
+    problems += [f"{key}: nothing is chosen; give {key}=<name>, --help lists the names" for key in unchosen]
+    for key, (ok, allowed) in _RANGES.items():
+        value = OmegaConf.select(cfg, key)
+        if key.partition(".")[0] not in unchosen and not _holds(ok, value):
+            problems.append(f"{key}{' has no value' if value is None else f'={value}'}: must be {allowed}")
     for key in ("hidden_dims", "channels"):
         widths = OmegaConf.select(cfg, f"model.{key}")
-        whole = isinstance(widths, ListConfig) and all(isinstance(width, int) for width in widths)
-        if whole and (len(widths) == 0 or any(width < 1 for width in widths)):
-            problems.append(f"model.{key}={list(widths)}: must be a list of widths >= 1, such as [64,32]")
+        shipped = is_dataclass(OmegaConf.get_type(cfg, "model")) and widths is not None  # others mean what they like
+        if shipped and not _holds(_are_widths, widths):
+            problems.append(
+                f"model.{key}={_short(widths)}: must be a list of 1 to {MAX_LAYERS} widths from 1 to "
+                f"{MAX_WIDTH:,}, such as [64,32]"
+            )
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("; ".join(problems))
 
 
-def _positive(value: float) -> bool:
-    return value > 0 and math.isfinite(value)
+def _whole(low: int, high: int, note: str = "") -> tuple[Callable[[Any], bool], str]:
+    return lambda v: low <= v <= high, f"a whole number from {low} to {high:,}{note}"
+
+
+def _number(low: str, high: str, note: str = "") -> tuple[Callable[[Any], bool], str]:
+    return lambda v: float(low) <= v <= float(high), f"a number from {low} to {high}{note}"
+
+
+def _are_widths(value: Any) -> bool:
+    whole = isinstance(value, ListConfig) and all(isinstance(width, int) for width in value)
+    return whole and 1 <= len(value) <= MAX_LAYERS and all(1 <= width <= MAX_WIDTH for width in value)
 
 
 def _device(value: str) -> bool:
     return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
 
 
+SECTIONS = ("model", "dataset", "params", "objective", "training", "evaluation", "paths", "tracking", "sweep")
+CHOICES = {"model": "_target_", "dataset": "_target_", "params": "name"}  # and a key that each choice has
+MAX_WIDTH = 1_000_000  # units of a layer
+MAX_LAYERS = 100
+_NAME = (  # names end up in the paths of folders
+    lambda v: re.fullmatch(r"[\w-][\w.-]*", v) is not None and len(v.encode()) <= 100,
+    "up to 100 letters, digits, '_', '-' and '.', not starting with '.'",
+)
+
+# float32 holds what these numbers lead to; beyond them it does not, or nobody waits for it.
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1"),
+    "model.name": _NAME,
+    "dataset.name": _NAME,
+    "params.name": _NAME,
     "params.batch_size": (lambda v: v >= 1, "a whole number >= 1 (images per update)"),
-    "params.lr": (_positive, "a finite number > 0"),
-    "params.latent_dim": (lambda v: v >= 1, "a whole number >= 1"),
-    "objective.beta": (_positive, "a finite number > 0 (1 = the ELBO)"),
+    "params.lr": _number("1e-12", "1e12"),
+    "params.latent_dim": _whole(1, 65536),
+    "objective.beta": _number("1e-6", "1e6", " (1 = the ELBO)"),
     "objective.reduction": (lambda v: v in ("sum", "mean"), "sum or mean"),
-    "training.max_epochs": (lambda v: v >= 1, "a whole number >= 1"),
-    "training.patience": (lambda v: v >= 1, "a whole number >= 1 (epochs)"),
-    "training.min_delta": (lambda v: v >= 0 and math.isfinite(v), "a finite number >= 0 (nats/image)"),
+    "training.max_epochs": _whole(1, 1_000_000),
+    "training.patience": _whole(1, 1_000_000, " (epochs)"),
+    "training.min_delta": _number("0", "1e12", " (nats/image)"),
     "training.device": (_device, "auto, cpu, cuda, cuda:N or mps"),
-    "training.threads": (lambda v: v >= 1, "a whole number >= 1"),
-    "evaluation.noise_draws": (lambda v: v >= 1, "a whole number >= 1"),
-    "evaluation.n_samples": (lambda v: 1 <= v <= 1024, "a whole number from 1 to 1024"),
-    "evaluation.n_interpolations": (lambda v: 1 <= v <= 64, "a whole number from 1 to 64"),
+    "training.threads": _whole(1, 256),
+    "tracking.patience": _number("0", "1e6", " (seconds)"),
+    "evaluation.noise_draws": _whole(1, 1000),
+    "evaluation.n_samples": _whole(1, 1024),
+    "evaluation.n_interpolations": _whole(1, 64),
+    "tracking.experiment": (lambda v: bool(v.strip()), "a name"),
 }
 
 
 def _holds(ok: Callable[[Any], bool], value: Any) -> bool:
     try:
         return ok(value)
-    except TypeError:
+    except (TypeError, AttributeError):
         return False
 
 
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)
+def _short(value: Any) -> str:
+    return text if len(text := str(value)) <= 80 else f"{text[:80]}..."
 
 
 def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[tuple[str, list[str]]]:
@@ -267,6 +298,7 @@ def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[tuple[str, list[
             yield full, known
         elif (
             not OmegaConf.is_missing(node, key)
+            and not OmegaConf.is_interpolation(node, key)
             and isinstance(node._get_node(key), DictConfig)
             and node[key] is not None
         ):

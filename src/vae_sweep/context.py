@@ -22,6 +22,7 @@ class Context:
     fail_fast: bool = False  # stop the sweep's other cells when one fails
     swept: tuple[str, ...] = ()  # override keys with several values
     cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
+    code: str | None = None  # what the first process would train with; a worker elsewhere may have another version
     patience: float = 0.0  # seconds that a run waits for a store that is away
     progress_bar: bool = False  # one run alone on a terminal
 

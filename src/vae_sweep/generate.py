@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from vae_sweep.errors import UserError
+from vae_sweep.machine import seen_from
 from vae_sweep.messages import one_line
+from vae_sweep.relocate import relocate
 
-WHAT = ("samples", "interpolation", "reconstructions")
+WHAT = {"samples": 2048, "interpolation": 256, "reconstructions": 2048}  # and the most that one picture holds
 USAGE = f"""\
 usage: python -m vae_sweep.generate run=<run id or path of a checkpoint.pt> [key=value ...]
 
@@ -47,26 +47,36 @@ def parse(arguments: list[str]) -> Options:
     Raises:
         UserError: for a key, a type or a value that does not exist.
     """
-    known = ", ".join(f.name for f in fields(Options))
+    known = [f.name for f in fields(Options)]
+    options = Options()
     for argument in arguments:
-        key, separator, _ = argument.partition("=")
-        if not separator or key not in known.split(", "):
-            raise UserError(f"{argument}: not an option; write key=value with a key of: {known}")
-    try:
-        options: Any = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_dotlist(arguments))
-        )
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {error.msg}") from error
-    if options.run is None:
+        key, separator, value = argument.partition("=")
+        if not separator or key not in known:
+            raise UserError(f"{argument}: not an option; write key=value with a key of: {', '.join(known)}")
+        setattr(options, key, _value(key, value))  # as it stands: a run id may look like a number
+    if not options.run:
         raise UserError("run= is missing; give a run id (the table's last column, or `mlflow ui`) or a checkpoint.pt")
     if options.what not in WHAT:
         raise UserError(f"what={options.what}: no such picture; available: {', '.join(WHAT)}")
-    if not 1 <= options.n <= 4096:
-        raise UserError(f"n={options.n}: must be a whole number from 1 to 4096")
+    if not 1 <= options.n <= WHAT[options.what]:
+        raise UserError(
+            f"n={options.n}: must be a whole number from 1 to {WHAT[options.what]:,} with what={options.what}"
+        )
     if not 0 <= options.seed < 2**63:
         raise UserError(f"seed={options.seed}: must be a whole number from 0 to 2^63 - 1")
     return options
+
+
+def _value(key: str, text: str) -> str | int | bool | None:
+    if key in ("n", "seed"):
+        if not re.fullmatch(r"-?\d{1,30}", text, re.ASCII):
+            raise UserError(f"{key}={text}: must be a whole number")
+        return int(text)
+    if key == "array":
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"{key}={text}: must be true or false")
+        return text.lower() == "true"
+    return None if text in ("", "null") else text
 
 
 def generate(options: Options, root: Path) -> list[Path]:
@@ -75,16 +85,16 @@ def generate(options: Options, root: Path) -> list[Path]:
     Raises:
         UserError: for a run or checkpoint that cannot be read, or a folder that cannot be written.
     """
+    assert options.run is not None
+    model, content = _load(options, root)
     import numpy as np
     import torch
 
-    from vae_sweep import figures
+    from vae_sweep import figures  # here, since these take seconds and refusals should not
     from vae_sweep.evaluation import interpolate, to_float, to_uint8
     from vae_sweep.pictures import INTERPOLATIONS, SAMPLES
     from vae_sweep.training import generator
 
-    assert options.run is not None
-    model, content = _load(options, root)
     name = content["facts"]["name"]
     where = f"{name} on {content['config']['dataset']['name']}, seed {options.seed}"
     with torch.no_grad():
@@ -96,15 +106,19 @@ def generate(options: Options, root: Path) -> list[Path]:
             figure = figures.interpolations(images, f"{where}: between two prior draws")
         else:
             originals = _test_images(content["config"], options, root)
+            if originals.shape[1:] != model.image_shape:
+                raise UserError(
+                    f"run={options.run}: the model takes images of {model.image_shape}, and those of "
+                    f"{content['config']['dataset']['name']} are now {originals.shape[1:]}; give what=samples"
+                )
             images = to_uint8(model.reconstruct(to_float(torch.from_numpy(originals))))
             figure = figures.reconstructions(originals, images, f"{where}: test images and their reconstructions")
             images = np.stack([originals, images], 1)  # (n, 2, C, H, W)
-    source = (
-        f"-{options.run[:8]}" if re.fullmatch(r"[0-9a-f]+", options.run) else ""
-    )  # a run id tells equal names apart
+    # A run id tells equal names apart.
+    source = f"-{options.run[:8]}" if re.fullmatch(r"[0-9a-f]+", options.run) else ""
     label = re.sub(r"[^\w.=-]+", "_", f"{name}{source}-{options.what}-{options.seed}")
     default = root / "outputs" / "generated" / f"{label}.png"
-    path = root / Path(options.out).expanduser() if options.out else default
+    path = seen_from(root, options.out, "out") if options.out else default
     if path.suffix.lower() != ".png":
         raise UserError(f"out={options.out}: must end in .png")
     try:
@@ -120,17 +134,25 @@ def generate(options: Options, root: Path) -> list[Path]:
 
 
 def _load(options: Options, root: Path) -> Any:
-    from vae_sweep import checkpoint
-    from vae_sweep.stores import store_uri
-    from vae_sweep.tracking import Store
-
     assert options.run is not None
-    local = root / Path(options.run).expanduser()
-    if local.exists() or local.suffix == ".pt":
-        return checkpoint.load(local / "checkpoint.pt" if local.is_dir() else local)
+    local = seen_from(root, options.run, "run")
+    if local.suffix == ".pt" or os.path.exists(local):
+        from vae_sweep import checkpoint
+
+        return checkpoint.load(local / "checkpoint.pt" if os.path.isdir(local) else local)
+    if not re.fullmatch(r"[0-9a-f]{1,32}", options.run):
+        raise UserError(f"run={options.run}: no such file, and no run id, which is up to 32 of the signs 0-9 and a-f")
+    from vae_sweep.stores import check_answers, store_uri
+
     uri = store_uri(options.uri, root)
     if uri.startswith("sqlite") and not Path(uri.partition("://")[2][1:]).is_file():
         raise UserError(f"run={options.run}: no checkpoint of that name, and no runs are stored here ({uri})")
+    check_answers(uri)
+    from vae_sweep import checkpoint
+    from vae_sweep.tracking import Store
+
+    if uri == f"sqlite:///{root / 'mlflow.db'}":
+        relocate(root / "mlflow.db")
     store = Store(uri, "")
     run = store.get(options.run)
     with store.artifact(run.run_id, "checkpoint.pt") as path:
@@ -145,10 +167,21 @@ def _load(options: Options, root: Path) -> Any:
 def _test_images(config: dict[str, Any], options: Options, root: Path) -> Any:
     import numpy as np
 
-    from vae_sweep.preparation import prepare
+    from vae_sweep import datasets
+    from vae_sweep.preparation import source
 
-    trained_in = Path(config["paths"]["root"])  # relative data paths meant this folder
-    dataset, _ = prepare(OmegaConf.create(config), trained_in if trained_in.is_dir() else root)
+    try:
+        trained_in = Path(config["paths"]["root"])  # relative data paths meant this folder
+        home = trained_in if trained_in.is_dir() else root
+        images = source(config["dataset"], home)
+        cache = home / config["paths"]["data"] / "cache"
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"run={options.run}: its configuration does not say what images it was trained on "
+            f"({type(error).__name__}: {error}); give what=samples"
+        ) from error
+    # Another folder's cache is read where there is one; otherwise nothing is written outside of this folder.
+    dataset = datasets.load(images, cache if cache.is_dir() else root / "data" / "cache")
     test = dataset.test.images
     if options.n > len(test):
         raise UserError(f"n={options.n}: {dataset.name} has {len(test)} test images; give at most that many")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
+MAX_CELLS = 1000  # of one sweep; each is composed and checked before the first is trained
 LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")  # their jobs see this machine's devices
 
 
@@ -38,14 +40,11 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
     """Return the cells that the sweep's overrides span, checked, and the swept keys with their values.
 
     Prepares every dataset on the way. Other sweepers than Hydra's own choose their cells as they go: then the list
-    is empty and nothing is known ahead.
+    is empty and nothing is known ahead. All values are checked before the first dataset is prepared.
 
     Raises:
         UserError: for values, data or architectures that cannot work, naming all bad values of a cell.
     """
-    from vae_sweep.preparation import check_model, prepare
-    from vae_sweep.training import resolve_device
-
     loader = GlobalHydra.instance().config_loader()
     arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     arguments += list(config.hydra.overrides.task)
@@ -57,7 +56,9 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
         if not override.is_sweep_override():
             spans[key] = [override.get_value_element_as_str()]
         elif override.is_discrete_sweep():
-            spans[key] = [str(value) for value in override.sweep_string_iterator()]
+            spans[key] = [str(value) for value in itertools.islice(override.sweep_string_iterator(), MAX_CELLS + 1)]
+            if not spans[key]:
+                raise UserError(f"{override.input_line}: holds no value, so there is nothing to train; give it some")
         elif known_ahead:
             raise UserError(
                 f"{override.input_line}: a range without steps; list its values, or use choice() or range()"
@@ -67,27 +68,49 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
     swept = {key: values for key, values in spans.items() if len(values) > 1}
     if not known_ahead:
         return [], swept
-    cells: dict[str, Cell] = {}
-    shapes: dict[str, tuple[int, int, int]] = {}
+    if math.prod(map(len, spans.values())) > MAX_CELLS:
+        counts = " x ".join(f"{len(values)}{'+' * (len(values) > MAX_CELLS)} {key}" for key, values in swept.items())
+        raise UserError(
+            f"the sweep holds more than {MAX_CELLS:,} runs ({counts}); give fewer values, or several sweeps"
+        )
+    configs: dict[str, DictConfig] = {}
+    variants: dict[str, str] = {}
     for values in itertools.product(*spans.values()):
         chosen = [f"{key}={value}" for key, value in zip(spans, values, strict=True)]
         cfg = application(loader.load_sweep_config(config, chosen))
         configuration.validate(cfg)
-        if config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS):
-            resolve_device(cfg.training.device)
         name = cell_name(cfg, chosen, tuple(swept))
-        if name in cells:
+        if name in configs:
             raise UserError(f"the sweep holds {name} twice ({' '.join(chosen)}); name every value once")
+        configs[name], variants[name] = cfg, variant(chosen, tuple(swept))
+    local = config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS)
+    return _cells(configs, variants, root, local), swept
+
+
+def _cells(configs: dict[str, DictConfig], variants: dict[str, str], root: Path, local: bool) -> list[Cell]:
+    """Prepare the data of every cell and check that they, the model and the device fit together."""
+    from vae_sweep.preparation import check_model, prepare, source
+    from vae_sweep.training import resolve_device
+
+    for cfg in configs.values():
+        source(cfg.dataset, root)
+        if local:
+            resolve_device(cfg.training.device)
+    cells = []
+    shapes: dict[str, tuple[int, int, int]] = {}
+    for name, cfg in configs.items():
         data = f"{OmegaConf.to_container(cfg.dataset)} {cfg.params.batch_size} {cfg.params.latent_dim}"
         if data not in shapes:
             shapes[data] = prepare(cfg, root)[0].image_shape
         check_model(cfg, shapes[data])
         p, o = cfg.params, cfg.objective
-        cells[name] = Cell(
-            *(name, variant(chosen, tuple(swept)), cfg.dataset.name, cfg.model.name, p.name, cfg.seed),
-            *(p.batch_size, p.lr, p.latent_dim, o.beta, o.reduction),
+        cells.append(
+            Cell(
+                *(name, variants[name], cfg.dataset.name, cfg.model.name, p.name, cfg.seed),
+                *(p.batch_size, p.lr, p.latent_dim, o.beta, o.reduction),
+            )
         )
-    return list(cells.values()), swept
+    return cells
 
 
 def cell_name(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...]) -> str:

@@ -22,6 +22,7 @@ _MENDABLE = {
     errno.EEXIST: "a file stands where a folder must be; move it away",
 }
 
+_EXTRAS = {"ray": "ray", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # launchers that are not installed
 _LOST_WORKER = {  # errors of the launchers, by name since most of them are not installed
     "TerminatedWorkerError": "hydra.launcher.n_jobs=1",
     "BrokenProcessPool": "hydra.launcher.n_jobs=1",
@@ -56,7 +57,9 @@ def _composition(error: BaseException) -> str:
         group = choices[2]
         names = re.findall(r"^\t(\S+)$", choices[3].partition("Config search path")[0], re.MULTILINE)
         name = choices[1].removeprefix(f"{group}/")
-        return f"{group}={name}: no such choice; available: {', '.join(names)}{_close(name, names)}"
+        extra = _EXTRAS.get(name) if group == "hydra/launcher" else None
+        hint = f"; pip install 'vae-sweep[{extra}]' brings it" if extra else _close(name, names)
+        return f"{group}={name}: no such choice; available: {', '.join(names)}{hint}"
     detail = cause if cause is not None else error if isinstance(error, OmegaConfBaseException) else None
     if detail is not None and detail.full_key:
         key = str(detail.full_key)

@@ -1,15 +1,37 @@
-"""What must hold before anything is trained: the data are there, and the model fits them."""
+"""What must hold before anything is trained: the data are there, the model fits them, and both fit into memory."""
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from torch import nn
 
 from vae_sweep import datasets, models, reference
 from vae_sweep.errors import UserError
+from vae_sweep.machine import check_memory, seen_from, total_memory
+from vae_sweep.models.vae import VAE
+
+EXPANSION = 1000  # layers hold fewer numbers for one image than this times those of the image, usually far fewer
+COPIES = 5  # of the weights: themselves, gradients, Adam's two moments, those of the best epoch
+
+
+def source(node: Mapping[str, Any], root: Path) -> datasets.Source:
+    """Return the data source of a ``dataset`` config node, its relative paths seen from ``root``.
+
+    Raises:
+        UserError: where its settings cannot work.
+    """
+    placed: Any = copy.deepcopy(node)
+    for key in ("path", "root"):
+        if isinstance(placed.get(key), str) and placed[key].strip():
+            placed[key] = str(seen_from(root, placed[key], f"dataset.{key}"))
+    return datasets.create(placed)
 
 
 def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, reference.Spectrum]:
@@ -18,22 +40,25 @@ def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, referen
     Raises:
         UserError: where the data are not there or do not fit the configuration.
     """
-    node = copy.deepcopy(cfg.dataset)
-    for key in ("path", "root"):
-        if isinstance(OmegaConf.select(node, key), str):
-            node[key] = str(root / Path(node[key]).expanduser())
-    source = datasets.create(node)
-    dataset = datasets.load(source, root / Path(cfg.paths.data).expanduser() / "cache")
+    dataset = datasets.load(source(cfg.dataset, root), seen_from(root, cfg.paths.data, "paths.data") / "cache")
     n_train = len(dataset.train.images)
     if cfg.params.batch_size > n_train:
         raise UserError(
             f"params.batch_size={cfg.params.batch_size}: larger than the {n_train} training images of "
             f"{dataset.name}; give a value from 1 to {n_train}"
         )
-    if dataset.image_shape[0] not in (1, 3):
-        raise UserError(f"dataset={dataset.name}: images have {dataset.image_shape[0]} channels; 1 or 3 can be shown")
+    channels, height, width = dataset.image_shape
+    if channels not in (1, 3):
+        raise UserError(f"dataset={dataset.name}: images have {channels} channels; 1 or 3 can be shown")
     # The optimum uses at most latent_dim directions; 512 are more than this loss can pay for on any usual data.
     directions = max(512, cfg.params.latent_dim)
+    n_values = channels * height * width
+    size = min(n_train, n_values)
+    check_memory(
+        8 * (2 * size**2 + 2 * min(directions, size) * n_values),  # the matrix, a copy to work in, its eigenvectors
+        f"dataset={dataset.name}: the closed-form reference of {n_train:,} images of {height}x{width} would",
+        "give a smaller dataset.image_size, or fewer images",
+    )
     return dataset, reference.cached_spectrum(dataset.train.images, dataset.digest, dataset.cache_dir, directions)
 
 
@@ -41,7 +66,40 @@ def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
     """Build the model without memory or weights, so that what does not fit is known before any run starts.
 
     Raises:
-        UserError: as the model's constructor does.
+        UserError: as the model's constructor does, or where this machine has too little memory to train it.
     """
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            model = models.create(cfg.model, image_shape, cfg.params.latent_dim)
+    except (NotImplementedError, RuntimeError):  # a user's own may want to see numbers while it is built
         models.create(cfg.model, image_shape, cfg.params.latent_dim)
+        return
+    n_weights = sum(p.numel() for p in model.parameters())
+    batch, latent_dim = cfg.params.batch_size, cfg.params.latent_dim
+    most = batch * EXPANSION * math.prod(image_shape)
+    values = batch * _values_per_image(model) if 4 * most > total_memory() else 0  # counting takes a second
+    check_memory(
+        4 * (COPIES * n_weights + values),  # float32
+        f"model={cfg.model.name} params.latent_dim={latent_dim} params.batch_size={batch}: {n_weights:,} weights and "
+        f"images of {image_shape[1]}x{image_shape[2]}",
+        "give smaller widths, fewer latents, smaller batches or smaller images",
+    )
+
+
+def _values_per_image(model: VAE) -> int:
+    """Numbers that the layers hand on for one image, kept until the gradients are known."""
+    counts = []
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            counts.append(output.numel())
+
+    hooks = [layer.register_forward_hook(count) for layer in model.modules() if not list(layer.children())]
+    try:
+        model(torch.empty(1, *model.image_shape, device="meta"), torch.empty(1, model.latent_dim, device="meta"))
+    except Exception:  # a user's own may not run without numbers: then only its weights are counted
+        return 0
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(counts)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vae_sweep import state
+from vae_sweep import checkpoint, state
 from vae_sweep.context import Context
 from vae_sweep.errors import RunFailed, Stopped, UserError
 from vae_sweep.identity import code_key, run_key
@@ -45,6 +45,11 @@ def execute(
     stop = asked_to_stop(Path(context.root), context.sweep_key) if context.parent_id else None
     if stop is not None:
         raise RunFailed(f"{name}: not started: {stop}")
+    if getattr(context, "code", None) not in (None, code_key()):
+        where = f"{me()['host']}, {Path(__file__).parent}"
+        raise RunFailed(
+            f"{name}: not started: the worker ({where}) has other code than the sweep; install the same there"
+        )
     key = run_key(cfg)
     folder = folder_of(Path(context.root), context.sweep_key, key)
     try:
@@ -85,6 +90,7 @@ def _continued(
     if before is None:
         state.clear(folder)
     if before:
+        (Path(before.tags.get("vae_sweep.outputs", "")) / checkpoint.UNFINISHED).unlink(missing_ok=True)
         record = store.reopen(before.run_id)
         record.set_tags(environment() | {"vae_sweep.place": context.place})
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vae_sweep.errors import UserError, first_line
+from vae_sweep.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -25,27 +25,36 @@ def save(folder: Path, content: dict[str, Any]) -> None:
     """
     temporary, newest = folder / "state.pt.tmp", folder / "state.pt"
     try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write({"format": FORMAT, **content}, temporary)
         if newest.exists():
             os.replace(newest, folder / "state.previous.pt")
         os.replace(temporary, newest)
-    except (OSError, RuntimeError) as error:  # torch.save closes its archive with a RuntimeError when the disk is full
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise UserError(
-            f"{newest}: cannot be written ({_cause(error)}); mend that, and the same command continues after the last "
+            f"{newest}: cannot be written ({error.strerror}); mend that, and the same command continues after the last "
             "epoch that was kept"
         ) from error
 
 
-def _cause(error: BaseException) -> str:
-    """The operating system's words, where it is behind the error."""
-    while not isinstance(error, OSError) and error.__context__ is not None:
-        error = error.__context__
-    return error.strerror or str(error) if isinstance(error, OSError) else first_line(error)
+def write(content: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain values, on disk when it returns.
+
+    Raises:
+        OSError: where the disk does not take it.
+        KeyboardInterrupt: where it came meanwhile; PyTorch hides both behind a RuntimeError of its own.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:
+        hidden = error.__context__
+        if isinstance(hidden, OSError) or (hidden is not None and not isinstance(hidden, Exception)):
+            raise hidden from None
+        raise
 
 
 def load(folder: Path) -> dict[str, Any] | None:

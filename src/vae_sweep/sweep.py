@@ -25,10 +25,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
 from vae_sweep.grid import application, plan
-from vae_sweep.identity import sweep_key
+from vae_sweep.identity import code_key, sweep_key
+from vae_sweep.launchers import mend
 from vae_sweep.lease import is_held, lease, me
 from vae_sweep.messages import one_line
 from vae_sweep.places import folder_of, forget_the_stop, place, temporary_files_in
+from vae_sweep.watch import raise_terminated
 
 if TYPE_CHECKING:
     from vae_sweep.comparison import Row
@@ -100,6 +102,7 @@ def open_sweep(config: DictConfig) -> Context:
     os.environ.setdefault("JOBLIB_TEMP_FOLDER", str(own_folder / "tmp"))
     _bury_the_dead(store, root)
     forget_the_stop(root, key)
+    mend(config.hydra.launcher["_target_"], raise_terminated)
     choices = [f"{key}={','.join(values)}" for key, values in swept.items()]
     datasets = sorted({cell.dataset for cell in cells})
     own = {"vae_sweep.role": "sweep", "vae_sweep.sweep_key": key}
@@ -131,6 +134,7 @@ def open_sweep(config: DictConfig) -> Context:
         sweep_key=key,
         place=place(root),
         owner=me(),
+        code=code_key(),
         patience=config.tracking.patience,
         fail_fast=config.fail_fast,
         swept=tuple(swept),
@@ -186,7 +190,8 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     status = "KILLED" if interrupted else "FAILED"
     try:
         for child in store.children(context.parent_id):
-            if child.status == "RUNNING":
+            folder = folder_of(root, context.sweep_key, child.tags.get("vae_sweep.run_key", ""))
+            if child.status == "RUNNING" and not is_held(folder):  # who holds it lives, and closes it
                 record = store.record(child.run_id)
                 reason = "interrupted" if interrupted else f"its worker ended: {error or 'no error was reported'}"
                 record.set_tags({"vae_sweep.error": reason})

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from filelock import FileLock
@@ -143,9 +144,13 @@ class Store:
 
     def reopen(self, run_id: str) -> RunRecord:
         """Set an ended run to RUNNING again and return the handle that writes to it."""
-        record = self.record(run_id)
-        if "vae_sweep.error" in self.client.get_run(run_id).data.tags:
+        record, run = self.record(run_id), self.client.get_run(run_id)
+        if "vae_sweep.error" in run.data.tags:
             self.client.delete_tag(run_id, "vae_sweep.error")
+        artifacts = urlsplit(run.info.artifact_uri)
+        if artifacts.scheme == "file":
+            for left in Path(unquote(artifacts.path)).rglob(".artifact.uploading.*"):  # by MLflow, when it was killed
+                left.unlink(missing_ok=True)
         self.client.update_run(run_id, status="RUNNING")
         return record
 

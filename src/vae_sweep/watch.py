@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from vae_sweep import launchers
 from vae_sweep.lease import is_held, me, owner_of
 from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of
 
@@ -47,14 +48,30 @@ def ends_with_its_sweep(context: Context) -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGTERM, raise_terminated)
+    launchers.let_requeue()
     done = threading.Event()
     if context.owner and context.owner != me():
+        _end_with_parent(int(context.owner["pid"]))
         threading.Thread(target=_watch, args=(context, done), name="vae_sweep-watch", daemon=True).start()
     try:
         yield
     finally:
         done.set()
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@cache
+def _end_with_parent(owner: int) -> None:
+    """Let a worker of this machine not outlive the process that made it, also while it has no run."""
+
+    def look() -> None:
+        while os.getppid() == owner:
+            time.sleep(LOOK_EVERY)
+        time.sleep(LOOK_EVERY + CLOSE_WITHIN)  # a run at work says good-bye first
+        os._exit(1)
+
+    if os.getppid() == owner:
+        threading.Thread(target=look, name="vae_sweep-parent", daemon=True).start()
 
 
 def _watch(context: Context, done: threading.Event) -> None:
@@ -80,12 +97,7 @@ def stop_workers(root: Path, sweep: str) -> None:
         ask_to_stop(root, sweep, INTERRUPTED)
     except OSError as error:
         log.warning("the runs of the sweep could not be asked to stop (%s)", error)
-    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
-    if loky is not None and loky._executor is not None:
-        loky._executor.shutdown(wait=True, kill_workers=True)
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        ray.shutdown()
+    launchers.end_workers()
     until = time.monotonic() + STOP_WITHIN
     while time.monotonic() < until and any(is_held(lock.parent) for lock in folder_of(root, sweep).glob("*/lock")):
         time.sleep(0.2)

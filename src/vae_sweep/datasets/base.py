@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 
 from vae_sweep.errors import UserError
+from vae_sweep.machine import check_memory
 
 SPLITS = ("train", "val", "test")
+MAX_SIZE = 4096  # pixels; models of this project take far smaller ones
+MAX_IMAGES = 10_000_000  # drawn ones
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,16 @@ def check(ok: bool, key: str, value: object, allowed: str) -> None:
         raise UserError(f"dataset.{key}={value} is not allowed: it must be {allowed}")
 
 
+def check_fits(n: int, image_size: int) -> None:
+    """Refuse `n` pictures of (3, image_size, image_size) that this machine cannot hold.
+
+    Raises:
+        UserError: they need more memory than there is.
+    """
+    what = f"dataset.image_size={image_size}: {n:,} pictures of {image_size}x{image_size} pixels"
+    check_memory(3 * n * image_size**2, what, "give a smaller dataset.image_size, or fewer pictures")
+
+
 def check_common(settings: object) -> None:
     """Check the ranges of the settings that several sources share, where `settings` has them.
 
@@ -147,10 +160,16 @@ def check_common(settings: object) -> None:
     for key in ("val_fraction", "test_fraction"):
         if key in values:
             check(0 < values[key] < 1, key, values[key], "above 0 and below 1")
-    for key in ("image_size", "crop_size", "n_train", "n_test"):
+    for key, most in {
+        "image_size": MAX_SIZE,
+        "crop_size": MAX_SIZE,
+        "n_train": MAX_IMAGES,
+        "n_test": MAX_IMAGES,
+    }.items():
         if key in values:
-            check(values[key] >= 1, key, values[key], "a whole number of 1 or more")
-    check(values.get("split_seed", 0) >= 0, "split_seed", values.get("split_seed"), "0 or more")
+            check(1 <= values[key] <= most, key, values[key], f"a whole number of 1 or more, and at most {most:,}")
+    seed = values.get("split_seed", 0)
+    check(0 <= seed < 2**63, "split_seed", seed, "a whole number from 0 to 2^63 - 1")
     for key in ("root", "path"):
         if key in values:
             check(bool(str(values[key]).strip()), key, repr(values[key]), "the path of a folder")

@@ -135,7 +135,7 @@ def _open(name: str, folder: Path, verify: bool = True) -> ImageDataset:
             splits[split] = Split(images, np.load(folder / f"{split}-labels.npy"))
         channels, height, width = splits["train"].images.shape[1:]
         return ImageDataset(name, splits, (channels, height, width), meta["digest"], meta["facts"], folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
         raise _Unusable(f"{type(error).__name__}: {error}") from None
 
 

@@ -34,7 +34,10 @@ def choose(partition: np.ndarray, fraction: float, max_val: int, seed: int) -> d
     rows = {split: np.flatnonzero(partition == code) for split, code in CODES.items()}
     for split, members in rows.items():
         if len(members) == 0:
-            raise UserError(f"dataset=celeba: the partition file lists no {split} picture ({CODES[split]})")
+            raise UserError(
+                f"dataset=celeba: the partition file lists no {split} picture (code {CODES[split]}); "
+                "use the list_eval_partition.txt that comes with the pictures"
+            )
     train = rows["train"][draw_fraction(len(rows["train"]), fraction, seed)]
     val = rows["val"][draw(len(rows["val"]), max_val or len(rows["val"]), seed)]
     return {"train": train, "val": val, "test": rows["test"]}
@@ -127,6 +130,10 @@ class CelebA(Source):
         return (nested if nested.is_dir() else pictures), partition
 
 
+def _is_name(word: str) -> bool:
+    return word.isprintable() and "/" not in word and "\\" not in word
+
+
 def _codes(partition: Path) -> tuple[list[str], np.ndarray]:
     """File names and codes (int64, (N,)) of a partition file: '000001.jpg 0' a line, or image_id,partition as CSV."""
     names, codes = [], []
@@ -135,7 +142,7 @@ def _codes(partition: Path) -> tuple[list[str], np.ndarray]:
         words = line.replace(",", " ").split()
         if not words or (number == 1 and words[0] == "image_id"):
             continue
-        if len(words) != 2 or words[1] not in ("0", "1", "2") or "/" in words[0] or "\\" in words[0]:
+        if len(words) != 2 or words[1] not in ("0", "1", "2") or not _is_name(words[0]):
             raise UserError(
                 f"dataset=celeba: {partition} line {number} reads {line[:60]!r}; it must be a file name and 0, 1 or 2"
             )

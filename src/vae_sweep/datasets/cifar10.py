@@ -12,6 +12,7 @@ import tempfile
 import threading
 import urllib.request
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,13 +101,20 @@ class Cifar10(Source):
         with tempfile.TemporaryDirectory(prefix="cifar10-") as scratch:
             base = Path(scratch, self._folder.name)
             base.mkdir()
-            with tarfile.open(self._archive) as archive:
-                for name, md5 in _official_files():
-                    member = archive.extractfile(f"{base.name}/{name}")
-                    assert member is not None
-                    with member, (base / name).open("wb") as file:
-                        shutil.copyfileobj(member, file)
-                    _check_md5(base / name, md5, "the archive passed its own check, so this should not happen")
+            try:
+                with tarfile.open(self._archive) as archive:
+                    for name, md5 in _official_files():  # by name, to names of our own: nothing else is extracted
+                        member = archive.extractfile(f"{base.name}/{name}")
+                        if member is None:
+                            raise KeyError(f"{name} is no file")
+                        with member, (base / name).open("wb") as file:
+                            shutil.copyfileobj(member, file)
+                        _check_md5(base / name, md5, "the archive passed its own check, so this should not happen")
+            except (tarfile.TarError, KeyError, EOFError, zlib.error) as error:
+                raise UserError(
+                    f"dataset=cifar10: {self._archive} is not the official archive ({error.args[0]}); "
+                    "delete it and fetch it again"
+                ) from None
             yield Path(scratch)
 
     def _download(self) -> None:

@@ -8,24 +8,28 @@ from __future__ import annotations
 import logging
 import math
 import os
+import stat
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from vae_sweep.config import available_cores
+from vae_sweep.datasets.base import check_fits
 from vae_sweep.errors import UserError
 
 log = logging.getLogger(__name__)
 
 CHUNK = 256  # pictures per task: few enough to share evenly, many enough that a task costs nothing beside them
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")  # no others: PIL runs programs for some
 NAMED = 5  # broken pictures named in the log; the rest are counted
 ORIENTATION = 0x0112  # EXIF tag
 
@@ -41,7 +45,9 @@ class Fit:
 
     def __call__(self, path: Path) -> np.ndarray:
         """uint8 (3, S, S). Raises whatever the decoder raises, and ValueError for a picture below the crop."""
-        with Image.open(path) as picture:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("not a regular file")  # reading a pipe would wait for ever
+        with Image.open(path, formats=_formats()) as picture:
             if self.crop is None:
                 _draft(picture, self.size)
             rgb = to_rgb(upright(picture))
@@ -49,6 +55,12 @@ class Fit:
         if side > min(rgb.size):
             raise ValueError(f"{rgb.width}x{rgb.height} pixels, smaller than the crop of {side}x{side}")
         return _centre(rgb, side, self.size).transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # not every PIL is built with all of them
 
 
 def _centre(rgb: Image.Image, side: int, size: int) -> np.ndarray:
@@ -159,15 +171,16 @@ def decode_usable(
         uint8 (M, 3, S, S), the labels (M,) of these and the broken pictures; M = N - broken.
 
     Raises:
-        UserError: `strict` and a picture is broken, or no picture is usable.
+        UserError: `strict` and a picture is broken, no picture is usable, or all of them do not fit into memory.
     """
+    check_fits(len(paths), fit.size)
     images, broken = decode_files(paths, fit, (3, fit.size, fit.size), what, strict)
     if broken:
         if len(broken) == len(paths):
             path, reason = broken[0]
             raise UserError(
-                f"none of the {len(paths)} {what} is usable; the first, {path}: {reason}. "
-                "Are these pictures, and whole ones?"
+                f"none of the {len(paths)} {what} is usable; the first, {path}: {reason}; "
+                "give pictures that open in a viewer"
             )
         bad = {path for path, _ in broken}
         usable = np.array([path not in bad for path in paths])
@@ -185,6 +198,10 @@ def broken_facts(broken: Broken, total: int) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"not a picture of a known kind ({', '.join(FORMATS)})"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return f"more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels, which may be a decompression bomb"
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
     return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from vae_sweep.datasets.base import Built, Source, Split, check_common, hold_out_or_fail
+from vae_sweep.datasets.base import Built, Source, Split, check_common, check_fits, hold_out_or_fail
 
 FACTORS = ("shape", "hue", "size", "x", "y", "rotation", "background_hue", "background_brightness")
 LOW = np.array([0, 0, 0.28, -0.45, -0.45, 0, 0, 0.25])  # rotation in turns, hues in turns of the colour circle
@@ -149,6 +149,7 @@ class Shapes(Source):
 
     def build(self) -> Built:
         """uint8 (N, 3, image_size, image_size)."""
+        check_fits(self.n_train + self.n_test, self.image_size)
         splits = {}
         for split in ("train", "val", "test"):
             factors = self.factors(split)

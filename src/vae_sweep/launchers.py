@@ -1,0 +1,88 @@
+"""What Hydra's launchers leave undone: interrupts, requeued jobs, one dead job among many living ones.
+
+Nothing here is imported before a launcher has brought its own engine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+from typing import Any
+
+from vae_sweep.errors import RunFailed
+
+
+def mend(launcher: str, on_sigterm: Any) -> None:
+    """Prepare a sweep under the launcher of class ``launcher``; SIGTERM to this process stays with ``on_sigterm``."""
+    if "submitit" in launcher:
+        _collect_from_all()
+    if launcher.endswith(".RayLauncher"):
+        _keep_our_signal(on_sigterm)
+
+
+def _collect_from_all() -> None:
+    """submitit: a job that died without a result is one failed run, not the end of waiting for the others."""
+    from hydra.core.utils import JobReturn, JobStatus
+    from submitit.core import core
+    from submitit.core.utils import UncompletedJobError
+
+    results: Any = core.Job.results
+
+    def patient(job: Any) -> list[Any]:
+        try:
+            return results(job)
+        except UncompletedJobError:
+            lost = JobReturn(status=JobStatus.FAILED)
+            lost.return_value = RunFailed(f"job {job.job_id} ended without a result; its log: {job.paths.stderr}")
+            return [lost]
+
+    setattr(core.Job, "results", patient)  # noqa: B010
+
+
+def _keep_our_signal(on_sigterm: Any) -> None:
+    """Ray takes SIGTERM for itself when it starts."""
+    import ray
+
+    init = ray.init
+
+    def patched(*arguments: Any, **named: Any) -> Any:
+        started = init(*arguments, **named)
+        signal.signal(signal.SIGTERM, on_sigterm)
+        return started
+
+    ray.init = patched
+
+
+def let_requeue() -> None:
+    """Slurm: let submitit put this job back into the queue at its time limit; the SIGTERM after that is part of it."""
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
+        return
+    number = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}")
+    requeue = signal.getsignal(number)
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if callable(requeue):
+            requeue(signum, frame)
+
+    if callable(requeue):
+        signal.signal(number, handler)
+
+
+def end_workers() -> None:
+    """End the processes and jobs that the launcher of this process has started: a signal may have reached it alone."""
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky is not None and loky._executor is not None:
+        loky._executor.shutdown(wait=True, kill_workers=True)
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+    slurm = sys.modules.get("submitit.slurm.slurm")
+    if slurm is not None:
+        watcher = slurm.SlurmJob.watcher
+        arrays = sorted({job.split("_")[0] for job in watcher._registered - watcher._finished})
+        if arrays:  # jobs still in the queue would start after the sweep's next start
+            subprocess.run(["scancel", *arrays], check=False)

@@ -1,0 +1,53 @@
+"""What this machine has: how much memory, and whose home folders; a clear refusal of what asks for more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from vae_sweep.errors import UserError
+
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
+UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB", "EB")
+
+
+def total_memory() -> float:
+    """Return the bytes of memory that this process may use; infinity where the system does not tell."""
+    known = [float("inf")]
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for limit in LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            known.append(int(Path(limit).read_text()))
+    return min(known)
+
+
+def check_memory(need: int, what: str, advice: str) -> None:
+    """Refuse what needs more bytes than there are.
+
+    Raises:
+        UserError: with ``what`` in front and ``advice`` at the end.
+    """
+    if need > total_memory():
+        raise UserError(f"{what} need {shown(need)} of memory, and this machine has {shown(total_memory())}; {advice}")
+
+
+def seen_from(root: Path, path: str, key: str) -> Path:
+    """Return ``path``, the value of ``key``, with ``~`` expanded and as seen from ``root``.
+
+    Raises:
+        UserError: for a home folder that does not exist.
+    """
+    try:
+        return root / Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{key}={path}: there is no user with this home folder; write the path in full") from None
+
+
+def shown(n_bytes: float) -> str:
+    """Return ``n_bytes`` as people write it: 1.5 GB."""
+    power = 0
+    while n_bytes >= 1000 and power < len(UNITS) - 1:
+        n_bytes, power = n_bytes / 1000, power + 1
+    return f"{n_bytes:.3g} {UNITS[power]}"

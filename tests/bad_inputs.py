@@ -1,0 +1,228 @@
+"""The table of bad inputs: the command, what stands in its folder, and a part of the line it must end with."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import bad_files as bad
+
+SMALL = "experiment=smoke params=tiny"
+FOLDER = f"dataset=folder dataset.path=pictures {SMALL.partition(' ')[2]}"
+MAKE = "vae_sweep.generate"
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One bad input."""
+
+    arguments: str
+    says: str
+    prepare: bad.Prepare = bad.nothing
+    module: str = "vae_sweep"
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def run(self, command: Callable[..., Any], home: Path) -> str:
+        """Run it in ``home``/project, check what holds for every bad input, and return the last line."""
+        root = home / "project"
+        root.mkdir()
+        arguments = self.arguments
+        for word, value in (self.prepare(root) or {}).items():
+            arguments = arguments.replace(word, value)
+        with unchanged(home):
+            done = command(*shlex.split(arguments), cwd=root, module=self.module, **self.environment)
+        shown = done.stdout + done.stderr
+        assert done.returncode not in (0, -9), shown
+        assert "Traceback" not in shown, shown
+        assert "epoch 1" not in shown, shown
+        assert len([line for line in done.stderr.splitlines() if line.startswith("vae_sweep: ")]) == 1, shown
+        last = done.stderr.rstrip().splitlines()[-1].replace(str(root), ".")
+        assert last.startswith("vae_sweep: "), shown
+        assert self.says in last, last
+        return last
+
+
+@contextmanager
+def unchanged(home: Path) -> Iterator[None]:
+    """Nothing may appear beside the project folder."""
+    before = sorted(home.iterdir())
+    yield
+    assert sorted(home.iterdir()) == before
+
+
+CONFIGURATION = {
+    "no such model": Bad("model=fcc", "model=fcc: no such choice; available: conv, fc, linear; did you mean fc?"),
+    "no such set": Bad("params=p9", "params=p9: no such choice; available: p1, p2, p3, tiny"),
+    "no such data": Bad("dataset=cifar", "dataset=cifar: no such choice; available: celeba, cifar10, folder, shapes"),
+    "no such group": Bad("modle=fc", "modle: no such key; known keys: seed, model, dataset"),
+    "no such key": Bad(
+        "params.lrr=1", "params.lrr: no such key; known keys: name, batch_size, lr, latent_dim; did you"
+    ),
+    "added key": Bad("+params.foo=1", "+params.foo: no such key; a `+` cannot add one here"),
+    "no value": Bad("params.lr", "Error parsing override 'params.lr' missing EQUAL"),
+    "type": Bad("params.lr=abc", "params.lr: Value 'abc' of type 'str' could not be converted to Float"),
+    "too small": Bad("params.latent_dim=0", "params.latent_dim=0: must be a whole number from 1 to 65,536"),
+    "too large": Bad("training.threads=1000000", "training.threads=1000000: must be a whole number from 1 to 256"),
+    "not finite": Bad("params.lr=nan", "params.lr=nan: must be a number from 1e-12 to 1e12"),
+    "overflow": Bad("objective.beta=1e308", "objective.beta=1e+308: must be a number from 1e-6 to 1e6 (1 = the ELBO)"),
+    "no such word": Bad("objective.reduction=avg", "objective.reduction=avg: must be sum or mean"),
+    "seed": Bad("seed=-1", "seed=-1: must be a whole number from 0 to 2^63 - 1"),
+    "width": Bad("model=fc model.hidden_dims=[64,0]", "model.hidden_dims=[64, 0]: must be a list of 1 to 100 widths"),
+    "several at once": Bad(
+        "params.lr=0 training.patience=0 seed=-1",
+        "seed=-1: must be a whole number from 0 to 2^63 - 1; params.lr=0.0: must be a number from 1e-12 to 1e12; "
+        "training.patience=0: must be",
+    ),
+    "path as a name": Bad("params.name=../../evil", "params.name=../../evil: must be up to 100 letters, digits, '_'"),
+    "no model": Bad("~model", "model: nothing is chosen; give model=<name>, --help lists the names"),
+    "section for section": Bad("training=${objective}", "training: one section cannot stand for another"),
+    "too deep": Bad(f"model.channels=[8,8,8,8,8,8] {SMALL}", "multiples of 64; the images are 32x32"),
+    "model too large": Bad(
+        f"model=fc model.hidden_dims=[1000000,1000000] {SMALL}",
+        "and this machine has",
+    ),
+    "images too many": Bad(
+        f"{SMALL} dataset.image_size=4096 dataset.n_train=10000000",
+        "dataset.image_size=4096: 10,000,100 pictures of 4096x4096 pixels need 503 TB of memory, and this machine has",
+    ),
+    "batch too large": Bad(f"params.batch_size=361 {SMALL}", "params.batch_size=361: larger than the 360 training"),
+    "no validation": Bad(f"dataset.val_fraction=0.001 {SMALL}", "of 400 images leaves no validation image"),
+    "swept model": Bad("-m model=fc,convv", "model=convv: no such choice"),
+    "swept type": Bad("-m params.lr=1e-3,abc", "params.lr: Value 'abc'"),
+    "swept range": Bad("-m params.latent_dim=8,0", "params.latent_dim=0: must be a whole number from 1"),
+    "swept twice": Bad("-m params=p1,p1", "the sweep holds conv-p1 twice"),
+    "swept interval": Bad("-m seed=interval(0,1)", "seed=interval(0,1): a range without steps; list its values"),
+    "nothing swept": Bad("-m seed=range(3,1)", "seed=range(3,1): holds no value, so there is nothing to train"),
+    "too many swept": Bad("-m seed=range(9999999999999)", "holds more than 1,000 runs (1001+ seed); give fewer"),
+    "swept data": Bad("-m dataset=celeba,shapes", "dataset=celeba: no pictures at"),
+    "call as a model": Bad(
+        f"model._target_=os.system {SMALL}", "must be a subclass of vae_sweep.models.vae.VAE, nothing else is called"
+    ),
+    "call as data": Bad("dataset._target_=os.system", "must be a subclass of vae_sweep.datasets.base.Source, nothing"),
+    "no such class": Bad(
+        f"model._target_=my.VAE {SMALL}", "cannot be imported (No module named 'my'); give the dotted path"
+    ),
+}
+
+ENVIRONMENT = {
+    "no such device": Bad("training.device=gpu", "training.device=gpu: must be auto, cpu, cuda, cuda:N or mps"),
+    "no GPU": Bad(
+        f"training.device=cuda {SMALL}",
+        "training.device=cuda: PyTorch sees 0 CUDA devices here; give auto or cpu",
+        environment={"CUDA_VISIBLE_DEVICES": ""},
+    ),
+    "file in the way of outputs": Bad(SMALL, "paths.root=.: cannot be written", bad.file("outputs")),
+    "file in the way of mlruns": Bad(f"-m {SMALL}", "paths.root=.: cannot be written", bad.file("mlruns")),
+    "file in the way of the cache": Bad(
+        SMALL, "cannot write prepared images under ./data/cache", bad.file("data/cache")
+    ),
+    "root is relative": Bad("paths.root=here", "paths.root=here: must be an absolute path, or left out"),
+    "text as a database": Bad(
+        SMALL, "cannot be opened ((sqlite3.DatabaseError) file is not", bad.file("mlflow.db", b"x" * 99)
+    ),
+    "database cut off": Bad(f"-m {SMALL}", "sqlite:///./mlflow.db: cannot be opened (", bad.cut_database),
+    "no server": Bad(
+        SMALL, "no MLflow server answers there", environment={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    ),
+    "file store": Bad(
+        SMALL,
+        "tracking.uri=file:./mlruns: MLflow no longer keeps runs in plain folders; give sqlite:///path/mlflow.db",
+        environment={"MLFLOW_TRACKING_URI": "file:./mlruns"},
+    ),
+    "no such store": Bad(f"tracking.uri=nonsense://x {SMALL}", "tracking.uri=nonsense://x: no such kind of store"),
+    "folder as a store": Bad(f"tracking.uri=sqlite:////dev/null/x.db {SMALL}", "cannot be opened"),
+    "Hydra's own variable": Bad("model=x", "model=x: no such choice", environment={"HYDRA_FULL_ERROR": "0"}),
+    "no such environment": Bad("seed=${oc.env:NOWHERE}", "NOWHERE"),
+    "no such configuration": Bad("--config-name nope", "Cannot find primary config 'nope'"),
+    "no such folder of it": Bad("--config-dir nope", "Additional config directory './nope' not found"),
+}
+
+DATA = {
+    "no path": Bad("dataset=folder", "dataset.path has no value; add dataset.path=... to the command"),
+    "no folder": Bad(
+        FOLDER, "dataset.path=./pictures: there is no folder ./pictures; name the folder of your pictures"
+    ),
+    "file for a folder": Bad(FOLDER, "./pictures is a file; give a folder, and unpack", bad.file("pictures")),
+    "empty folder": Bad(FOLDER, "no pictures in ./pictures or below; known endings: jpg", bad.folder("pictures")),
+    "no pictures": Bad(FOLDER, "no pictures in ./pictures or below", bad.file("pictures/notes.txt", b"x")),
+    "too few": Bad(FOLDER, "dataset.test_fraction=0.1 of 3 images leaves no test", bad.pictures(bad.good_png(), 3)),
+    "0 bytes": Bad(FOLDER, "is usable; the first, ./pictures/0.png: not a picture of a known", bad.pictures(b"")),
+    "text as picture": Bad(FOLDER, "0.png: not a picture of a known kind (JPEG, PNG", bad.pictures(b"hello")),
+    "archive as picture": Bad(FOLDER, "0.png: not a picture of a known kind", bad.pictures(bad.zipped())),
+    "program as picture": Bad(FOLDER, "0.png: not a picture of a known kind", bad.pictures(bad.PROGRAM)),
+    "PostScript as picture": Bad(FOLDER, "0.png: not a picture of a known kind", bad.pictures(bad.POSTSCRIPT)),
+    "pipe as picture": Bad(FOLDER, "0.png: not a regular file; give pictures", bad.pipes),
+    "cut off": Bad(FOLDER, "is usable; the first, ./pictures/0.png: ", bad.pictures(bad.good_png(64)[:999])),
+    "decompression bomb": Bad(FOLDER, "which may be a decompression bomb; give", bad.pictures(bad.bomb_png())),
+    "one broken": Bad(f"{FOLDER} dataset.strict=true", "./pictures/7.png is broken (", bad.one_of_many(b"\x89PNG")),
+    "no CIFAR-10": Bad("dataset.download=false", "dataset=cifar10: CIFAR-10 is not there and dataset.download=false"),
+    "archive cut off": Bad(
+        "seed=0", "gz is damaged or incomplete: md5", bad.file("data/cifar-10-python.tar.gz", b"\x1f\x8b")
+    ),
+    "hostile archive": Bad("seed=0", "delete it and fetch it again; it was not extracted", bad.hostile_archive),
+    "pickle as batches": Bad("seed=0", "data_batch_1 is damaged or incomplete: md5", bad.pickled_batches),
+    "no batches": Bad("seed=0", "data_batch_1 is missing; delete", bad.folder("data/cifar-10-batches-py")),
+    "no partition": Bad("dataset=celeba", "the official partition is missing; put it at ./data", bad.faces(None)),
+    "garbled partition": Bad(
+        "dataset=celeba", "line 2 reads 'x'; it must be a file name and 0", bad.faces(b"1.jpg 0\nx")
+    ),
+    "binary partition": Bad("dataset=celeba", "line 1 reads '\\x00.jpg 0'", bad.faces(b"\0.jpg 0\n")),
+    "empty partition": Bad("dataset=celeba", "the partition file lists no train picture", bad.faces(b"")),
+}
+
+CHECKPOINTS = {
+    "no file": Bad("run=nowhere.pt", "nowhere.pt: no such file; give a run id, or the path", module=MAKE),
+    **{
+        name: Bad("run=checkpoint.pt", says, prepare, MAKE)
+        for name, says, prepare in [
+            ("0 bytes as weights", "not a checkpoint that can be read (EOFError)", bad.file("checkpoint.pt")),
+            ("text as weights", "not a checkpoint that can be read", bad.file("checkpoint.pt", b"no weights")),
+            ("weights cut off", "not a checkpoint that can be read (RuntimeError)", bad.cut),
+            ("another program's", "not a checkpoint of vae_sweep; give", bad.saved(format="other")),
+            ("pickle in weights", "not a checkpoint that can be read (UnpicklingError)", bad.bomb_in_checkpoint),
+            ("pickle as weights", "not a checkpoint that can be read (UnpicklingError)", bad.bare_pickle),
+            (
+                "call in weights",
+                "checkpoint.pt: model._target_='os.system': must be a subclass of",
+                bad.saved_model("os.system"),
+            ),
+            ("another class", "must be a subclass of vae_sweep.models.vae.VAE", bad.saved_model("torch.nn.Linear")),
+            ("wrong shape", "size mismatch for logvar", bad.saved(latent_dim=3)),
+            ("absurd size", "does not fit its architecture", bad.saved(latent_dim=10**12)),
+            ("size nan", "sizes must be whole numbers > 0, not [3, 4, nan, 2]", bad.saved(image_shape=[3, 4, NAN])),
+            ("weights nan", "the checkpoint's weights are not finite; give", bad.not_finite),
+            ("no name", "does not fit its architecture (KeyError: 'facts')", bad.saved(facts=None)),
+        ]
+    },
+    "no images known": Bad(
+        "run=checkpoint.pt what=reconstructions", "does not say what images it was trained on", bad.saved(), MAKE
+    ),
+}
+
+RUNS = {
+    "nothing asked": Bad("what=samples", "run= is missing; give a run id (the table's last column", module=MAKE),
+    "no such picture": Bad("run=x what=movie", "what=movie: no such picture; available: samples, inter", module=MAKE),
+    "no number": Bad("run=x n=many", "n=many: must be a whole number", module=MAKE),
+    "too many": Bad("run=x n=4096", "n=4096: must be a whole number from 1 to 2,048 with what=samples", module=MAKE),
+    "no option": Bad("run=x m=1", "m=1: not an option; write key=value with a key of: run, what", module=MAKE),
+    "no store": Bad("run=0123", "run=0123: no checkpoint of that name, and no runs are stored here", module=MAKE),
+    "no run id": Bad("run=best", "run=best: no such file, and no run id, which is up to 32 of", module=MAKE),
+    "unknown run": Bad("run=0123456789abcdef", "no such run in sqlite:///./mlflow.db; `mlflow ui`", bad.store, MAKE),
+    "ambiguous run": Bad("run=LETTER", "several runs begin so (", bad.store, MAKE),
+    "run of a sweep": Bad("run=SWEEP", "sweep is FAILED and has no checkpoint; give the id of", bad.store, MAKE),
+    "failed run": Bad("run=FAILED", "conv-p1 is FAILED and has no checkpoint; give the id of", bad.store, MAKE),
+    "no server of runs": Bad("run=0123 uri=http://127.0.0.1:9", "no MLflow server answers there", module=MAKE),
+    "picture elsewhere": Bad("run=checkpoint.pt out=x.jpg", "out=x.jpg: must end in .png", bad.saved(), MAKE),
+    "file in the way": Bad(
+        "run=checkpoint.pt", "cannot be written (", bad.both(bad.saved(), bad.file("outputs")), MAKE
+    ),
+}
+
+PARTS = (CONFIGURATION, ENVIRONMENT, DATA, CHECKPOINTS, RUNS)
+TABLE = {name: case for part in PARTS for name, case in part.items()}

@@ -1,0 +1,20 @@
+"""A sweep that is killed in every way ends with the numbers of one that was left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_a_sweep_survives_the_death_of_its_parent_a_worker_and_all_its_processes() -> None:
+    script = Path(__file__).parent / "torture" / "kill.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--kills", "3", "--grid", "tiny"], capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for target in ("parent", "worker", "group"):
+        assert f"| {target} |" in done.stdout
