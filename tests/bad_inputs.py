@@ -80,6 +80,8 @@ CONFIGURATION = {
         "training.patience=0: must be",
     ),
     "path as a name": Bad("params.name=../../evil", "params.name=../../evil: must be up to 100 letters, digits, '_'"),
+    "null model": Bad("model=null", "Hydra cannot compose this command (ValueError: Config group override must be"),
+    "no key": Bad("+=", "Hydra cannot compose this command"),
     "no model": Bad("~model", "model: nothing is chosen; give model=<name>, --help lists the names"),
     "section for section": Bad("training=${objective}", "training: one section cannot stand for another"),
     "too deep": Bad(f"model.channels=[8,8,8,8,8,8] {SMALL}", "multiples of 64; the images are 32x32"),
@@ -138,7 +140,19 @@ ENVIRONMENT = {
     "no such store": Bad(f"tracking.uri=nonsense://x {SMALL}", "tracking.uri=nonsense://x: no such kind of store"),
     "folder as a store": Bad(f"tracking.uri=sqlite:////dev/null/x.db {SMALL}", "cannot be opened"),
     "Hydra's own variable": Bad("model=x", "model=x: no such choice", environment={"HYDRA_FULL_ERROR": "0"}),
-    "no such environment": Bad("seed=${oc.env:NOWHERE}", "NOWHERE"),
+    "no such environment": Bad("params.lr=${oc.env:NOWHERE}", "Environment variable 'NOWHERE' not found"),
+    "no such interpolation": Bad("params.lr=${nowhere}", "params.lr: Interpolation key 'nowhere' not found"),
+    "folder as a database": Bad(
+        SMALL, "./mlflow.db is a folder; give sqlite:///path/mlflow.db", bad.folder("mlflow.db")
+    ),
+    "no address": Bad(
+        SMALL,
+        "no MLflow server answers there (Invalid IPv6 URL)",
+        environment={"MLFLOW_TRACKING_URI": "http://[::1"},
+    ),
+    "no such place": Bad(
+        f"hydra.run.dir=/proc/nothing {SMALL}", "/proc/nothing: No such file or directory; the folder"
+    ),
     "no such configuration": Bad("--config-name nope", "Cannot find primary config 'nope'"),
     "no such folder of it": Bad("--config-dir nope", "Additional config directory './nope' not found"),
 }

@@ -48,12 +48,10 @@ def wait_until_gone(leader: int, but: frozenset[int] = frozenset()) -> set[int]:
     ("launcher", "number", "whole_group"),
     [
         ("basic", signal.SIGINT, False),
-        ("basic", signal.SIGTERM, False),
         ("joblib", signal.SIGINT, False),
         ("joblib", signal.SIGINT, True),
         ("joblib", signal.SIGTERM, False),
         ("joblib", signal.SIGTERM, True),
-        ("joblib", signal.SIGHUP, True),
     ],
 )
 def test_an_interrupted_sweep_closes_everything(

@@ -38,6 +38,7 @@ def test_every_launcher_gives_the_same_numbers(launcher: str, basic: Path, comma
     }
     assert rows(tmp_path) == rows(basic)
     assert len(rows(basic)) > 60
-    done = command(*GRID, "hydra/launcher=basic", cwd=tmp_path)  # another launcher finds what this one left
-    assert done.stdout.count("is finished already") == 2
-    assert done.returncode == 0
+    if launcher == "submitit":  # another launcher finds what this one left
+        done = command(*GRID, "hydra/launcher=basic", cwd=tmp_path)
+        assert done.stdout.count("is finished already") == 2
+        assert done.returncode == 0

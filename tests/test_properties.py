@@ -33,7 +33,20 @@ KEYS = [  # of the configuration, as far as one line can set them
     *(f"training.{key}" for key in ("max_epochs", "patience", "min_delta", "device", "threads", "compile")),
     *(f"evaluation.{key}" for key in ("noise_draws", "n_samples", "n_interpolations")),
     *("model.name", "model.channels", "model._target_", "dataset.root", "dataset.fraction", "tracking.uri"),
-    *("paths.data", "paths.root", "sweep.name", "hydra.job.name", "training", "nothing"),
+    *(
+        "paths.data",
+        "paths.root",
+        "sweep.name",
+        "hydra.job.name",
+        "training",
+        "nothing",
+        "",
+        "model",
+        "dataset",
+        "params",
+        "experiment",
+        "hydra/launcher",
+    ),
 ]
 
 
@@ -45,6 +58,7 @@ def tried(times: int) -> settings:
 powers = st.floats(-12, 12).map(lambda power: 10.0**power)
 fractions = st.floats(0.05, 0.95)
 TOKENS = [
+    "null",
     "1",
     "-",
     ".",

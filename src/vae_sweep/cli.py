@@ -67,8 +67,6 @@ def main() -> None:
     # joblib takes the memory of a worker's first real run after a skipped one for a leak; it only starts another.
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
     signal.signal(signal.SIGTERM, raise_terminated)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
-        signal.signal(signal.SIGHUP, raise_terminated)
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a user's own modules, for the console script as for `python -m`
     error: BaseException | None = None

@@ -6,10 +6,13 @@ is left out of its line.
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+os.environ["MPLBACKEND"] = "agg"  # nothing is shown; what is set for other programs may not exist here
 
 import numpy as np
 from matplotlib.axes import Axes

@@ -6,9 +6,10 @@ import dataclasses
 import difflib
 import errno
 import re
+import traceback
 
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from vae_sweep import config as configuration
 from vae_sweep.errors import RunFailed, UserError
@@ -19,6 +20,8 @@ _MENDABLE = {
     errno.EROFS: "use a folder on a disk that may be written",
     errno.ENOSPC: "free some space, then start again",
     errno.ENOTDIR: "a file stands where a folder must be; move it away",
+    errno.ENOENT: "the folder that it belongs in is not there and cannot be made; use another",
+    errno.ENAMETOOLONG: "the name is too long for a file; use a shorter one",
     errno.EEXIST: "a file stands where a folder must be; move it away",
 }
 
@@ -35,17 +38,28 @@ _LOST_WORKER = {  # errors of the launchers, by name since most of them are not 
 def one_line(error: BaseException) -> str | None:
     """Return the message for an error that a user can mend, or None for one that only a traceback explains."""
     if isinstance(error, (UserError, RunFailed)):
-        return f"vae_sweep: {error}"
+        return f"vae_sweep: {_flat(str(error))}"
     if isinstance(error, OSError) and error.errno in _MENDABLE and error.filename is not None:
         return f"vae_sweep: {error.filename}: {error.strerror}; {_MENDABLE[error.errno]}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"vae_sweep: {_composition(error)}"
+    if _raised_by(error) in ("hydra", "omegaconf", "antlr4"):  # they check some of what is typed with plain asserts
+        reason = f"{type(error).__name__}: {_flat(str(error))}"
+        return f"vae_sweep: Hydra cannot compose this command ({reason}); --help lists the choices"
     if type(error).__name__ in _LOST_WORKER:
         return (
             "vae_sweep: a worker process was killed from outside, usually because memory ran out; the same command "
             f"continues what it did, fewer runs at once need less memory ({_LOST_WORKER[type(error).__name__]})"
         )
     return None
+
+
+def _raised_by(error: BaseException) -> str:
+    """The package whose code raised ``error``."""
+    name = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name = frame.f_globals.get("__name__", "")
+    return name.partition(".")[0]
 
 
 def _composition(error: BaseException) -> str:
@@ -65,7 +79,7 @@ def _composition(error: BaseException) -> str:
         key = str(detail.full_key)
         known = _known_keys(detail.object_type)
         leaf = key.rpartition(".")[2]
-        if known and leaf not in known:
+        if known and leaf not in known and isinstance(detail, (ConfigAttributeError, ConfigKeyError)):
             return f"{key}: no such key; known keys: {', '.join(known)}{_close(leaf, known)}"
         return f"{key}: {_flat(str(detail.msg or detail))}"
     return _flat(f"{text} ({cause})" if cause is not None else text)

@@ -200,7 +200,7 @@ def _used(spectrum: Spectrum, latent_dim: int, beta: float, reduction: str) -> t
     kept = spectrum.eigenvalues
     values = kept[:latent_dim][kept[:latent_dim] > s2]
     rest = spectrum.total_variance - float(kept.sum())
-    if len(values) == len(kept) < latent_dim and rest > s2:
+    if len(values) == len(kept) < latent_dim and rest > max(s2, 1e-6 * spectrum.total_variance):  # not mere rounding
         raise ValueError(
             f"only {len(kept)} directions were kept, and this loss (variance {s2:g}, {latent_dim} latents) may use "
             "more: call spectrum(images, directions=...) with more"

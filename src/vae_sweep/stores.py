@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import shlex
@@ -36,7 +37,10 @@ def store_uri(uri: str | None, root: Path) -> str:
             raise UserError(
                 f"tracking.uri={masked(uri)}: MLflow cannot open a SQLite path with a % in it; use another folder"
             )
-        uri = f"{scheme}:///{path if path.is_absolute() else root / path}"
+        path = path if path.is_absolute() else root / path
+        if path.is_dir():
+            raise UserError(f"tracking.uri={masked(uri)}: {path} is a folder; give sqlite:///path/mlflow.db")
+        uri = f"{scheme}:///{path}"
     return uri
 
 
@@ -68,7 +72,7 @@ def check_answers(uri: str) -> None:
                 pass
         except urllib.error.HTTPError:
             pass  # something answers; MLflow will say what it thinks of the credentials
-        except OSError as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise UserError(
                 f"tracking.uri={masked(uri)}: no MLflow server answers there ({first_line(error)}); "
                 "start it, or give another tracking.uri"

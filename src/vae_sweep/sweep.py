@@ -84,16 +84,16 @@ def open_sweep(config: DictConfig) -> Context:
     Raises:
         UserError: for the first cell that cannot work.
     """
-    from vae_sweep.context import Context
-    from vae_sweep.provenance import environment
-    from vae_sweep.results import PLAN, plan_text, refresh
-
     HydraConfig.instance().set_config(config)  # Hydra does so only when a job starts; paths refer to it
     root = _root(config)
     # Workers elsewhere may have another working directory; what was meant is this one.
     with read_write(config.hydra):
         config.hydra.overrides.hydra.append("paths.root=" + json.dumps(str(root), ensure_ascii=False))
     cells, swept = plan(config, root)
+    from vae_sweep.context import Context  # here, since these take seconds and refusals should not
+    from vae_sweep.provenance import environment
+    from vae_sweep.results import PLAN, plan_text, refresh
+
     store = _open_store(config, root)
     key = sweep_key(config.hydra.overrides.task, config.sweep.name)
     own_folder = folder_of(root, key)
@@ -158,16 +158,17 @@ def open_single(config: DictConfig) -> Context:
     Raises:
         UserError: for a run that cannot work.
     """
-    from vae_sweep.context import Context
-    from vae_sweep.preparation import check_model, prepare
-    from vae_sweep.training import resolve_device
-
     HydraConfig.instance().set_config(config)
     root = _root(config)
     cfg = application(config)
     configuration.validate(cfg)
+    from vae_sweep.preparation import check_model, prepare  # here, since these take seconds and refusals should not
+    from vae_sweep.training import resolve_device
+
     resolve_device(cfg.training.device)
     check_model(cfg, prepare(cfg, root)[0].image_shape)
+    from vae_sweep.context import Context
+
     store = _open_store(config, root)
     _bury_the_dead(store, root)
     return Context(
