@@ -107,7 +107,7 @@ def test_a_full_disk_stops_a_run_that_can_be_continued(command, start, tmp_path:
     whole, full = tmp_path / "whole", tmp_path / "full"
     whole.mkdir()
     full.mkdir()
-    long = [*GRID[:-1], "training.max_epochs=60", "training.patience=60"]
+    long = [*GRID[:-1], "training.max_epochs=30", "training.patience=30"]
     process = start(*long, "hydra/launcher=basic", cwd=full, until="epoch 3:")
     (lock,) = full.glob("outputs/state/*/*/lock")
     (lock.parent / "link").symlink_to("/dev/full")
