@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from omegaconf import OmegaConf
 
 from running import ENDLESS, rows, statuses
 from vae_sweep import journal, places
 from vae_sweep.errors import StoreError
 from vae_sweep.journal import Journal
+from vae_sweep.stores import masked
+from vae_sweep.sweep import _hide_password
 from vae_sweep.tracking import Store
 
 
@@ -188,6 +191,20 @@ def test_relocate_names_a_folder_without_a_store(tmp_path: Path) -> None:
     assert (
         done.stderr == f"vae_sweep: {tmp_path}: no mlflow.db here; give the folder that holds mlflow.db and mlruns/\n"
     )
+
+
+def test_a_password_does_not_travel_with_the_results() -> None:
+    uri = "postgresql://me:secret@host/runs"
+    task = ["model=fc", f"tracking.uri={uri}"]
+    config = OmegaConf.create(
+        {
+            "tracking": {"uri": uri},
+            "hydra": {"overrides": {"task": task}, "job": {"override_dirname": ",".join(task)}},
+        }
+    )
+    _hide_password(config, masked(uri))
+    assert "secret" not in OmegaConf.to_yaml(config)
+    assert config.hydra.overrides.task == ["model=fc", "tracking.uri='postgresql://me:***@host/runs'"]
 
 
 def test_a_place_keeps_its_name(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def execute(
     stop = asked_to_stop(Path(context.root), context.sweep_key) if context.parent_id else None
     if stop is not None:
         raise RunFailed(f"{name}: not started: {stop}")
-    if getattr(context, "code", None) not in (None, code_key()):
+    if context.code not in (None, code_key()):
         where = f"{me()['host']}, {Path(__file__).parent}"
         raise RunFailed(
             f"{name}: not started: the worker ({where}) has other code than the sweep; install the same there"
@@ -90,7 +90,8 @@ def _continued(
     if before is None:
         state.clear(folder)
     if before:
-        (Path(before.tags.get("vae_sweep.outputs", "")) / checkpoint.UNFINISHED).unlink(missing_ok=True)
+        if "vae_sweep.outputs" in before.tags:
+            (Path(before.tags["vae_sweep.outputs"]) / checkpoint.UNFINISHED).unlink(missing_ok=True)
         record = store.reopen(before.run_id)
         record.set_tags(environment() | {"vae_sweep.place": context.place})
     else:

@@ -187,6 +187,8 @@ class Store:
                 raise StoreError("no run begins so")
             return _stored(found[0])
         except StoreError as error:
+            if isinstance(error.__cause__, Exception) and _may_pass(error.__cause__):
+                raise  # the store is away: whether it has the run is not known
             raise UserError(
                 f"run={run_id}: no such run in {masked(self.uri)}; `mlflow ui` lists what there is"
             ) from error

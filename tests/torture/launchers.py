@@ -1,7 +1,7 @@
 """Does the launcher change a result? The same sweep under several launchers, compared item by item with `basic`.
 
     python tests/torture/launchers.py                                  # all but slurm
-    python tests/torture/launchers.py ray-cluster slurm --keep /tmp/launchers
+    python tests/torture/launchers.py ray-cluster slurm --keep launchers
 
 `ray-cluster` starts two node processes on this machine (ray-on-loopback.sh), or takes `--ray-address`. `slurm` takes
 the cluster of this machine, or starts one of one node (slurm-on-loopback.sh: Debian, as root). Prints a Markdown table;

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A Ray cluster of two node processes on this machine, to try `hydra/launcher=ray` on "an existing cluster".
+# A Ray cluster of two node processes on this machine, to try `hydra/launcher=ray_cluster` on "an existing cluster".
 #
-#   PATH=.venv/bin:$PATH tests/torture/ray-on-loopback.sh start /tmp/ray-cluster    # one CPU each, on 127.0.0.1
-#   . /tmp/ray-cluster/env && python -m vae_sweep -m ... hydra/launcher=ray hydra.launcher.ray.init.address=$RAY_ADDRESS
-#   tests/torture/ray-on-loopback.sh status|stop /tmp/ray-cluster
+#   PATH=.venv/bin:$PATH tests/torture/ray-on-loopback.sh start ~/ray    # one CPU each, on 127.0.0.1
+#   . ~/ray/env && python -m vae_sweep -m ... hydra/launcher=ray_cluster
+#   tests/torture/ray-on-loopback.sh status|stop ~/ray
 #
 # The nodes run in the folder and know nothing of the project but what is installed, or in PYTHONPATH, where they are
 # started, as nodes of a real cluster do. `ray` must be in PATH, the folder's name short (socket names). Whatever it is

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A Slurm cluster of one node on this machine, to try `hydra/launcher=submitit_slurm` where there is no cluster.
+# A Slurm cluster of one node on this machine, to try `hydra/launcher=slurm` where there is no cluster.
 #
 #   apt-get install slurmctld slurmd munge                      # Debian, as root, like everything here
-#   tests/torture/slurm-on-loopback.sh start /tmp/slurm         # munged, slurmctld and slurmd, on 127.0.0.1
-#   . /tmp/slurm/env && python -m vae_sweep -m ... hydra/launcher=submitit_slurm
-#   tests/torture/slurm-on-loopback.sh status|stop /tmp/slurm
+#   tests/torture/slurm-on-loopback.sh start ~/slurm         # munged, slurmctld and slurmd, on 127.0.0.1
+#   . ~/slurm/env && python -m vae_sweep -m ... hydra/launcher=slurm
+#   tests/torture/slurm-on-loopback.sh status|stop ~/slurm
 #
 # Nothing outside the folder is written, but for munged's socket folder; it needs neither systemd nor cgroups. There
 # is no accounting database either, so the folder's bin/ has a small `sacct`: submitit asks it which jobs still live.
