@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,21 +16,35 @@ from running import clean_environment
 torch.set_num_threads(1)
 
 
+@contextlib.contextmanager
+def heeded_signals() -> Iterator[None]:
+    """What starts inside heeds Ctrl-C and a closed terminal, also where pytest is a background job or under nohup."""
+    ignored = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.fixture
 def start():
     """Start the real command line in a folder, in a session of its own, and read on until a line holds a text."""
     processes = []
 
     def run(*arguments: str, cwd: Path, until: str, **environment: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vae_sweep", *arguments],
-            cwd=cwd,
-            env=clean_environment() | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with heeded_signals():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "vae_sweep", *arguments],
+                cwd=cwd,
+                env=clean_environment() | environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
         processes.append(process)
         assert process.stdout is not None
         seen = []

@@ -52,6 +52,7 @@ def wait_until_gone(leader: int, but: frozenset[int] = frozenset()) -> set[int]:
         ("joblib", signal.SIGINT, True),
         ("joblib", signal.SIGTERM, False),
         ("joblib", signal.SIGTERM, True),
+        ("joblib", signal.SIGHUP, True),
     ],
 )
 def test_an_interrupted_sweep_closes_everything(

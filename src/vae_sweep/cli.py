@@ -67,6 +67,8 @@ def main() -> None:
     # joblib takes the memory of a worker's first real run after a skipped one for a leak; it only starts another.
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
     signal.signal(signal.SIGTERM, raise_terminated)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, raise_terminated)
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a user's own modules, for the console script as for `python -m`
     error: BaseException | None = None
@@ -107,7 +109,7 @@ def _close(error: BaseException | None) -> list[str]:
     sweep = SweepCallback.current
     if sweep is None or sweep.context is None:
         return []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave the parent run open
     if isinstance(error, KeyboardInterrupt) and sweep.context.parent_id is not None:
         stop_workers(Path(sweep.context.root), sweep.context.sweep_key)
