@@ -44,6 +44,20 @@ class ConvModel:
 
 
 @dataclass
+class FCMatchedModel:
+    _target_: str = "vae_sweep.models.fc_matched.MatchedFCVAE"
+    name: str = "fc_matched"
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # of the ConvVAE whose weights are counted
+
+
+@dataclass
+class FCSkipModel:
+    _target_: str = "vae_sweep.models.fc_skip.SkipFCVAE"
+    name: str = "fc_skip"
+    hidden_dims: list[int] = field(default_factory=lambda: [512, 256])  # as of FCModel
+
+
+@dataclass
 class LinearModel:
     _target_: str = "vae_sweep.models.linear.LinearVAE"
     name: str = "linear"
@@ -100,6 +114,7 @@ class Cifar10Dataset:
     fraction: float = 1.0  # share of the training images to use, drawn once with split_seed
     val_fraction: float = 0.1  # share of those held out for validation
     split_seed: int = 0  # draws subset and validation split; independent of `seed`
+    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
 
 
 @dataclass
@@ -112,6 +127,7 @@ class CelebADataset:
     fraction: float = 0.3  # share of the official training partition, drawn once with split_seed
     max_val: int = 5000  # validation images, drawn from the official validation partition; 0 = all
     split_seed: int = 0
+    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
     strict: bool = False  # true: a broken picture ends the run; false: it is named, counted and left out
 
 
@@ -125,6 +141,7 @@ class FolderDataset:
     val_fraction: float = 0.1  # share of those held out for validation
     test_fraction: float = 0.1  # share held out for test where the folder has no test/
     split_seed: int = 0
+    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
     strict: bool = False  # true: a broken picture ends the run; false: it is named, counted and left out
 
 
@@ -137,6 +154,7 @@ class ShapesDataset:
     image_size: int = 32  # pixels
     val_fraction: float = 0.1
     split_seed: int = 0  # draws the pictures and the validation split
+    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
 
 
 @dataclass
@@ -156,7 +174,13 @@ class Config:
 
 
 SCHEMAS = {
-    "model": {"fc": FCModel, "conv": ConvModel, "linear": LinearModel},
+    "model": {
+        "fc": FCModel,
+        "conv": ConvModel,
+        "linear": LinearModel,
+        "fc_matched": FCMatchedModel,
+        "fc_skip": FCSkipModel,
+    },
     "dataset": {
         "cifar10": Cifar10Dataset,
         "celeba": CelebADataset,

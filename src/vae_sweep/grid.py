@@ -106,11 +106,23 @@ def _cells(configs: dict[str, DictConfig], variants: dict[str, str], root: Path,
         p, o = cfg.params, cfg.objective
         cells.append(
             Cell(
-                *(name, variants[name], cfg.dataset.name, cfg.model.name, p.name, cfg.seed),
+                *(
+                    name,
+                    variants[name],
+                    data_label(cfg.dataset.name, bool(cfg.dataset.get("permute_pixels"))),
+                    cfg.model.name,
+                    p.name,
+                    cfg.seed,
+                ),
                 *(p.batch_size, p.lr, p.latent_dim, o.beta, o.reduction),
             )
         )
     return cells
+
+
+def data_label(name: str, permuted: bool) -> str:
+    """Return how tables call a dataset: ``cifar10``, or ``cifar10 (pixels permuted)``."""
+    return f"{name} (pixels permuted)" if permuted else name
 
 
 def cell_name(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...]) -> str:

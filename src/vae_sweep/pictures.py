@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from omegaconf import DictConfig
 
 from vae_sweep import figures
 from vae_sweep.comparison import ReferenceRow
+from vae_sweep.datasets.permuted import ORDER, put_back
 from vae_sweep.evaluation import Averages, interpolate, to_float, to_uint8
 from vae_sweep.models.vae import VAE
 from vae_sweep.tracking import RunRecord
@@ -22,14 +26,19 @@ def record_pictures(
     cfg: DictConfig,
     model: VAE,
     test: torch.Tensor,
-    dataset: str,
+    facts: Mapping[str, Any],
     name: str,
     history: list[dict[str, float]],
     line: ReferenceRow,
     record: RunRecord,
 ) -> None:
-    """Draw the figures of a trained run and record them, the samples also as an array (n, C, H, W)."""
-    where = f"{name} on {dataset}, seed {cfg.seed}"
+    """Draw the figures of a trained run and record them, the samples also as an array (n, C, H, W).
+
+    ``facts`` are those of the dataset: pixels that it permuted are put back for the eye.
+    """
+    where = f"{name} on {cfg.dataset.name}, seed {cfg.seed}"
+    if ORDER in facts:
+        where += ", trained on permuted pixels, put back here"
     if cfg.objective.reduction == "mean":
         where += " (squared error averaged over an image's values: not nats)"
     line_terms = {term: getattr(line, f"val_{term}") for term in Averages._fields}
@@ -38,15 +47,17 @@ def record_pictures(
     chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
     originals = test[torch.from_numpy(chosen)]
     device = next(model.parameters()).device
-    pairs = to_uint8(model.reconstruct(to_float(originals.to(device))))
-    figure = figures.reconstructions(originals.numpy(), pairs, f"{where}: test images and their reconstructions")
+    pairs = put_back(to_uint8(model.reconstruct(to_float(originals.to(device)))), facts)
+    shown = put_back(originals.numpy(), facts)
+    figure = figures.reconstructions(shown, pairs, f"{where}: test images and their reconstructions")
     record.log_figure(figure, "figures/reconstructions.png")
 
-    samples = to_uint8(model.sample(cfg.evaluation.n_samples, generator(cfg.seed, SAMPLES)))
+    samples = put_back(to_uint8(model.sample(cfg.evaluation.n_samples, generator(cfg.seed, SAMPLES))), facts)
     record.log_figure(figures.samples(samples, f"{where}: samples from the prior"), "figures/samples.png")
     record.log_array(samples, "samples.npy")
 
     source = generator(cfg.seed, INTERPOLATIONS)
-    grid = to_uint8(interpolate(model, cfg.evaluation.n_interpolations, generator=source))
+    flat = to_uint8(interpolate(model, cfg.evaluation.n_interpolations, generator=source).flatten(0, 1))
+    grid = put_back(flat, facts).reshape(cfg.evaluation.n_interpolations, -1, *flat.shape[1:])
     figure = figures.interpolations(grid, f"{where}: between two prior draws")
     record.log_figure(figure, "figures/interpolations.png")

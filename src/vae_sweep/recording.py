@@ -131,7 +131,7 @@ def train_and_record(
     record.log_file(path)
     record.log_once(final)
     with said_if_lost("the pictures"):
-        record_pictures(cfg, model, splits["test"], dataset.name, name, history, line, record)
+        record_pictures(cfg, model, splits["test"], dataset.facts, name, history, line, record)
     wall_time = earlier + time.perf_counter() - started
     record.log_once({"wall_time_s": wall_time})
     log.info(

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from vae_sweep import comparison, figures, table
 from vae_sweep.comparison import ReferenceRow, Row
-from vae_sweep.grid import Cell
+from vae_sweep.grid import Cell, data_label
 from vae_sweep.tracking import NOTE, NOTE_LIMIT, Store, StoredRun
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,10 @@ def _facts(run: StoredRun) -> dict[str, Any]:
     keys |= {key: f"params.{key}" for key in ("batch_size", "lr", "latent_dim")}
     keys |= {key: f"objective.{key}" for key in ("beta", "reduction")}
     kinds = {"seed": int, "batch_size": int, "latent_dim": int, "lr": float, "beta": float}
-    return {key: kinds.get(key, str)(p[full]) for key, full in keys.items() if full in p}
+    found = {key: kinds.get(key, str)(p[full]) for key, full in keys.items() if full in p}
+    if "dataset" in found:
+        found["dataset"] = data_label(found["dataset"], p.get("dataset.permute_pixels") == "True")
+    return found
 
 
 def _log_pictures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:

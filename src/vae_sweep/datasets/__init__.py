@@ -10,6 +10,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from vae_sweep.datasets.base import SPLITS, Built, ImageDataset, Source, Split, hold_out
 from vae_sweep.datasets.cache import load
+from vae_sweep.datasets.permuted import Permuted
 from vae_sweep.errors import UserError
 from vae_sweep.targets import instantiate
 
@@ -20,19 +21,21 @@ def create(cfg: Mapping[Any, Any] | DictConfig) -> Source:
     """The data source that ``cfg._target_`` names, made with the other keys of `cfg` as its arguments.
 
     Only a class that derives from :class:`Source` is ever called, so a source of one's own needs nothing but
-    its module on the Python path and a YAML that names it. ``cfg.name``, where given, becomes the source's name.
+    its module on the Python path and a YAML that names it. ``cfg.name``, where given, becomes the source's name;
+    ``cfg.permute_pixels`` shuffles the pixels of whatever the source gives, see :class:`Permuted`.
 
     Raises:
         UserError: `_target_` is missing, cannot be imported or is not a source, or the arguments do not fit.
     """
     settings = _plain(cfg)
+    permuted = settings.pop("permute_pixels", False)
     try:
         source: Source = instantiate(settings, Source, "dataset")  # type: ignore[type-abstract]
     except TypeError as error:
         raise UserError(f"dataset: {settings.get('_target_')} cannot be made from its settings ({error})") from error
     if settings.get("name"):
         object.__setattr__(source, "name", str(settings["name"]))  # a source of one's own may be frozen
-    return source
+    return Permuted(source) if permuted else source
 
 
 def _plain(cfg: Mapping[Any, Any] | DictConfig) -> dict[str, Any]:
