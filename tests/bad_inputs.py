@@ -15,6 +15,7 @@ import bad_files as bad
 SMALL = "experiment=smoke params=tiny"
 FOLDER = f"dataset=folder dataset.path=pictures {SMALL.partition(' ')[2]}"
 MAKE = "vae_sweep.generate"
+COMPARE = "vae_sweep.compare"
 NAN = float("nan")
 
 
@@ -57,7 +58,9 @@ def unchanged(home: Path) -> Iterator[None]:
 
 
 CONFIGURATION = {
-    "no such model": Bad("model=fcc", "model=fcc: no such choice; available: conv, fc, linear; did you mean fc?"),
+    "no such model": Bad(
+        "model=fcc", "model=fcc: no such choice; available: conv, fc, fc_matched, fc_skip, linear; did you mean fc?"
+    ),
     "no such set": Bad("params=p9", "params=p9: no such choice; available: p1, p2, p3, tiny"),
     "no such data": Bad("dataset=cifar", "dataset=cifar: no such choice; available: celeba, cifar10, folder, shapes"),
     "no such group": Bad("modle=fc", "modle: no such key; known keys: seed, model, dataset"),
@@ -110,6 +113,17 @@ CONFIGURATION = {
     "no such class": Bad(
         f"model._target_=my.VAE {SMALL}", "cannot be imported (No module named 'my'); give the dotted path"
     ),
+    "no such network": Bad("metrics.features=fid", "metrics.features=fid: must be auto, inception, efficientnet_lite0"),
+    "too few to compare": Bad("metrics.feature_images=10", "metrics.feature_images=10: must be a whole number from 50"),
+    "no such weights": Bad(
+        f"metrics.inception_weights=nowhere.pth metrics.features=inception {SMALL}", "./nowhere.pth"
+    ),
+    "other weights": Bad(
+        f"metrics.inception_weights=weights.pth metrics.features=inception {SMALL}",
+        "weights.pth",
+        bad.file("weights.pth", b"no weights"),
+    ),
+    "permuted by a word": Bad("dataset=shapes dataset.permute_pixels=some", "dataset.permute_pixels"),
 }
 
 ENVIRONMENT = {
@@ -236,6 +250,11 @@ RUNS = {
     "file in the way": Bad(
         "run=checkpoint.pt", "cannot be written (", bad.both(bad.saved(), bad.file("outputs")), MAKE
     ),
+    "no sweep": Bad("out=here", "sweep= is missing; give the id of a sweep's run", module=COMPARE),
+    "no option of it": Bad(
+        "sweep=1 margin=2", "margin=2: not an option; write key=value with a key of: sweep", module=COMPARE
+    ),
+    "no runs": Bad("sweep=0123abcd", "sweep=0123abcd: no runs are stored here", module=COMPARE),
 }
 
 PARTS = (CONFIGURATION, ENVIRONMENT, DATA, CHECKPOINTS, RUNS)

@@ -116,11 +116,11 @@ def test_a_trained_linear_vae_approaches_the_closed_form() -> None:
     training.seed_weights(0)
     model = models.create(NODES["linear"], (3, 4, 4), 6)
     images = torch.from_numpy(train)
-    for lr in (1e-2, 3e-3, 5e-4):
-        settings = {"batch_size": 50, "lr": lr, "seed": 0, "max_epochs": 40, "patience": 99}
+    for batch_size, lr in ((50, 1e-2), (50, 3e-3), (100, 1e-3), (250, 5e-4)):
+        settings = {"batch_size": batch_size, "lr": lr, "seed": 0, "max_epochs": 80, "patience": 99}
         list(training.fit(model, images, images, beta=0.01, min_delta=0.0, **settings))
-    found = evaluate(model, images, beta=0.01, noise_draws=20)
-    assert optimum.loss * 0.995 < found.loss < optimum.loss * 1.02  # below it: Monte Carlo only
+    found = evaluate(model, images, beta=0.01, noise_draws=100)
+    assert optimum.loss * 0.998 < found.loss < optimum.loss * 1.005  # below it: Monte Carlo only
 
 
 def load_ppca(model: VAE, weights: dict[str, np.ndarray]) -> None:

@@ -25,7 +25,7 @@ from vae_sweep import checkpoint, datasets
 from vae_sweep.evaluation import evaluate
 
 GRID = [f"{model}-{params}" for model in ("fc", "conv") for params in ("p1", "p2", "p3")]
-PICTURES = ("curves", "interpolations", "reconstructions", "samples")
+PICTURES = ("curves", "interpolations", "kl_spectrum", "reconstructions", "samples")
 
 
 @dataclass
@@ -112,6 +112,49 @@ def test_final_metrics(smoke: Project) -> None:
         assert m["implied_variance"] == 0.5
         assert m["images_per_s"] == pytest.approx(720 / m["train_time_s"], rel=1e-6)
         assert m["wall_time_s"] > m["train_time_s"] > 0
+
+
+def test_every_run_is_measured_beside_the_linear_vae(smoke: Project) -> None:
+    names = {"active_units", "aggregate_kl", "bits_per_dim", "iwae_10", "mixture_gain", "neg_elbo", "probe_accuracy"}
+    names |= {"psnr", "ssim", "optimal_sigma"}
+    lines = {}
+    for cell, run in smoke.children.items():
+        m = run.data.metrics
+        assert {f"test/{name}" for name in names} | {f"reference/{name}" for name in names} <= set(m)
+        assert m["test/neg_elbo"] == pytest.approx(m["test/loss"], rel=1e-6)
+        assert m["reference/neg_elbo"] == pytest.approx(m["reference/test_loss"], rel=0.05)  # one draw per image
+        assert m["reference/active_units"] == m["reference/active"] == 13
+        assert m["reference/iwae_10_gain"] == pytest.approx(0, abs=1e-3)
+        spectrum = np.load(smoke.artifact(run, "kl_spectrum.npy"))
+        assert spectrum.sum() == pytest.approx(m["test/kl"], rel=1e-4)
+        assert run.data.tags["vae_sweep.features.why"].startswith("skipped")
+        lines[cell] = {key: value for key, value in m.items() if key.startswith("reference/")}
+    assert lines["fc-p1"] == lines["conv-p2"] != lines["conv-p3"]  # p1 and p2 have as many latents
+
+
+def test_the_report_of_the_sweep(smoke: Project, command) -> None:
+    """Written at its end, and again by the command of its own, from the store alone."""
+    page = smoke.artifact(smoke.parent, "report.html").read_text()
+    found = json.loads(smoke.artifact(smoke.parent, "statistics.json").read_text())
+    (contrast,) = [c for c in found["contrasts"] if c["metric"]["primary"]]
+    expected = [
+        smoke.children[f"fc-{params}"].data.metrics["test/loss"]
+        - smoke.children[f"conv-{params}"].data.metrics["test/loss"]
+        for params in ("p1", "p2", "p3")
+    ]
+    assert [d["mean"] for d in contrast["sets"]] == pytest.approx(expected)
+    assert contrast["mean"] == pytest.approx(np.mean(expected))
+    assert (contrast["p"], contrast["verdict"]) == (pytest.approx(contrast["p"]), "inconclusive")
+    assert "so neither model can be called better at this number of seeds" in page
+    assert contrast["sentence"] in smoke.output
+    assert smoke.artifact(smoke.parent, "comparison.tex").read_text().count("\\begin{tabular}") == 1
+    short = smoke.parent.info.run_id[:8]
+    done = command(f"sweep={short}", "out=compared", cwd=smoke.root, module="vae_sweep.compare")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == contrast["sentence"]
+    again = json.loads((smoke.root / "compared" / "statistics.json").read_text())
+    assert again == found
+    assert (smoke.root / "compared" / "report.html").read_text() == page
 
 
 def test_dataset_is_an_input_with_its_digest(smoke: Project) -> None:
@@ -236,6 +279,49 @@ def test_generate_from_a_run_and_from_its_checkpoint(smoke: Project, command) ->
         )
         assert done.returncode == 0, done.stderr
         assert np.load(smoke.root / "pictures" / f"{what}.npy").shape == shape
+
+
+def test_other_metrics_are_measured_without_training(command, tmp_path: Path) -> None:
+    """Feature distances asked for later: the same runs, no epoch more, and a report that has them."""
+    grid = ("-m", "model=fc,conv", "params=tiny", "seed=0,1", "experiment=smoke", "dataset.permute_pixels=true")
+    assert command(*grid, cwd=tmp_path).returncode == 0
+    before = sweep(tmp_path, "").children
+    done = command(*grid, "metrics.features=efficientnet_lite0", "metrics.feature_images=60", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    project = sweep(tmp_path, done.stdout)
+    assert {name: run.info.run_id for name, run in before.items()} == {
+        name: run.info.run_id for name, run in project.children.items()
+    }
+    assert "epoch 1" not in done.stdout + done.stderr
+    for name, run in project.children.items():
+        m, old = run.data.metrics, before[name].data.metrics
+        assert {key: m[key] for key in old} == old
+        for kind in ("fd", "kd", "precision", "recall", "density", "coverage"):
+            assert f"test/{kind}_efficientnet_lite0_96px_60_reconstructions" in m
+        key = "fd_efficientnet_lite0_96px_60"
+        assert 0 < m[f"test/{key}_floor"] < m[f"test/{key}"]
+        assert m[f"reference/{key}"] > m[f"reference/{key}_floor"] == m[f"test/{key}_floor"]
+        assert run.data.tags["vae_sweep.features.sha256"].startswith("57934424")
+        assert len(project.client.get_metric_history(run.info.run_id, "test/psnr")) == 1
+    said = [line for line in done.stdout.splitlines() if line.startswith("On shapes (pixels permuted), ")]
+    assert [("test loss" in line, "KD of prior samples (60)" in line) for line in said] == [
+        (True, False),
+        (False, True),
+    ]
+    assert "Holm" in said[1]
+    for name, content in (("comparison.csv", "test/kd_efficientnet_lite0_96px_60"), ("report.html", "KD of prior")):
+        assert content in project.artifact(project.parent, name).read_text()
+
+
+def test_an_averaged_error_collapses_every_latent(command, tmp_path: Path) -> None:
+    """The seed's story: the loss implies a variance above every eigenvalue, so no latent pays for itself."""
+    grid = ("-m", "model=fc,conv", "params=p1", "experiment=smoke", "objective.reduction=mean")
+    done = command(*grid, "training.max_epochs=40", "training.patience=40", "dataset.n_train=1500", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "posterior collapse predicted" in done.stdout + done.stderr
+    for run in sweep(tmp_path, done.stdout).children.values():
+        assert run.data.metrics["test/active_units"] == run.data.metrics["reference/active_units"] == 0
+        assert run.data.metrics["test/kl"] < 0.01
 
 
 def test_a_failed_cell_is_named_and_the_others_finish(command, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 REFERENCE = "linear (closed form)"
@@ -36,6 +36,7 @@ class ReferenceRow:
     test_loss: float
     test_recon: float
     test_kl: float
+    metrics: Mapping[str, float] = field(default_factory=dict)  # held-out metrics of this model by key
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Row:
     status: str  # FINISHED | RUNNING | FAILED | KILLED | PENDING
     reason: str | None = None  # why it failed
     dataset: str = ""
+    digest: str | None = None  # sha256 of its images
     model: str = ""
     params: str = ""  # name of the hyperparameter set
     variant: str = ""  # what else sets the run apart in its sweep, such as beta=4
@@ -71,9 +73,10 @@ class Row:
     wall_time_s: float | None = None
     images_per_s: float | None = None
     reference: ReferenceRow | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)  # every held-out metric by its key, such as test/psnr
 
 
-COLUMNS = [f.name for f in fields(Row) if f.name != "reference"]
+COLUMNS = [f.name for f in fields(Row) if f.name not in ("reference", "metrics", "digest")]
 COLUMNS.insert(COLUMNS.index("wall_time_s"), "distance_to_linear")
 COLUMNS.insert(COLUMNS.index("n_parameters"), "active_latents")
 
@@ -93,7 +96,14 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def column_dict(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """The records by column, all of one length, as `mlflow.log_table` takes them: str, int, float or None."""
     found = records(rows)
-    return {column: [record[column] for record in found] for column in COLUMNS}
+    return {column: [record[column] for record in found] for column in columns(rows)}
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """The names of a record's fields: COLUMNS, then every other held-out metric that some row has."""
+    keys = {key for row in rows for key in row.metrics}
+    keys |= {key for row in rows if row.reference for key in row.reference.metrics}
+    return COLUMNS + sorted(keys - {f"test/{term}" for term in ("loss", "recon", "kl")})
 
 
 def json_text(rows: Sequence[Row]) -> str:
@@ -104,7 +114,7 @@ def json_text(rows: Sequence[Row]) -> str:
 def csv(rows: Sequence[Row]) -> str:
     """The records as CSV with a header; None is an empty field."""
     out = io.StringIO()
-    writer = csv_format.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer = csv_format.DictWriter(out, columns(rows), lineterminator="\n")
     writer.writeheader()
     writer.writerows(records(rows))
     return out.getvalue()
@@ -115,14 +125,17 @@ def ordered(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Each dataset's references stand after its runs.
     """
-    blank = dict.fromkeys(COLUMNS)
+    blank: dict[str, Any] = dict.fromkeys(columns(rows))
     found = []
     groups: dict[tuple[Any, ...], list[ReferenceRow]] = defaultdict(list)
     for row in rows:
-        record = blank | {name: value for name, value in vars(row).items() if name in blank}
+        values = {**row.metrics, **vars(row)}
+        record = blank | {name: value for name, value in values.items() if name in blank}
         if row.reference is not None:
             numbers = asdict(row.reference)
-            groups[tuple(value for key, value in numbers.items() if key != "latent_dim")].append(row.reference)
+            groups[tuple(value for key, value in numbers.items() if key not in ("latent_dim", "metrics"))].append(
+                row.reference
+            )
             if is_finite(row.test_loss) and is_finite(row.reference.test_loss):
                 assert row.test_loss is not None
                 record["distance_to_linear"] = row.test_loss - row.reference.test_loss
@@ -131,6 +144,7 @@ def ordered(rows: Sequence[Row]) -> list[dict[str, Any]]:
         sizes = sorted({reference.latent_dim for reference in same})
         known = asdict(same[0]) | {"latent_dim": sizes[0] if len(sizes) == 1 else ", ".join(map(str, sizes))}
         known["active_latents"] = known.pop("active")
+        known |= {key: value for key, value in known.pop("metrics").items() if key in blank}
         found.append(blank | known | {"name": REFERENCE, "model": REFERENCE, "status": "REFERENCE"})
 
     def order(record: dict[str, Any]) -> tuple[Any, ...]:

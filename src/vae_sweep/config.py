@@ -88,6 +88,18 @@ class Evaluation:
 
 
 @dataclass
+class Metrics:
+    """Held-out metrics beside the loss. They are no part of a run's identity: changed ones are measured again."""
+
+    iwae_samples: int = 100  # posterior draws per image of the importance-weighted bound; 0 leaves it out
+    iwae_images: int = 2000  # test images that it is computed on, at most; and at most a fifth of them
+    gmm_components: int = 10  # of the Gaussian mixture fitted to the latents; 0 leaves it out
+    features: str = "auto"  # network of distribution distances: auto | inception | efficientnet_lite0 | none
+    feature_images: int = 5000  # images on each side of such a distance, at most
+    inception_weights: str | None = None  # file of torch-fidelity's Inception; null: its cache
+
+
+@dataclass
 class Paths:
     root: str = MISSING  # absolute; everything below is made here: the directory the command was typed in
     data: str = MISSING  # downloads, archives and the cache of prepared arrays
@@ -166,6 +178,7 @@ class Config:
     objective: Objective = field(default_factory=Objective)
     training: Training = field(default_factory=Training)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    metrics: Metrics = field(default_factory=Metrics)
     paths: Paths = field(default_factory=Paths)
     tracking: Tracking = field(default_factory=Tracking)
     sweep: Sweep = field(default_factory=Sweep)
@@ -268,7 +281,10 @@ def _device(value: str) -> bool:
     return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
 
 
-SECTIONS = ("model", "dataset", "params", "objective", "training", "evaluation", "paths", "tracking", "sweep")
+SECTIONS = (
+    *("model", "dataset", "params", "objective", "training", "evaluation", "metrics"),
+    *("paths", "tracking", "sweep"),
+)
 CHOICES = {"model": "_target_", "dataset": "_target_", "params": "name"}  # and a key that each choice has
 MAX_WIDTH = 1_000_000  # units of a layer
 MAX_LAYERS = 100
@@ -297,6 +313,14 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "evaluation.noise_draws": _whole(1, 1000),
     "evaluation.n_samples": _whole(1, 1024),
     "evaluation.n_interpolations": _whole(1, 64),
+    "metrics.iwae_samples": _whole(0, 100_000, " (0 = none)"),
+    "metrics.iwae_images": _whole(1, 10_000_000),
+    "metrics.gmm_components": _whole(0, 1000, " (0 = none)"),
+    "metrics.features": (
+        lambda v: v in ("auto", "inception", "efficientnet_lite0", "none"),
+        "auto, inception, efficientnet_lite0 or none",
+    ),
+    "metrics.feature_images": _whole(50, 10_000_000),
     "tracking.experiment": (lambda v: bool(v.strip()), "a name"),
 }
 

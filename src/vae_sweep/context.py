@@ -24,6 +24,8 @@ class Context:
     cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
     code: str | None = None  # what the first process would train with; a worker elsewhere may have another version
     patience: float = 0.0  # seconds that a run waits for a store that is away
+    features: str = "none"  # network of distribution distances, the same for all runs of a sweep
+    features_reason: str = ""  # why this one, or why none
     progress_bar: bool = False  # one run alone on a terminal
 
     def store(self, hurried: bool = False) -> Store:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from vae_sweep.errors import UserError
 from vae_sweep.machine import seen_from
-from vae_sweep.messages import one_line
+from vae_sweep.messages import run_command
 from vae_sweep.relocate import relocate
 
 WHAT = {"samples": 2048, "interpolation": 256, "reconstructions": 2048}  # and the most that one picture holds
@@ -91,18 +89,25 @@ def generate(options: Options, root: Path) -> list[Path]:
     import torch
 
     from vae_sweep import figures  # here, since these take seconds and refusals should not
+    from vae_sweep.datasets.permuted import pixels_put_back
     from vae_sweep.evaluation import interpolate, to_float, to_uint8
     from vae_sweep.pictures import INTERPOLATIONS, SAMPLES
     from vae_sweep.training import generator
 
     name = content["facts"]["name"]
     where = f"{name} on {content['config']['dataset']['name']}, seed {options.seed}"
+    permuted = content["config"]["dataset"].get("permute_pixels", False)
+
+    def shown(images: Any) -> Any:
+        return pixels_put_back(images) if permuted else images
+
     with torch.no_grad():
         if options.what == "samples":
-            images = to_uint8(model.sample(options.n, generator(options.seed, SAMPLES)))
+            images = shown(to_uint8(model.sample(options.n, generator(options.seed, SAMPLES))))
             figure = figures.samples(images, f"{where}: samples from the prior")
         elif options.what == "interpolation":
-            images = to_uint8(interpolate(model, options.n, generator=generator(options.seed, INTERPOLATIONS)))
+            grid = to_uint8(interpolate(model, options.n, generator=generator(options.seed, INTERPOLATIONS)))
+            images = shown(grid.reshape(-1, *model.image_shape)).reshape(grid.shape)
             figure = figures.interpolations(images, f"{where}: between two prior draws")
         else:
             originals = _test_images(content["config"], options, root)
@@ -111,7 +116,8 @@ def generate(options: Options, root: Path) -> list[Path]:
                     f"run={options.run}: the model takes images of {model.image_shape}, and those of "
                     f"{content['config']['dataset']['name']} are now {originals.shape[1:]}; give what=samples"
                 )
-            images = to_uint8(model.reconstruct(to_float(torch.from_numpy(originals))))
+            images = shown(to_uint8(model.reconstruct(to_float(torch.from_numpy(originals)))))
+            originals = shown(originals)
             figure = figures.reconstructions(originals, images, f"{where}: test images and their reconstructions")
             images = np.stack([originals, images], 1)  # (n, 2, C, H, W)
     # A run id tells equal names apart.
@@ -190,19 +196,12 @@ def _test_images(config: dict[str, Any], options: Options, root: Path) -> Any:
 
 def main() -> None:
     """Entry point of ``python -m vae_sweep.generate``."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(USAGE)
-        sys.exit(0 if arguments else 2)
-    try:
+
+    def work(arguments: list[str]) -> None:
         for path in generate(parse(arguments), Path.cwd()):
             print(path)
-    except Exception as error:
-        message = one_line(error)
-        if message is None:
-            raise
-        sys.exit(message)
+
+    run_command(USAGE, work)
 
 
 if __name__ == "__main__":

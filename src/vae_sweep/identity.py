@@ -11,8 +11,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-# Where a run is kept and how it is started: not what it computes.
-RUN_CONTROL = ("paths", "tracking", "sweep", "resume", "fail_fast")
+# Where a run is kept, how it is started, what is measured of it afterwards: not what it computes.
+RUN_CONTROL = ("paths", "tracking", "sweep", "resume", "fail_fast", "metrics")
 
 
 def run_key(cfg: DictConfig) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import errno
+import logging
 import re
+import sys
 import traceback
+from collections.abc import Callable
 
 from hydra.errors import HydraException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -52,6 +55,22 @@ def one_line(error: BaseException) -> str | None:
             f"continues what it did, fewer runs at once need less memory ({_LOST_WORKER[type(error).__name__]})"
         )
     return None
+
+
+def run_command(usage: str, work: Callable[[list[str]], None]) -> None:
+    """Run a small command on the arguments that it was started with; help and errors are the same for all."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    arguments = sys.argv[1:]
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(usage)
+        sys.exit(0 if arguments else 2)
+    try:
+        work(arguments)
+    except Exception as error:
+        message = one_line(error)
+        if message is None:
+            raise
+        sys.exit(message)
 
 
 def _raised_by(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from vae_sweep import figures
 from vae_sweep.comparison import ReferenceRow
-from vae_sweep.datasets.permuted import ORDER, put_back
+from vae_sweep.datasets.permuted import PERMUTED, put_back
 from vae_sweep.evaluation import Averages, interpolate, to_float, to_uint8
 from vae_sweep.models.vae import VAE
 from vae_sweep.tracking import RunRecord
@@ -37,7 +37,7 @@ def record_pictures(
     ``facts`` are those of the dataset: pixels that it permuted are put back for the eye.
     """
     where = f"{name} on {cfg.dataset.name}, seed {cfg.seed}"
-    if ORDER in facts:
+    if facts.get(PERMUTED):
         where += ", trained on permuted pixels, put back here"
     if cfg.objective.reduction == "mean":
         where += " (squared error averaged over an image's values: not nats)"
@@ -61,3 +61,4 @@ def record_pictures(
     grid = put_back(flat, facts).reshape(cfg.evaluation.n_interpolations, -1, *flat.shape[1:])
     figure = figures.interpolations(grid, f"{where}: between two prior draws")
     record.log_figure(figure, "figures/interpolations.png")
+    record.log_array(grid, "interpolations.npy")

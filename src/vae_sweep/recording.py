@@ -23,6 +23,7 @@ from vae_sweep.context import Context
 from vae_sweep.errors import Stopped, UserError
 from vae_sweep.evaluation import Averages, evaluate
 from vae_sweep.journal import Journal
+from vae_sweep.measuring import record_heldout
 from vae_sweep.pictures import record_pictures
 from vae_sweep.places import asked_to_stop
 from vae_sweep.preparation import prepare
@@ -122,7 +123,7 @@ def train_and_record(
         **{
             f"reference/{k}": v
             for k, v in asdict(line).items()
-            if k not in ("dataset", "latent_dim", "beta", "reduction")
+            if k not in ("dataset", "latent_dim", "beta", "reduction", "metrics")
         },
     }
     path = output_dir / "checkpoint.pt"
@@ -132,6 +133,8 @@ def train_and_record(
     record.log_once(final)
     with said_if_lost("the pictures"):
         record_pictures(cfg, model, splits["test"], dataset.facts, name, history, line, record)
+    with said_if_lost("the held-out metrics"):  # the same command measures what is missing
+        record_heldout(cfg, context, name, model, best["test"], dataset, spectrum, record)
     wall_time = earlier + time.perf_counter() - started
     record.log_once({"wall_time_s": wall_time})
     log.info(
@@ -162,7 +165,7 @@ def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: re
         beta=cfg.objective.beta,
         reduction=cfg.objective.reduction,
         active=active,
-        **values,
+        **values,  # type: ignore[arg-type]
     )
 
 

@@ -21,7 +21,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,23 +133,22 @@ def linear_loss(
     Raises ValueError as `linear_optimum` does, or when the images have another size.
     """
     values, s2 = _used(spectrum, latent_dim, beta, reduction)
-    flat = images.reshape(len(images), -1)
-    n, d = flat.shape
-    if d != len(spectrum.mean) or n == 0:
-        raise ValueError(f"expected images of {len(spectrum.mean)} values, N > 0; got {images.shape}")
-    vectors = spectrum.eigenvectors[:, : len(values)]  # (D, m)
-    distance, scores = 0.0, np.zeros(len(values))  # E||x - mean||^2, E(u_i^2)
-    for rows in _slices(n, 2 * d):
-        x = flat[rows] / 255.0 - spectrum.mean  # (rows, D)
-        distance += float(np.square(x).sum())
-        scores += np.square(x @ vectors).sum(axis=0)
-    distance, scores = distance / n, scores / n
-
-    gain, variance = values - s2, s2 / values  # decoder gain squared, posterior variance: (m,)
-    # A used direction keeps the share s2/l of its projection as error, and adds the noise of its latent.
-    sse = distance - float(scores.sum()) + float((scores * variance**2 + gain * variance).sum())
-    kl = 0.5 * float((gain / values**2 * scores + variance - np.log(variance) - 1).sum())
+    sse, kl = _terms(values, s2, *_moments(spectrum, images, len(values)))
     return _optimum(sse, kl, len(values), spectrum, beta, reduction)
+
+
+def linear_curve(spectrum: Spectrum, images: Images, betas: Sequence[float]) -> tuple[Floats, Floats]:
+    """KL and squared error (nats/image) on other images of the linear VAEs that are optimal at each of ``betas``.
+
+    The rate-distortion curve of linear models, (B,) each; as many latents as the spectrum has directions.
+    """
+    distance, scores = _moments(spectrum, images, len(spectrum.eigenvalues))
+    found = []
+    for beta in betas:
+        values, s2 = _used(spectrum, len(spectrum.eigenvalues), beta, "sum")
+        found.append(_terms(values, s2, distance, scores[: len(values)]))
+    sse, kl = np.array(found).T
+    return kl, sse
 
 
 def ppca_weights(spectrum: Spectrum, latent_dim: int, beta: float = 1.0, reduction: str = "sum") -> dict[str, Floats]:
@@ -206,6 +205,30 @@ def _used(spectrum: Spectrum, latent_dim: int, beta: float, reduction: str) -> t
             "more: call spectrum(images, directions=...) with more"
         )
     return values, s2
+
+
+def _moments(spectrum: Spectrum, images: Images, m: int) -> tuple[float, Floats]:
+    """E||x - mean||^2 of images and E(u_i^2) of their projections on the m leading directions, (m,)."""
+    flat = images.reshape(len(images), -1)
+    n, d = flat.shape
+    if d != len(spectrum.mean) or n == 0:
+        raise ValueError(f"expected images of {len(spectrum.mean)} values, N > 0; got {images.shape}")
+    vectors = spectrum.eigenvectors[:, :m]  # (D, m)
+    distance, scores = 0.0, np.zeros(m)
+    for rows in _slices(n, 2 * d):
+        x = flat[rows] / 255.0 - spectrum.mean  # (rows, D)
+        distance += float(np.square(x).sum())
+        scores += np.square(x @ vectors).sum(axis=0)
+    return distance / n, scores / n
+
+
+def _terms(values: Floats, s2: float, distance: float, scores: Floats) -> tuple[float, float]:
+    """Squared error and KL, nats per image, of the linear VAE that uses directions of eigenvalues `values` (m,)."""
+    gain, variance = values - s2, s2 / values  # decoder gain squared, posterior variance: (m,)
+    # A used direction keeps the share s2/l of its projection as error, and adds the noise of its latent.
+    sse = distance - float(scores.sum()) + float((scores * variance**2 + gain * variance).sum())
+    kl = 0.5 * float((gain / values**2 * scores + variance - np.log(variance) - 1).sum())
+    return sse, kl
 
 
 def _optimum(sse: float, kl: float, active: int, spectrum: Spectrum, beta: float, reduction: str) -> LinearOptimum:

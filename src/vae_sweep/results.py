@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ def _measured(run: StoredRun) -> dict[str, Any]:
         "name": run.name,
         "status": run.status,
         "reason": run.tags.get("vae_sweep.error"),
+        "digest": run.params.get("dataset.digest"),
         "n_parameters": int(run.params["n_parameters"]) if "n_parameters" in run.params else None,
         "wall_time_s": m.get("wall_time_s"),
         "images_per_s": m.get("images_per_s"),
@@ -76,9 +77,17 @@ def _measured(run: StoredRun) -> dict[str, Any]:
     if "reference/test_loss" in m:
         facts = _facts(run)
         known: dict[str, Any] = {key: facts[key] for key in ("dataset", "latent_dim", "beta", "reduction")}
-        known |= {f.name: m[f"reference/{f.name}"] for f in fields(ReferenceRow) if f.name not in known}
+        known |= {f.name: m[f"reference/{f.name}"] for f in fields(ReferenceRow) if f.name not in (*known, "metrics")}
+        heldout = {f"test/{k}": v for k, v in _without(m, "reference/").items() if k not in known}
+        known["metrics"] = heldout | {f"test/{term}": known[f"test_{term}"] for term in ("loss", "recon", "kl")}
         found["reference"] = ReferenceRow(**known | {"active": int(known["active"])})
+    found["metrics"] = {f"test/{key}": value for key, value in _without(m, "test/").items()}
     return found
+
+
+def _without(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """The metrics whose keys begin with ``prefix``, without it."""
+    return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
 
 
 def _facts(run: StoredRun) -> dict[str, Any]:

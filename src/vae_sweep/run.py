@@ -14,6 +14,7 @@ from vae_sweep.context import Context
 from vae_sweep.errors import RunFailed, Stopped, UserError
 from vae_sweep.identity import code_key, run_key
 from vae_sweep.lease import lease, me
+from vae_sweep.measuring import measure_again
 from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of, temporary_files_in
 from vae_sweep.preparation import prepare
 from vae_sweep.provenance import environment
@@ -82,6 +83,9 @@ def _continued(
             log.warning("%s is finished, but %s; resume=false trains it again", name, difference)
         else:
             log.info("%s is finished already, as run %s; resume=false trains it again", name, before.run_id[:8])
+            with said_if_lost("the held-out metrics"):
+                if measure_again(cfg, context, name, before):
+                    on_change(True)
         state.clear(folder)  # of a process that was killed between the last record and this
         return before.metrics["best/val_loss"]
     if before and difference:

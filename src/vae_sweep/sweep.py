@@ -90,6 +90,7 @@ def open_sweep(config: DictConfig) -> Context:
     with read_write(config.hydra):
         config.hydra.overrides.hydra.append("paths.root=" + json.dumps(str(root), ensure_ascii=False))
     cells, swept = plan(config, root)
+    features, reason = _features(config, root)
     from vae_sweep.context import Context  # here, since these take seconds and refusals should not
     from vae_sweep.provenance import environment
     from vae_sweep.results import PLAN, plan_text, refresh
@@ -136,6 +137,8 @@ def open_sweep(config: DictConfig) -> Context:
         owner=me(),
         code=code_key(),
         patience=config.tracking.patience,
+        features=features,
+        features_reason=reason,
         fail_fast=config.fail_fast,
         swept=tuple(swept),
         cells=tuple(cells),
@@ -169,6 +172,7 @@ def open_single(config: DictConfig) -> Context:
     check_model(cfg, prepare(cfg, root)[0].image_shape)
     from vae_sweep.context import Context
 
+    features, reason = _features(config, root)
     store = _open_store(config, root)
     _bury_the_dead(store, root)
     return Context(
@@ -176,6 +180,8 @@ def open_single(config: DictConfig) -> Context:
         place=place(root),
         owner=me(),
         patience=config.tracking.patience,
+        features=features,
+        features_reason=reason,
         progress_bar=sys.stderr.isatty(),
     )
 
@@ -200,12 +206,40 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
         rows = results.refresh(store, context.parent_id, context.cells, root)
         if not interrupted and rows and all(row.status == "FINISHED" for row in rows):
             status = "FINISHED"
+        said = [summary.summary(rows), *([] if interrupted else _reported(store, context.parent_id))]
     finally:
         store.record(context.parent_id).finish(status)
-    print(f"\n{table.text(rows).rstrip()}\n\n{summary.summary(rows)}\n")
+    print("\n".join(["", table.text(rows).rstrip(), "", *said, ""]))
     print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their pictures:")
     print(f"  {ui_command(store.uri, root)}", flush=True)
     return rows
+
+
+def _reported(store: Store, parent_id: str) -> list[str]:
+    """Write the sweep's report; the verdicts, and where the report is."""
+    from vae_sweep import compare, gather
+    from vae_sweep.recording import said_if_lost
+
+    with said_if_lost("the report"):
+        evidence = gather.gather(store, [store.get(parent_id)])
+        compare.record(store, parent_id, compare.files(evidence))
+        return ["", compare.verdicts(evidence), "", "The report, with figures: report.html of the sweep's run."]
+    return []
+
+
+def _features(config: DictConfig, root: Path) -> tuple[str, str]:
+    """The feature network of all runs, decided once, and why.
+
+    Raises:
+        UserError: where the one that is asked for cannot be had.
+    """
+    from vae_sweep.features import resolve
+    from vae_sweep.machine import seen_from
+    from vae_sweep.training import resolve_device
+
+    weights = config.metrics.inception_weights
+    path = str(seen_from(root, weights, "metrics.inception_weights")) if weights else None
+    return resolve(config.metrics.features, path, resolve_device(config.training.device))
 
 
 def _root(config: DictConfig) -> Path:

@@ -169,8 +169,8 @@ class Store:
         """Return the handle that writes to an existing run."""
         return RunRecord(self.client, run_id)
 
-    def get(self, run_id: str) -> StoredRun:
-        """Return one run, by its id or by the beginning of its id as tables show it.
+    def get(self, run_id: str, key: str = "run") -> StoredRun:
+        """Return one run, by its id or by the beginning of its id as tables show it; ``key`` named it to the user.
 
         Raises:
             UserError: where the store has no such run, or several.
@@ -178,11 +178,10 @@ class Store:
         try:
             if len(run_id) >= 32:
                 return _stored(self.client.get_run(run_id))
-            every = [experiment.experiment_id for experiment in self.client.search_experiments()]
-            found = [run for run in self._search(every) if run.info.run_id.startswith(run_id)]
+            found = [run for run in self._search(self._every()) if run.info.run_id.startswith(run_id)]
             if len(found) > 1:
                 names = ", ".join(run.info.run_id for run in found[:5])
-                raise UserError(f"run={run_id}: several runs begin so ({names}); give more of the id")
+                raise UserError(f"{key}={run_id}: several runs begin so ({names}); give more of the id")
             if not found:
                 raise StoreError("no run begins so")
             return _stored(found[0])
@@ -190,13 +189,17 @@ class Store:
             if isinstance(error.__cause__, Exception) and _may_pass(error.__cause__):
                 raise  # the store is away: whether it has the run is not known
             raise UserError(
-                f"run={run_id}: no such run in {masked(self.uri)}; `mlflow ui` lists what there is"
+                f"{key}={run_id}: no such run in {masked(self.uri)}; `mlflow ui` lists what there is"
             ) from error
 
     def children(self, parent_id: str) -> list[StoredRun]:
         """Return the runs of a sweep, oldest first."""
         parent = f"tags.`mlflow.parentRunId` = '{parent_id}'"
-        return [_stored(run) for run in self._search([self.experiment_id], parent)]
+        where = [self.experiment_id] if self.experiment_id else self._every()
+        return [_stored(run) for run in self._search(where, parent)]
+
+    def _every(self) -> list[str]:
+        return [experiment.experiment_id for experiment in self.client.search_experiments()]
 
     def _search(self, experiment_ids: list[str], condition: str = "") -> Iterator[Any]:
         """MLflow's runs, oldest first, all pages."""
@@ -258,6 +261,13 @@ class RunRecord:
         missing = {key: value for key, value in metrics.items() if key not in known}
         if missing:
             self.log_metrics(missing)
+
+    def log_changed(self, metrics: Mapping[str, float]) -> None:
+        """Write the metrics whose last value in the store is another one, or missing."""
+        known = self.client.get_run(self.run_id).data.metrics
+        changed = {key: value for key, value in metrics.items() if known.get(key) != value}
+        if changed:
+            self.log_metrics(changed)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Write tags; a description (:data:`NOTE`) is cut to what MLflow takes."""

@@ -1,0 +1,157 @@
+"""The report of finished sweeps: ``python -m vae_sweep.compare sweep=<run id>[,<run id> ...]``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vae_sweep.errors import UserError
+from vae_sweep.machine import seen_from
+from vae_sweep.messages import run_command
+from vae_sweep.relocate import relocate
+
+if TYPE_CHECKING:
+    from vae_sweep.evidence import Evidence
+    from vae_sweep.tracking import Store, StoredRun
+
+USAGE = """\
+usage: python -m vae_sweep.compare sweep=<run id>[,<run id> ...] [key=value ...]
+
+  sweep=...         ids of sweeps' own runs, as a sweep prints its own at the end; their beginnings are enough
+  out=null          folder for report.html, statistics.json, comparison.csv|json|md|tex; null: outputs/compared/<ids>
+  uri=null          tracking store; null: as in training, seen from this folder
+
+One sweep's report is also written to its own run, where the MLflow UI shows it.
+"""
+
+
+@dataclass
+class Options:
+    """Which sweeps, and where the report goes."""
+
+    sweep: str | None = None
+    out: str | None = None
+    uri: str | None = None
+
+
+def parse(arguments: list[str]) -> Options:
+    """Return the options of a command line.
+
+    Raises:
+        UserError: for a key that does not exist, or no sweep.
+    """
+    known = [f.name for f in fields(Options)]
+    options = Options()
+    for argument in arguments:
+        key, separator, value = argument.partition("=")
+        if not separator or key not in known:
+            raise UserError(f"{argument}: not an option; write key=value with a key of: {', '.join(known)}")
+        setattr(options, key, None if value in ("", "null") else value)
+    if not options.sweep:
+        raise UserError("sweep= is missing; give the id of a sweep's run, as the sweep printed it at its end")
+    return options
+
+
+def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
+    """Write the report of the sweeps; return what it is made of, and its folder.
+
+    Raises:
+        UserError: for a sweep that the store does not have, or a folder that cannot be written.
+    """
+    from vae_sweep.stores import check_answers, store_uri
+
+    assert options.sweep is not None
+    uri = store_uri(options.uri, root)
+    if uri.startswith("sqlite") and not Path(uri.partition("://")[2][1:]).is_file():
+        raise UserError(f"sweep={options.sweep}: no runs are stored here ({uri})")
+    check_answers(uri)
+    from vae_sweep.gather import gather
+    from vae_sweep.tracking import Store
+
+    if uri == f"sqlite:///{root / 'mlflow.db'}":
+        relocate(root / "mlflow.db")
+    store = Store(uri, "")
+    sweeps = [_sweep(store, given) for given in dict.fromkeys(filter(None, options.sweep.split(",")))]
+    evidence = gather(store, list({sweep.run_id: sweep for sweep in sweeps}.values()))
+    default = root / "outputs" / "compared" / "-".join(sweep.run_id[:8] for sweep in sweeps)[:200]
+    folder = seen_from(root, options.out, "out") if options.out else default
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = files(evidence)
+        for name, text in written.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"out={folder}: cannot be written ({error.strerror}); give another out=") from error
+    if len(evidence.sweeps) == 1:
+        record(store, evidence.sweeps[0], written)
+    return evidence, folder
+
+
+def files(evidence: Evidence) -> dict[str, str]:
+    """Return the report and the numbers behind it: name of a file -> its text."""
+    from vae_sweep import comparison, table
+    from vae_sweep.gather import glossary
+    from vae_sweep.report import latex, page
+
+    return {
+        "report.html": page.html(evidence, glossary(evidence)),
+        "statistics.json": statistics_json(evidence),
+        "comparison.csv": comparison.csv(evidence.rows),
+        "comparison.json": comparison.json_text(evidence.rows),
+        "comparison.md": table.markdown(evidence.rows),
+        "comparison.tex": latex.table(evidence),
+    }
+
+
+def record(store: Store, sweep_id: str, written: Mapping[str, str]) -> None:
+    """Write the report of one sweep to its own run; the table itself is kept there by the sweep."""
+    for name in ("report.html", "statistics.json", "comparison.tex"):
+        store.record(sweep_id).log_text(written[name], name)
+
+
+def statistics_json(evidence: Evidence) -> str:
+    """Return groups, references and contrasts as JSON."""
+    groups = [asdict(group) | {"metric": key} for key, found in evidence.groups.items() for group in found]
+    content = {
+        "title": evidence.title,
+        "sweeps": evidence.sweeps,
+        "metrics": [asdict(metric) for metric in evidence.metrics],
+        "groups": groups,
+        "references": evidence.references,
+        "contrasts": [asdict(contrast) for contrast in evidence.contrasts],
+        "notes": evidence.notes,
+        "facts": evidence.facts,
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def verdicts(evidence: Evidence) -> str:
+    """Return the sentences of the declared metrics, a line each, and what is missing for one."""
+    found = [contrast.sentence for contrast in evidence.contrasts if contrast.metric.primary]
+    return "\n".join(found or ["No two models share a finished cell: there is nothing to compare yet."])
+
+
+def _sweep(store: Store, given: str) -> StoredRun:
+    found = store.get(given, "sweep")
+    if found.tags.get("vae_sweep.role") != "sweep":
+        parent = found.tags.get("mlflow.parentRunId")
+        mend = f"it belongs to sweep={parent}" if parent else "give the id that a sweep prints at its end"
+        raise UserError(f"sweep={given}: {found.name} is one run, not a sweep; {mend}")
+    return found
+
+
+def main() -> None:
+    """Entry point of ``python -m vae_sweep.compare``."""
+
+    def work(arguments: list[str]) -> None:
+        evidence, folder = compare(parse(arguments), Path.cwd())
+        print(f"{verdicts(evidence)}\n\n{folder / 'report.html'}")
+
+    run_command(USAGE, work)
+
+
+if __name__ == "__main__":
+    main()

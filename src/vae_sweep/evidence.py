@@ -1,0 +1,40 @@
+"""All that a report is made of, gathered from one or several sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vae_sweep.comparison import Row
+from vae_sweep.statistics import Contrast, Group, Metric
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a report shows. Per-run entries are keyed by the run's label, which is unique among all sweeps."""
+
+    title: str
+    sweeps: tuple[str, ...]  # ids of the sweeps' own runs
+    rows: tuple[Row, ...]
+    metrics: tuple[Metric, ...]  # those that at least one run has, primary ones first
+    groups: Mapping[str, tuple[Group, ...]]  # metric key -> one group for each (dataset, model, params)
+    references: Mapping[str, Mapping[str, Mapping[str, float]]]
+    # ^ dataset -> latents, such as "128" -> metric -> value of the closed-form linear VAE
+    contrasts: tuple[Contrast, ...]  # of each dataset: primary metrics first
+    histories: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
+    # ^ run -> images seen, validation loss (nats/image) after each epoch
+    samples: Mapping[str, Images] = field(default_factory=dict)  # run -> (n, C, H, W)
+    interpolations: Mapping[str, Images] = field(default_factory=dict)  # run -> (rows, steps, C, H, W)
+    spectra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    # ^ run -> (L,) KL per latent, nats, descending
+    linear_spectra: Mapping[str, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict)
+    # ^ dataset -> latents in words -> that of the closed-form linear VAE
+    linear_curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
+    # ^ dataset -> kl, recon of the closed-form linear VAE on test as beta varies (its rate-distortion curve)
+    notes: tuple[str, ...] = ()  # what was skipped and why, which feature network, subsets
+    facts: Mapping[str, str] = field(default_factory=dict)  # methods and versions: name -> value, in order

@@ -1,0 +1,80 @@
+"""Likelihood bounds on held-out images, in nats per image; lower is better throughout.
+
+The decoder is the Gaussian that the summed squared error stands for: N(x; decode(z), 1/2), D = C H W values an image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from vae_sweep.evaluation import NOISE_SEED, to_float
+from vae_sweep.models.vae import VAE
+from vae_sweep.objective import gaussian_constant
+
+DECODED_AT_ONCE = 100  # images: what the processor's cache holds
+
+
+def elbo_bounds(squared_error: float, kl: float, n_values: int) -> dict[str, float]:
+    """Return the forms of the negative ELBO that follow from E[SSE] and E[KL], both nats per image.
+
+    ``neg_elbo``: SSE + KL, decoder variance 1/2, without its constant (Kingma & Welling 2014, eq. 10).
+    ``neg_elbo_with_constant``: with (D/2) ln pi, so a bound on -ln p(x) for x in [0, 1]^D.
+    ``optimal_sigma``: sigma* = sqrt(E[SSE] / D), the decoder's best standard deviation after training, in units of
+    [0, 1]; ``neg_elbo_optimal_sigma`` = (D/2)(ln(2 pi sigma*^2) + 1) + KL (Rybkin et al. 2021, eq. 6).
+    ``bits_per_dim...``: nats / (D ln 2) + 8, the same bound for 8-bit values spread evenly over their bins. The
+    customary 2.9 bits/dim of CIFAR-10 come from discretised likelihoods and are another quantity.
+    """
+    variance = max(squared_error / n_values, 1e-12)
+    full = squared_error + kl + gaussian_constant(n_values)
+    optimal = gaussian_constant(n_values, variance) + n_values / 2 + kl
+    return {
+        "neg_elbo": squared_error + kl,
+        "neg_elbo_with_constant": full,
+        "bits_per_dim": bits_per_dim(full, n_values),
+        "optimal_sigma": math.sqrt(variance),
+        "neg_elbo_optimal_sigma": optimal,
+        "bits_per_dim_optimal_sigma": bits_per_dim(optimal, n_values),
+    }
+
+
+def bits_per_dim(nats: float, n_values: int) -> float:
+    """Return -ln p(x) of values in [0, 1], nats per image, as bits per value of 8-bit images."""
+    return nats / (n_values * math.log(2)) + 8
+
+
+@torch.no_grad()
+def iwae(
+    model: VAE,
+    images: torch.Tensor,  # uint8 (N, C, H, W)
+    samples: int,  # k, posterior draws per image
+) -> dict[str, float]:
+    """Return the importance-weighted bound -ln (1/k) sum_i p(x, z_i) / q(z_i | x), on fixed noise.
+
+    Burda et al. 2016, eq. 8, without the constant (D/2) ln pi, as ``neg_elbo``. Keys: ``iwae_<k>``;
+    ``iwae_<k>_gain``, the negative ELBO of the same images and draws minus it (>= 0; 0 where q is exact); and
+    ``iwae_<k>_ess``, the effective sample size (sum w)^2 / sum w^2 of k (Kong 1992), mean over images.
+    """
+    device = next(model.parameters()).device
+    source = torch.Generator().manual_seed(NOISE_SEED + 1000)
+    bound, elbo, effective = [], [], []
+    for start in range(0, len(images), max(1, DECODED_AT_ONCE // samples)):
+        x = to_float(images[start : start + max(1, DECODED_AT_ONCE // samples)].to(device))  # (B, C, H, W)
+        posterior = model.encode(x)
+        mean, logvar = posterior.mean[:, None], posterior.logvar[:, None]  # (B, 1, L)
+        noise = torch.randn(len(x), samples, model.latent_dim, generator=source).to(device)  # (B, k, L)
+        z = mean + torch.exp(0.5 * logvar) * noise
+        decoded = model.decode(z.flatten(0, 1)).unflatten(0, noise.shape[:2])  # (B, k, C, H, W)
+        squared_error = decoded.sub_(x[:, None]).square_().flatten(2).sum(2)  # (B, k)
+        prior_ratio = 0.5 * (noise.square() + logvar - z.square()).sum(2)  # ln p(z) - ln q(z|x)
+        weights = (prior_ratio - squared_error).cpu().double()  # ln w
+        bound.append(math.log(samples) - torch.logsumexp(weights, 1))
+        elbo.append(-weights.mean(1))
+        effective.append(torch.exp(2 * torch.logsumexp(weights, 1) - torch.logsumexp(2 * weights, 1)))
+    value = float(torch.cat(bound).mean())
+    return {
+        f"iwae_{samples}": value,
+        f"iwae_{samples}_gain": float(torch.cat(elbo).mean()) - value,
+        f"iwae_{samples}_ess": float(torch.cat(effective).mean()),
+    }

@@ -1,0 +1,96 @@
+"""The main table of a report as LaTeX, for a paper's supplement."""
+
+from __future__ import annotations
+
+import re
+
+from vae_sweep.evidence import Evidence
+from vae_sweep.report import presentation as show
+from vae_sweep.report.presentation import MINUS, number
+from vae_sweep.statistics import Group
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    "–": "--",
+    MINUS: "$-$",
+    "β": r"$\beta$",
+} | {character: "\\" + character for character in "&%$#_{}"}
+_ESCAPED = re.compile("|".join(map(re.escape, _SPECIAL)))
+
+
+def table(evidence: Evidence) -> str:
+    """A `table` with booktabs rules: mean ± standard deviation over seeds of each cell, then the linear reference.
+
+    Nothing is bold: which model is better is a verdict's to say, not one number's.
+    """
+    metrics = show.main_columns(evidence)
+    names = [
+        "Set",
+        "Model",
+        "Seeds",
+        *(escape(show.label(m, evidence.metrics)) for m in metrics),
+        "Epochs",
+        "Parameters",
+    ]
+    units = ["", "", "", *(escape(show.unit(metric)) for metric in metrics), "mean (range)", ""]
+    lines = []
+    cells = show.cells(evidence)
+    for dataset in show.datasets(evidence):
+        title = escape(dataset or "unknown data")
+        lines += [r"\midrule", rf"\multicolumn{{{len(names)}}}{{@{{}}l}}{{{title}}} \\", r"\addlinespace[2pt]"]
+        for cell, rows in cells.items():
+            if cell.dataset == dataset:
+                values = [_summary(show.group(evidence, metric.key, cell), metric.digits) for metric in metrics]
+                first = [escape(word) for word in (cell.params or "–", cell.model, show.seeds(rows))]
+                lines.append(_line([*first, *values, escape(show.epochs(rows)), escape(show.parameters(rows))]))
+        for name, known in show.references(evidence, dataset):
+            values = [_number(known.get(metric.key), metric.digits) for metric in metrics]
+            title = rf"\multicolumn{{3}}{{@{{}}l}}{{\textit{{{escape(name)}}}}}"
+            lines += [r"\addlinespace[2pt]", _line([title, *values, "", ""])]
+    recipes = escape("; ".join(show.recipes(evidence)))
+    caption = f"{escape(evidence.title)}. Mean $\\pm$ standard deviation between seeds. {recipes}".strip()
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\begin{{tabular}}{{@{{}}ll{'r' * (len(names) - 2)}@{{}}}}",
+            r"\toprule",
+            _line(names),
+            _line([rf"{{\footnotesize {unit}}}" if unit else "" for unit in units]),
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def escape(text: str) -> str:
+    """The text on one line with every character that means something to LaTeX written out."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return _ESCAPED.sub(lambda found: _SPECIAL[found[0]], " ".join(plain.split()))
+
+
+def _summary(group: Group | None, digits: int) -> str:
+    if group is None or not group.values:
+        return "--"
+    spread = f" \\pm {number(group.sd, digits)}" if group.sd is not None else ""
+    return f"${number(group.mean, digits)}{spread}$".replace(MINUS, "-")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "--" if value is None else f"${number(value, digits)}$".replace(MINUS, "-")
+
+
+def _line(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"

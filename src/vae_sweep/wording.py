@@ -1,0 +1,76 @@
+"""The sentence that a paper could print of a contrast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vae_sweep.statistics import Contrast
+
+LEVEL = 0.05  # of tests; intervals are 1 - LEVEL
+
+
+def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
+    """Return what a contrast says, as one sentence; ``p`` counts, ``least`` is the smallest that it can be."""
+    unit, pairs = f" {c.metric.unit}" if c.metric.unit else "", _count(c.n, "pair")
+    open_ = verdict == "inconclusive" and bool(c.metric.better)  # a question of better or worse, left open
+    margin = f"{c.margin:.3g}{unit}"
+    claim = {
+        "": f"in {c.metric.label}",
+        "better": f"{c.b} is better than {c.a} in {c.metric.label}:",
+        "worse": f"{c.b} is worse than {c.a} in {c.metric.label}:",
+        "equivalent": f"{c.b} and {c.a} are equivalent in {c.metric.label} within the stated margin of {margin}:",
+        "inconclusive": f"{c.b} against {c.a} is inconclusive in {c.metric.label}:",
+    }[verdict if open_ or verdict != "inconclusive" else ""]
+    interval = "no interval, as no set has two seeds"
+    if c.low is not None and c.high is not None:
+        interval = f"95 % interval [{_number(c, c.low)}, {_number(c, c.high)}]"
+    notes = [f"Holm {_p(p)}"] if c.p_holm is not None else []
+    notes += [f"the least that {pairs} can give is {_p(c.p_least)}"] if not open_ or least <= LEVEL else []
+    facts = [
+        f"{c.a} - {c.b} = {_number(c, c.mean, '+')}{unit}",
+        interval,
+        f"{pairs} ({_design(c)})",
+        f"p = {_p(c.p)}" + (f" ({'; '.join(notes)})" if notes else ""),
+        *([f"d_z = {c.d_z:.2f}"] if c.d_z is not None else []),
+        f"{c.b} {'better' if c.metric.better else 'lower'} in {c.b_better * c.n:g} of {pairs}",
+    ]
+    ends = [_why(c, p, least)] if open_ else []
+    rounded = [round(s.mean, c.metric.digits) for s in c.sets]
+    if min(rounded) < 0 < max(rounded):
+        means = ", ".join(f"{s.params} {_number(c, s.mean, '+')}" for s in c.sets)
+        ends.append(f"the sign differs between the sets ({means})")
+    ends += [] if c.metric.primary else ["descriptive, as p is not corrected for the number of metrics"]
+    return f"On {c.dataset}, {claim} {'; '.join([', '.join(facts), *ends])}."
+
+
+def _why(c: Contrast, p: float, least: float) -> str:
+    """What a verdict lacks."""
+    if least > LEVEL:
+        bound = f"p that {_count(c.n, 'pair')} can give is {_p(c.p_least)}"
+        if c.p_least <= LEVEL:
+            bound = f"Holm-adjusted p that {_count(c.n, 'pair')} can give is {_p(least)}"
+        return f"the least {bound}, so neither model can be called better at this number of seeds"
+    if c.low is None or c.high is None:
+        return "without two seeds in any set the noise between seeds is unknown"
+    lacks = [f"{'p' if c.p_holm is None else 'the Holm-adjusted p'} is above {LEVEL}"] if p > LEVEL else []
+    return " and ".join([*lacks, *(["the interval includes 0"] if c.low <= 0 <= c.high else [])])
+
+
+def _design(c: Contrast) -> str:
+    sizes = [len(s.values) for s in c.sets]
+    if len(set(sizes)) == 1:
+        return f"{_count(len(sizes), 'set')} x {_count(sizes[0], 'seed')}"
+    return f"{_count(len(sizes), 'set')} with {', '.join(map(str, sizes[:-1]))} and {sizes[-1]} seeds"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' if n != 1 else ''}"
+
+
+def _number(c: Contrast, value: float, sign: str = "") -> str:
+    return f"{value:{sign}z.{c.metric.digits}f}"
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}".replace("e-0", "e-")

@@ -1,0 +1,233 @@
+"""Held-out metrics against closed forms, brute force and hand calculations."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage, stats
+
+from vae_sweep import models, reference, training
+from vae_sweep.datasets.base import ImageDataset, Split
+from vae_sweep.evaluation import Averages, evaluate, to_float
+from vae_sweep.heldout import bounds, latents, quality
+from vae_sweep.heldout.measure import Settings, linear_vae, measure, measure_reference
+from vae_sweep.models.vae import VAE, Posterior
+
+SHAPE = (3, 12, 12)
+SETTINGS = Settings(20, 40, 2, "none", 100, None)
+
+
+def pictures(n: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """Smooth pictures in which a few directions hold nearly all variance."""
+    source = np.random.default_rng(seed)
+    basis = np.random.default_rng(99).standard_normal((6, math.prod(shape)))
+    basis /= np.linalg.norm(basis, axis=1, keepdims=True)
+    scores = source.standard_normal((n, 6)) * np.array([3.0, 2.0, 1.5, 1.2, 0.5, 0.3])
+    return np.rint(255 * np.clip(0.5 + scores @ basis, 0, 1)).astype(np.uint8).reshape(n, *shape)
+
+
+def a_model(latent_dim: int = 4) -> VAE:
+    training.seed_weights(3)
+    node = {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]}
+    return models.create(node, SHAPE, latent_dim).eval()
+
+
+def dataset(tmp_path: Path, n_test: int = 203) -> ImageDataset:
+    source = np.random.default_rng(5)
+    sizes = {"train": 400, "val": 60, "test": n_test}
+    splits = {key: Split(pictures(n, seed), source.integers(0, 3, n)) for seed, (key, n) in enumerate(sizes.items())}
+    return ImageDataset("made", splits, SHAPE, "digest", {}, tmp_path)
+
+
+def test_bounds_from_the_two_terms_by_hand() -> None:
+    """D = 3072, recon 50, kl 25: (D/2) ln pi = 1758.28; sigma* = sqrt(50 / 3072)."""
+    found = bounds.elbo_bounds(50.0, 25.0, 3072)
+    assert found["neg_elbo"] == 75.0
+    assert found["neg_elbo_with_constant"] == pytest.approx(75 + 1536 * math.log(math.pi))
+    assert found["bits_per_dim"] == pytest.approx(8.861, abs=5e-4)
+    assert found["optimal_sigma"] == pytest.approx(0.12758, abs=1e-5)
+    by_scipy = -3072 * stats.norm(scale=found["optimal_sigma"]).logpdf(found["optimal_sigma"]) + 25
+    assert found["neg_elbo_optimal_sigma"] == pytest.approx(by_scipy)
+    assert found["bits_per_dim_optimal_sigma"] == pytest.approx(7.09, abs=5e-3)
+
+
+def test_iwae_against_densities_written_out() -> None:
+    """ln p(x|z) + ln p(z) - ln q(z|x) from torch.distributions, image by image, on the same draws."""
+    model, images, k = a_model(), torch.from_numpy(pictures(7)), 30
+    found = bounds.iwae(model, images, k)
+    x = to_float(images)
+    source = torch.Generator().manual_seed(bounds.NOISE_SEED + 1000)
+    noise = torch.randn(7, k, 4, generator=source)
+    expected, plain, effective = [], [], []
+    with torch.no_grad():
+        posterior = model.encode(x)
+        for i in range(7):
+            q = torch.distributions.Normal(posterior.mean[i], torch.exp(posterior.logvar[i] / 2))
+            z = q.mean + q.stddev * noise[i]
+            likelihood = torch.distributions.Normal(model.decode(z), math.sqrt(0.5))
+            log_w = likelihood.log_prob(x[i]).sum((1, 2, 3)).double()
+            log_w += torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1) - q.log_prob(z).sum(1)
+            weights = torch.exp(log_w - log_w.max())
+            expected.append(-(weights.mean().log() + log_w.max()) - 216 * math.log(math.pi))
+            plain.append(-log_w.mean() - 216 * math.log(math.pi))
+            effective.append(weights.sum() ** 2 / weights.square().sum())
+    assert found["iwae_30"] == pytest.approx(float(torch.stack(expected).mean()), abs=1e-3)
+    assert found["iwae_30_gain"] == pytest.approx(float(torch.stack(plain).mean()) - found["iwae_30"], abs=1e-3)
+    assert found["iwae_30_ess"] == pytest.approx(float(torch.stack(effective).mean()), rel=1e-3)
+    assert found["iwae_30_gain"] > 0.01  # the posterior of this model is not exact
+
+
+def test_the_bound_is_tight_and_units_are_counted_right_for_exact_posteriors() -> None:
+    """Probabilistic PCA: all importance weights are equal, and a latent is used iff its eigenvalue exceeds 1/2."""
+    images = pictures(600)
+    spectrum = reference.spectrum(images)
+    model = linear_vae(spectrum, 8, 1.0, "sum", SHAPE)
+    stack = torch.from_numpy(images)
+    found = bounds.iwae(model, stack[:100], 50)
+    assert found["iwae_50_gain"] == pytest.approx(0, abs=1e-3)
+    assert found["iwae_50_ess"] == pytest.approx(50, abs=0.1)
+    expected = reference.linear_loss(spectrum, images[:100], 8).loss
+    assert found["iwae_50"] == pytest.approx(expected, rel=1e-4)
+    codes = latents.encode(model, stack)
+    used = int((spectrum.eigenvalues > 0.5).sum())
+    assert latents.active_units(codes) == used == 4
+    kl = latents.kl_spectrum(codes)
+    assert kl[:used] == pytest.approx(0.5 * np.log(2 * spectrum.eigenvalues[:used]), rel=1e-3)
+    assert kl[used:] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_spectrum_sums_to_the_kl() -> None:
+    model, images = a_model(), torch.from_numpy(pictures(530))
+    assert latents.kl_spectrum(latents.encode(model, images)).sum() == pytest.approx(evaluate(model, images).kl, 1e-5)
+
+
+def test_moments_of_the_aggregate_posterior() -> None:
+    """Codes whose aggregate is N(m, diag(v)) exactly: moments and KL as torch.distributions has them."""
+    means = np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 2.0], [-1.0, 2.0]])  # mean (0, 1), variances (1, 1)
+    found = latents.aggregate(latents.Codes(means, np.full((4, 2), 0.5)))
+    assert found["aggregate_mean_norm"] == pytest.approx(1)
+    assert found["aggregate_variance"] == pytest.approx(1.5)
+    q = torch.distributions.MultivariateNormal(torch.tensor([0.0, 1.0]), 1.5 * torch.eye(2))
+    p = torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))
+    assert found["aggregate_kl"] == pytest.approx(float(torch.distributions.kl_divergence(q, p)), rel=1e-5)
+
+
+def clusters(n: int, seed: int, distance: float) -> latents.Codes:
+    sides = np.random.default_rng(seed).choice([-distance, distance], n)
+    return latents.Codes(np.stack([sides, np.zeros(n)], 1), np.full((n, 2), 1.0))
+
+
+def test_the_mixture_finds_two_clusters() -> None:
+    """Half the mass at +-5: ln q - ln p gains E[z^2]/2 - 1/2 - ln 2 = 12.5 - ln 2 nats, clusters being disjoint."""
+    mixture = latents.fit_mixture(clusters(4000, 0, 5.0), clusters(500, 1, 5.0), 2)
+    assert mixture.n_components == 2
+    assert latents.mixture_gain(mixture, clusters(4000, 2, 5.0)) == pytest.approx(12.5 - math.log(2), abs=0.3)
+    drawn = latents.draw_mixture(mixture, 4000)
+    assert np.abs(drawn[:, 0]).mean() == pytest.approx(5, abs=0.1)
+    assert drawn[:, 0].mean() == pytest.approx(0, abs=0.4)  # both sides, in random order
+    assert np.array_equal(drawn, latents.draw_mixture(mixture, 4000))
+
+
+def test_components_that_only_memorise_are_not_used() -> None:
+    source = np.random.default_rng(0)
+    codes = [latents.Codes(source.standard_normal((n, 30)) * 0.7, np.full((n, 30), 0.51)) for n in (300, 300, 2000)]
+    mixture = latents.fit_mixture(codes[0], codes[1], 10)
+    assert mixture.n_components == 1
+
+
+def test_the_probe_reads_what_is_linear() -> None:
+    source = np.random.default_rng(0)
+    codes, labels = source.standard_normal((600, 3)), np.repeat([0, 1, 2], 200)
+    assert latents.probe(codes[::2], labels[::2], codes[1::2], labels[1::2]) < 50  # chance is 33 %
+    codes[np.arange(600), labels] += 8
+    assert latents.probe(codes[::2], labels[::2], codes[1::2], labels[1::2]) > 99
+
+
+class Shifted(VAE):
+    """Reconstructs every value 0.1 too high."""
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int) -> None:
+        super().__init__(image_shape, latent_dim)
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def encode(self, x: torch.Tensor) -> Posterior:
+        return Posterior(x.flatten(1), torch.zeros_like(x.flatten(1)))
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return z.unflatten(1, self.image_shape) + 0.1
+
+
+def test_psnr_and_ssim_by_hand() -> None:
+    """MSE 0.01 is 20 dB; SSIM as Wang et al. 2004 write it, windows by scipy, borders mirrored."""
+    shape = (1, 24, 24)
+    images = np.clip(pictures(5, 1, shape), 0, 229)  # 0.1 more stays below 1
+    model = Shifted(shape, 576)
+    assert quality.psnr(model, torch.from_numpy(images)) == pytest.approx(20, abs=1e-3)
+
+    def window(a: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(a, 1.5, truncate=5 / 1.5, mode="mirror")
+
+    expected = []
+    for picture in images[:, 0] / 255.0:
+        other = picture + 0.1
+        m, n = window(picture), window(other)
+        vx, vy, cov = window(picture**2) - m**2, window(other**2) - n**2, window(picture * other) - m * n
+        top = (2 * m * n + 0.01**2) * (2 * cov + 0.03**2)
+        expected.append((top / ((m**2 + n**2 + 0.01**2) * (vx + vy + 0.03**2))).mean())
+    assert quality.ssim(model, torch.from_numpy(images)) == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_everything_is_measured_and_the_same_again(tmp_path: Path) -> None:
+    model, data = a_model(), dataset(tmp_path)
+    averages = evaluate(model, torch.from_numpy(data.test.images))
+    found = measure(model, averages, "sum", data, SETTINGS, prior_seed=0)
+    assert found.values == measure(model, averages, "sum", data, SETTINGS, prior_seed=0).values
+    assert found.values["neg_elbo"] == pytest.approx(averages.loss)
+    assert {"iwae_20", "active_units", "aggregate_kl", "mixture_gain", "psnr", "ssim", "probe_accuracy"} <= set(
+        found.values
+    )
+    assert all(map(math.isfinite, found.values.values()))
+    assert found.spectrum.sum() == pytest.approx(averages.kl, rel=1e-4)
+
+
+def test_an_averaged_squared_error_is_undone(tmp_path: Path) -> None:
+    model, data = a_model(), dataset(tmp_path)
+    test = torch.from_numpy(data.test.images)
+    by_mean = measure(model, evaluate(model, test, reduction="mean"), "mean", data, SETTINGS, prior_seed=0)
+    assert by_mean.values["neg_elbo"] == pytest.approx(evaluate(model, test).loss, rel=1e-5)
+
+
+def test_the_reference_gets_the_same_metrics_once(tmp_path: Path) -> None:
+    data = dataset(tmp_path)
+    spectrum = reference.spectrum(data.train.images)
+    found = measure_reference(spectrum, 8, 1.0, "sum", data, SETTINGS)
+    model = linear_vae(spectrum, 8, 1.0, "sum", SHAPE)
+    averages = evaluate(model, torch.from_numpy(data.test.images))
+    assert averages.loss == pytest.approx(
+        reference.linear_loss(spectrum, data.test.images, 8).loss, rel=0.03
+    )  # 203 draws
+    own = measure(model, averages, "sum", data, SETTINGS, prior_seed=0)
+    assert found.values == own.values | {"probe_accuracy_pca": found.values["probe_accuracy_pca"]}
+    (file,) = tmp_path.glob("linear-*.json")
+    again = measure_reference(spectrum, 8, 1.0, "sum", data, SETTINGS)
+    assert again.values == found.values
+    assert np.array_equal(again.spectrum, found.spectrum)
+    assert again.seconds == {}  # read, not measured
+    file.write_text("damaged")
+    assert measure_reference(spectrum, 8, 1.0, "sum", data, SETTINGS).values == found.values
+
+
+def test_a_collapsed_model_uses_nothing(tmp_path: Path) -> None:
+    """Weights that ignore the image: no active unit, no KL, and no more than chance for the probe."""
+    model, data = a_model(), dataset(tmp_path)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    found = measure(model, Averages(1.0, 1.0, 0.0), "sum", data, SETTINGS, prior_seed=0)
+    assert found.values["active_units"] == 0
+    assert found.values["aggregate_kl"] == pytest.approx(0, abs=1e-9)
+    assert found.spectrum == pytest.approx(0)
+    assert found.values["probe_accuracy"] < 50

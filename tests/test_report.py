@@ -1,0 +1,270 @@
+"""The report: whole, honest about what is missing, safe from names, and readable in a browser without a network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import evidence_examples as examples
+from vae_sweep.evidence import Evidence
+from vae_sweep.report import page as report
+
+VOID = {"br", "hr", "img", "link", "meta"}
+NAN = float("nan")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, texts by the tag they stand in, and whether every tag is closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.open[-1] if self.open else "", data))
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data + " "
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def text(self) -> str:
+        return " ".join(data for tag, data in self.texts if tag != "style")
+
+
+POOR = examples.poor()
+
+
+@pytest.fixture(scope="module")
+def full() -> Evidence:
+    return examples.mixed()
+
+
+@pytest.fixture(scope="module")
+def written(full: Evidence) -> str:
+    return report.html(full, {"test/kl": "KL(q(z|x) || N(0, I)), summed over latents"})
+
+
+@pytest.fixture(scope="module")
+def page(written: str) -> Page:
+    return Page(written)
+
+
+def test_one_file_without_network_or_script(written: str, page: Page) -> None:
+    assert len(written.encode()) < 8e6
+    assert not page.of("script")
+    assert not page.of("iframe")
+    for tag, attributes in page.tags:
+        assert not [key for key in attributes if key.startswith("on")], tag
+        for key in ("src", "href", "srcset", "data", "action"):
+            assert (attributes.get(key) or "data:").startswith("data:"), tag
+    style = "".join(text for tag, text in page.texts if tag == "style")
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_pictures_are_whole_and_have_a_text(page: Page) -> None:
+    pictures = page.of("img")
+    assert len(pictures) > 20
+    for attributes in pictures:
+        kind, _, data = (attributes["src"] or "").partition(";base64,")
+        assert kind == "data:image/png"
+        Image.open(io.BytesIO(base64.b64decode(data))).verify()
+        assert len(attributes["alt"] or "") > 10
+
+
+def test_samples_are_those_of_the_lowest_seed_pixel_by_pixel(full: Evidence, page: Page) -> None:
+    found = [a for a in page.of("img") if a["alt"] == "samples from the prior of fc, p1, seed 0"]
+    picture = np.array(Image.open(io.BytesIO(base64.b64decode((found[0]["src"] or "").partition(",")[2]))))
+    images = full.samples["fc-p1-s0 cifar10-jpeg"]
+    assert (picture[:32, :32, :3] == images[0].transpose(1, 2, 0)).all()
+    assert (picture[33:65, 33:65, :3] == images[9].transpose(1, 2, 0)).all()
+    assert (picture[:, 32, 3] == 0).all()
+
+
+def test_the_parts_stand_in_order(page: Page) -> None:
+    headings = [text for tag, text in page.texts if tag == "h2"]
+    wanted = ["Verdict", "Results", "Paired differences", "Further metrics", "Figures", "Metrics"]
+    assert headings == [*wanted, "Notes, methods and versions"]
+
+
+def test_every_primary_sentence_stands_in_the_verdict(full: Evidence, written: str) -> None:
+    verdict = html.unescape(written[: written.index("Results</h2>")])
+    primary = [contrast for contrast in full.contrasts if contrast.metric.primary]
+    assert len(primary) == 4
+    for contrast in primary:
+        assert f">{contrast.sentence}</p>" in verdict
+        assert f">{contrast.b} against {contrast.a}: {contrast.verdict}</span>" in verdict
+    assert not [c for c in full.contrasts if not c.metric.primary and c.sentence in written]
+
+
+def test_tables_hold_every_group(full: Evidence, page: Page) -> None:
+    cells = {re.sub(r"\s+", " ", cell.replace("−", "-")).strip() for row in page.rows for cell in row}
+    for metric in full.metrics:
+        for group in full.groups[metric.key]:
+            d = metric.digits
+            said = f"{group.mean:.{d}f} ± {group.sd:.{d}f} [{group.low:.{d}f}, {group.high:.{d}f}]"
+            said = re.sub(r"-(0\.0*)(?!\d)", r"\1", said)
+            assert [cell for cell in cells if cell.startswith(said)], (metric.key, said)
+
+
+def test_every_seed_of_every_run_can_be_read(full: Evidence, page: Page) -> None:
+    by_name = {row[0].strip(): [cell.replace("−", "-").strip() for cell in row] for row in page.rows if row}
+    assert len(full.rows) == 61
+    for row in full.rows:
+        line = by_name[row.name]
+        assert line[1].startswith(row.status)
+        for metric in full.metrics:
+            value = row.metrics.get(metric.key)
+            assert value is None or f"{value:.{metric.digits}f}" in line
+    assert "UserError: the disk is full" in " ".join(by_name["fc-p1-s3 cifar10-jpeg"])
+
+
+def test_the_linear_reference_ends_every_table_and_fills_its_columns(full: Evidence, page: Page) -> None:
+    lines = [row for row in page.rows if row and "linear (closed form)" in row[0]]
+    tables = len(page.of("table")) - 2  # paired differences, in two tables, have none
+    assert len(lines) == tables * 2  # datasets
+    assert all("128 or 256 latents" in row[0] for row in lines)
+    said = " ".join(" ".join(row) for row in lines)
+    for metric in full.metrics:
+        if metric.key in examples.LINEAR:
+            assert said.count(f"{examples.LINEAR[metric.key]:.{metric.digits}f}") >= 4, metric.key
+
+
+def test_partners_are_side_by_side_and_networks_are_not_merged(page: Page) -> None:
+    heads = [" ".join(row) for row in page.rows if "higher is better" in " ".join(row)]
+    assert [head for head in heads if re.search(r"precision\s+higher is better\s+recall\s+higher", head)]
+    assert [head for head in heads if re.search(r"density\s+higher is better\s+coverage\s+higher", head)]
+    assert [row for row in page.rows if "(fd/effnet)" in " ".join(row) and "(fd/inception)" in " ".join(row)]
+
+
+def test_what_did_not_finish_is_counted(page: Page) -> None:
+    text = page.text()
+    assert "61 runs: 58 finished, 1 failed, 1 killed, 1 pending." in text
+    assert "3 of 5: 1 FAILED, 1 KILLED" in text
+    assert "0 of 1: 1 PENDING" in text
+    assert "4 of 5 runs" in text  # the metric that one run lacks
+
+
+def test_meanings_notes_and_versions_end_the_page(full: Evidence, page: Page) -> None:
+    text = page.text()
+    end = text[text.rindex("Metrics") :]
+    for metric in full.metrics:
+        assert metric.key in end
+    for said in (*full.notes, *full.facts, *full.facts.values(), *full.sweeps, "summed over latents. nats/image"):
+        assert said in end
+
+
+@pytest.mark.parametrize("name", POOR)
+def test_poor_evidence_makes_a_page(name: str) -> None:
+    text = report.html(POOR[name])
+    page = Page(text)
+    said = {
+        "no run": "No run is known.",
+        "nothing finished": "No run has finished yet",
+        "one run": "Only fc has finished runs: a comparison needs two models.",
+        "one model": "Only fc has finished runs: a comparison needs two models.",
+        "one seed": "no interval, as no set has two seeds",
+    }
+    assert said[name] in page.text()
+    assert ("noise between seeds was not measured" in page.text()) == (name in ("one run", "one seed"))
+    assert bool(page.of("img")) == (name not in ("no run", "nothing finished"))
+
+
+def test_numbers_that_are_not_finite_are_shown_as_such() -> None:
+    poor = POOR["one seed"]
+    rows = [replace(row, metrics=row.metrics | {"test/loss": NAN}) for row in poor.rows[:1]] + list(poor.rows[1:])
+    group = replace(poor.groups["test/loss"][0], values=(NAN,), mean=NAN)
+    changed = replace(
+        poor, rows=tuple(rows), groups=poor.groups | {"test/loss": (group, *poor.groups["test/loss"][1:])}
+    )
+    assert ">nan</span>" in report.html(changed)
+
+
+def test_hostile_names_stay_text() -> None:
+    hostile, nasty = examples.hostile()
+    text = report.html(hostile, {"test/loss": nasty})
+    page = Page(text)
+    text.encode()
+    assert "<img src=x" not in text
+    assert not [a for a in page.of("img") if not (a["src"] or "").startswith("data:")]
+    assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
+    assert page.text().count(examples.NASTY) > 20
+    assert "\x00" not in text
+    assert "\u202e" not in text
+
+
+def test_equal_words_for_two_sets_stay_two_cells() -> None:
+    poor = POOR["one seed"]
+    longer = {
+        key: tuple(replace(g, params=g.params + " [batch 64]") if g.params == "p1" else g for g in groups)
+        for key, groups in poor.groups.items()
+    }
+    text = Page(report.html(replace(poor, groups=longer))).text()
+    assert "p1 [batch 64]" in text
+    assert "0 of" not in text  # each run is in its group's row, none is left over
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+@pytest.mark.parametrize("sandboxed", [False, True], ids=["from disk", "in a sandboxed frame"])
+def test_a_browser_shows_it_from_disk(written: str, tmp_path: Path, sandboxed: bool) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
+    name = tmp_path / "report.html"
+    name.write_text(written, encoding="utf-8")
+    if sandboxed:  # as MLflow's artifact viewer shows a page
+        name = tmp_path / "viewer.html"
+        frame = f'<iframe sandbox="allow-scripts" width="800" height="500" srcdoc="{html.escape(written)}"></iframe>'
+        name.write_text(f'<!DOCTYPE html><link rel="icon" href="data:,"><title>viewer</title>{frame}', encoding="utf-8")
+    problems: list[str] = []
+    requests: list[str] = []
+    with playwright.sync_playwright() as started:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = started.chromium.launch(executable_path=BROWSER, args=flags)
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.on("console", lambda message: problems.append(message.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(name.as_uri(), wait_until="load")
+        frame = page.frames[-1]
+        frame.wait_for_selector("h1")
+        widths = frame.evaluate("Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))")
+        wide = frame.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        title = frame.evaluate("document.querySelector('h1').textContent")
+        browser.close()
+    assert title == "fc against conv"
+    assert problems == []
+    assert [url for url in requests if not url.startswith(("file:", "data:", "about:"))] == []
+    assert len(widths) > 20
+    assert min(widths) > 0
+    assert wide <= 0  # tables scroll by themselves, the page does not
