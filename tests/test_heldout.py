@@ -18,7 +18,7 @@ from vae_sweep.heldout.measure import Settings, linear_vae, measure, measure_ref
 from vae_sweep.models.vae import VAE, Posterior
 
 SHAPE = (3, 12, 12)
-SETTINGS = Settings(20, 40, 2, "none", 100, None)
+SETTINGS = Settings(20, 40, 2, 50, "none", 100, None)
 
 
 def pictures(n: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
@@ -61,7 +61,7 @@ def test_iwae_against_densities_written_out() -> None:
     found = bounds.iwae(model, images, k)
     x = to_float(images)
     source = torch.Generator().manual_seed(bounds.NOISE_SEED + 1000)
-    noise = torch.randn(7, k, 4, generator=source)
+    noise = [torch.randn(k, 4, generator=source) for _ in range(7)]
     expected, plain, effective = [], [], []
     with torch.no_grad():
         posterior = model.encode(x)

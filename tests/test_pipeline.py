@@ -115,8 +115,8 @@ def test_final_metrics(smoke: Project) -> None:
 
 
 def test_every_run_is_measured_beside_the_linear_vae(smoke: Project) -> None:
-    names = {"active_units", "aggregate_kl", "bits_per_dim", "iwae_10", "mixture_gain", "neg_elbo", "probe_accuracy"}
-    names |= {"psnr", "ssim", "optimal_sigma"}
+    names = {"active_units", "aggregate_kl", "bits_per_dim", "iwae_10", "neg_elbo", "probe_accuracy", "psnr"}
+    names |= {"optimal_sigma"}
     lines = {}
     for cell, run in smoke.children.items():
         m = run.data.metrics
@@ -286,7 +286,8 @@ def test_other_metrics_are_measured_without_training(command, tmp_path: Path) ->
     grid = ("-m", "model=fc,conv", "params=tiny", "seed=0,1", "experiment=smoke", "dataset.permute_pixels=true")
     assert command(*grid, cwd=tmp_path).returncode == 0
     before = sweep(tmp_path, "").children
-    done = command(*grid, "metrics.features=efficientnet_lite0", "metrics.feature_images=60", cwd=tmp_path)
+    asked = ("metrics.features=efficientnet_lite0", "metrics.feature_images=60", "metrics.gmm_components=2")
+    done = command(*grid, *asked, "metrics.ssim_images=50", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     project = sweep(tmp_path, done.stdout)
     assert {name: run.info.run_id for name, run in before.items()} == {
@@ -298,6 +299,7 @@ def test_other_metrics_are_measured_without_training(command, tmp_path: Path) ->
         assert {key: m[key] for key in old} == old
         for kind in ("fd", "kd", "precision", "recall", "density", "coverage"):
             assert f"test/{kind}_efficientnet_lite0_96px_60_reconstructions" in m
+        assert {"test/ssim", "test/mixture_gain", "test/kd_efficientnet_lite0_96px_60_mixture"} <= set(m)
         key = "fd_efficientnet_lite0_96px_60"
         assert 0 < m[f"test/{key}_floor"] < m[f"test/{key}"]
         assert m[f"reference/{key}"] > m[f"reference/{key}_floor"] == m[f"test/{key}_floor"]

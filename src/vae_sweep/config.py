@@ -94,6 +94,7 @@ class Metrics:
     iwae_samples: int = 100  # posterior draws per image of the importance-weighted bound; 0 leaves it out
     iwae_images: int = 2000  # test images that it is computed on, at most; and at most a fifth of them
     gmm_components: int = 10  # of the Gaussian mixture fitted to the latents; 0 leaves it out
+    ssim_images: int = 2000  # test images that the structural similarity is averaged over, at most; 0 leaves it out
     features: str = "auto"  # network of distribution distances: auto | inception | efficientnet_lite0 | none
     feature_images: int = 5000  # images on each side of such a distance, at most
     inception_weights: str | None = None  # file of torch-fidelity's Inception; null: its cache
@@ -316,6 +317,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "metrics.iwae_samples": _whole(0, 100_000, " (0 = none)"),
     "metrics.iwae_images": _whole(1, 10_000_000),
     "metrics.gmm_components": _whole(0, 1000, " (0 = none)"),
+    "metrics.ssim_images": _whole(0, 10_000_000, " (0 = none)"),
     "metrics.features": (
         lambda v: v in ("auto", "inception", "efficientnet_lite0", "none"),
         "auto, inception, efficientnet_lite0 or none",

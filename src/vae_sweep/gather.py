@@ -74,7 +74,7 @@ def contrasts_of(done: Sequence[Row], metrics: Sequence[Metric]) -> list[Contras
         models = [model for model in dict.fromkeys(row.model for row in here) if model != "linear"]
         base = "conv" if "conv" in models else models[0] if models else ""
         for other in models:
-            for metric in metrics if other != base else ():
+            for metric in [_of_loss(metric, here[0]) for metric in metrics] if other != base else ():
                 pairs: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
                 values = {
                     (row.model, labels[row.name], row.seed): row.metrics[metric.key]
@@ -87,6 +87,12 @@ def contrasts_of(done: Sequence[Row], metrics: Sequence[Metric]) -> list[Contras
                 contrast = statistics.contrast(dataset, metric, other, base, pairs)
                 found += [contrast] if contrast else []
     return list(statistics.declare(found))
+
+
+def _of_loss(metric: Metric, row: Row) -> Metric:
+    """The metric for runs of the row's loss: an averaged squared error is in no nats, and has no margin of them."""
+    averaged = row.reduction == "mean" and metric.key in ("test/loss", "test/recon")
+    return replace(metric, unit="(averaged error, not nats)", digits=4, margin=0.0) if averaged else metric
 
 
 def _plan(store: Store, sweep_id: str) -> list[Cell]:
@@ -113,15 +119,23 @@ def _without_repeats(
 
 
 def _named(found: Sequence[tuple[Row, StoredRun | None]]) -> list[tuple[Row, StoredRun | None]]:
-    """Rows whose names tell them apart, and whose datasets do: equal names may stand for different images."""
+    """Rows whose names tell them apart, and whose datasets tell what may be compared.
+
+    Equal names may stand for different images, and one dataset for several losses, which do not compare.
+    """
     digests: dict[str, set[str | None]] = defaultdict(set)
+    losses: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
     for row, _ in found:
         digests[row.dataset] |= {row.digest} - {None}
+        losses[row.dataset].add((row.beta, row.reduction))
     renamed = []
     for row, run in found:
+        dataset = row.dataset
         if len(digests[row.dataset]) > 1 and row.digest:
-            row = replace(row, dataset=f"{row.dataset} [{row.digest[:8]}]")
-        renamed.append((row, run))
+            dataset += f" [{row.digest[:8]}]"
+        if len(losses[row.dataset]) > 1 and row.beta is not None:
+            dataset += f", beta {row.beta:g}, {row.reduction}"
+        renamed.append((replace(row, dataset=dataset), run))
     for form in ("{0.name}", "{0.name} on {0.dataset}", "{0.name} on {0.dataset}, {0.run_id}"):
         names = [form.format(row) for row, _ in renamed]
         if len(set(names)) == len(names):
@@ -152,14 +166,11 @@ def _at_length(label: str, recipe: tuple[Any, ...]) -> str:
 
 
 def _references(done: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
-    """Dataset -> latents (and the loss, where there are several) -> metric -> value of the closed-form linear VAE."""
-    losses = {(row.reference.beta, row.reference.reduction) for row in done if row.reference}
+    """Dataset -> latents -> metric -> value of the closed-form linear VAE."""
     found: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for row in done:
         if row.reference:
-            line = row.reference
-            loss = f", beta {line.beta:g}, {line.reduction}" if len(losses) > 1 else ""
-            found[row.dataset][f"{line.latent_dim}{loss}"] = dict(line.metrics)
+            found[row.dataset][str(row.reference.latent_dim)] = dict(row.reference.metrics)
     return dict(found)
 
 

@@ -63,7 +63,8 @@ def iwae(
         x = to_float(images[start : start + max(1, DECODED_AT_ONCE // samples)].to(device))  # (B, C, H, W)
         posterior = model.encode(x)
         mean, logvar = posterior.mean[:, None], posterior.logvar[:, None]  # (B, 1, L)
-        noise = torch.randn(len(x), samples, model.latent_dim, generator=source).to(device)  # (B, k, L)
+        draws = [torch.randn(samples, model.latent_dim, generator=source) for _ in range(len(x))]
+        noise = torch.stack(draws).to(device)  # (B, k, L), whatever B is
         z = mean + torch.exp(0.5 * logvar) * noise
         decoded = model.decode(z.flatten(0, 1)).unflatten(0, noise.shape[:2])  # (B, k, C, H, W)
         squared_error = decoded.sub_(x[:, None]).square_().flatten(2).sum(2)  # (B, k)

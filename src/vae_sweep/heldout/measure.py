@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROBE_IMAGES = 10_000  # training images, at most, that probe and mixture see
-SSIM_IMAGES = 2_000  # test images, at most
 OTHER_IMAGES = 2_000  # on each side of the distances that are not of prior samples, at most
 SSIM_SIDE = 11  # pixels; the window of SSIM
 PARTS = {"samples": "", "reconstructions": "_reconstructions", "midpoints": "_midpoints", "mixture": "_mixture"}
@@ -48,6 +47,7 @@ class Settings:
     iwae_samples: int  # posterior draws per image; 0 leaves the bound out
     iwae_images: int  # test images, at most; and at most a fifth of them
     gmm_components: int  # of the ex-post sampler; 0 leaves it out
+    ssim_images: int  # test images, at most; 0 leaves it out
     features: str  # inception | efficientnet_lite0 | none
     feature_images: int  # images on each side of a distance, at most
     inception_weights: str | None
@@ -99,8 +99,8 @@ def measure(
             values["probe_accuracy"] = latents.probe(train.mean, labels[0], test.mean, labels[1])
     with _timed(seconds, "quality"):
         values["psnr"] = quality.psnr(model, splits["test"])
-        if min(dataset.image_shape[1:]) >= SSIM_SIDE:
-            values["ssim"] = quality.ssim(model, splits["test"][_some(len(test.mean), SSIM_IMAGES)])
+        if settings.ssim_images and min(dataset.image_shape[1:]) >= SSIM_SIDE:
+            values["ssim"] = quality.ssim(model, splits["test"][_some(len(test.mean), settings.ssim_images)])
     mixture = None
     if settings.gmm_components:
         with _timed(seconds, "mixture"):
