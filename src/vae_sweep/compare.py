@@ -131,6 +131,7 @@ def statistics_json(evidence: Evidence) -> str:
 def verdicts(evidence: Evidence) -> str:
     """Return the sentences of the declared metrics, a line each, and what is missing for one."""
     found = [contrast.sentence for contrast in evidence.contrasts if contrast.metric.primary]
+    found += evidence.controls
     return "\n".join(found or ["No two models share a finished cell: there is nothing to compare yet."])
 
 

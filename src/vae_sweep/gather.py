@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from vae_sweep import catalogue, results, statistics
 from vae_sweep.comparison import Row, is_finite
 from vae_sweep.evidence import Evidence
-from vae_sweep.grid import Cell
+from vae_sweep.grid import PERMUTED, Cell
 from vae_sweep.measuring import MEASURED, REFERENCE, SPECTRUM
 from vae_sweep.statistics import Contrast, Group, Metric
 from vae_sweep.tracking import Store, StoredRun
@@ -37,6 +38,7 @@ def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> 
     metrics = tuple(metric for metric, _ in known if not metric.key.endswith("_floor"))
     groups = {metric.key: tuple(groups_of(done, metric)) for metric in metrics}
     runs = [run for _, run in found if run is not None]
+    contrasts = contrasts_of(done, metrics)
     return Evidence(
         title=_title(rows),
         sweeps=tuple(sweep.run_id for sweep in sweeps),
@@ -44,7 +46,8 @@ def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> 
         metrics=metrics,
         groups=groups,
         references=_references(done),
-        contrasts=tuple(contrasts_of(done, metrics)),
+        contrasts=tuple(contrasts),
+        controls=tuple(controls_of(contrasts)),
         notes=(*notes, *_notes(done, runs)),
         facts=_facts(sweeps, runs),
         **(_arrays(store, done) if pictures else {}),
@@ -87,6 +90,26 @@ def contrasts_of(done: Sequence[Row], metrics: Sequence[Metric]) -> list[Contras
                 contrast = statistics.contrast(dataset, metric, other, base, pairs)
                 found += [contrast] if contrast else []
     return list(statistics.declare(found))
+
+
+def controls_of(contrasts: Sequence[Contrast]) -> list[str]:
+    """Return what becomes of each primary contrast where the pixels are permuted, over the sets that both have."""
+    plain = {(c.dataset, c.metric.key, c.a, c.b): c for c in contrasts if c.metric.primary}
+    said = []
+    for (dataset, key, a, b), permuted in plain.items():
+        given = plain.get((dataset.replace(PERMUTED, ""), key, a, b))
+        if PERMUTED in dataset and given is not None:
+            sets = [[s for s in c.sets if s.params in {t.params for t in given.sets}] for c in (given, permuted)]
+            shared = [s.params for s in sets[1]]
+            means = [fmean(v for s in part if s.params in shared for v in s.values) for part in sets]
+            metric = given.metric
+            before, after = (f"{mean:+.{metric.digits}f}" for mean in means)
+            unit = f" {metric.unit}" if metric.unit else ""
+            said.append(
+                f"Control on {given.dataset}, {', '.join(shared)}: {a} - {b} in {metric.label} is {before}{unit} on "
+                f"the pictures as they are and {after}{unit} with their pixels in one fixed random order."
+            )
+    return said
 
 
 def _of_loss(metric: Metric, row: Row) -> Metric:

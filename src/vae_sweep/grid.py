@@ -15,6 +15,7 @@ from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
+PERMUTED = " (pixels permuted)"  # after a dataset's name in tables
 MAX_CELLS = 1000  # of one sweep; each is composed and checked before the first is trained
 LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")  # their jobs see this machine's devices
 
@@ -122,7 +123,7 @@ def _cells(configs: dict[str, DictConfig], variants: dict[str, str], root: Path,
 
 def data_label(name: str, permuted: bool) -> str:
     """Return how tables call a dataset: ``cifar10``, or ``cifar10 (pixels permuted)``."""
-    return f"{name} (pixels permuted)" if permuted else name
+    return f"{name}{PERMUTED}" if permuted else name
 
 
 def cell_name(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...]) -> str:

@@ -64,6 +64,8 @@ def _verdicts(evidence: Evidence) -> Html:
         parts += [_verdict(contrast) for contrast in found]
         if not found:
             parts.append(tag("p", _no_verdict(evidence, dataset), class_="sentence"))
+    if evidence.controls:
+        parts += [tag("h3", "Controls"), *(tag("p", said, class_="sentence") for said in evidence.controls)]
     return tag("section", tag("h2", "Verdict"), *(parts or [tag("p", "No run is known.", class_="sentence")]))
 
 
