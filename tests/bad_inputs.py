@@ -123,6 +123,7 @@ CONFIGURATION = {
         "weights.pth",
         bad.file("weights.pth", b"no weights"),
     ),
+    "swept metrics": Bad("-m metrics.iwae_samples=10,100", "metrics.iwae_samples=10,100: decides no run's numbers"),
     "permuted by a word": Bad("dataset=shapes dataset.permute_pixels=some", "dataset.permute_pixels"),
 }
 

@@ -85,7 +85,8 @@ def with_moments(n: int, mean: list[float], covariance: list[list[float]], seed:
     return (white @ np.linalg.cholesky(np.array(covariance)).T + mean).astype(np.float32)
 
 
-def test_equal_to_torch_fidelity_on_the_same_images_and_network() -> None:
+def test_equal_to_torch_fidelity_on_the_same_images_and_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vae_sweep.distances._SUBSET_IMAGES", 100)  # fewer than there are: several subsets
     real, fake, network = pictures(150, 0), pictures(130, 1, 200), extractor()
     theirs = torch_fidelity.calculate_metrics(
         input1=Stack(fake),
@@ -94,7 +95,7 @@ def test_equal_to_torch_fidelity_on_the_same_images_and_network() -> None:
         fid=True,
         kid=True,
         kid_subsets=20,
-        kid_subset_size=130,
+        kid_subset_size=100,
         cuda=False,
         cache=False,
         save_cpu_ram=True,
@@ -150,7 +151,7 @@ def test_kernel_distance_by_loops() -> None:
     across = sum(kernel(real[i], fake[j]) for i, j in pairs) / n**2
     found = distances(measured(real), fake)
     assert found["kd"] == pytest.approx(within - 2 * across, rel=1e-4)
-    assert found["kd_sd"] == pytest.approx(0, abs=1e-6)
+    assert "kd_sd" not in found  # all subsets would be the same
 
 
 def test_kernel_distance_may_be_negative() -> None:
@@ -252,7 +253,7 @@ def test_the_floor_is_that_of_training_images(tmp_path: Path) -> None:
     test, alike, dark = pictures(300, 1), pictures(300, 0), pictures(300, 0, 200)
     real = real_features(extractor(), alike, test, 300, tmp_path, "alike")
     other = real_features(extractor(), dark, test, 300, tmp_path, "dark")
-    assert set(real.floor) == KEYS
+    assert set(real.floor) == KEYS - {"kd_sd"}
     assert real.floor["fd"] < 0.05 * other.floor["fd"]
     shuffled = real.compare(extractor()(dark[::-1]))
     assert other.floor["fd"] == pytest.approx(shuffled["fd"], rel=1e-5)  # the order has no part in these

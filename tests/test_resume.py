@@ -109,6 +109,10 @@ def test_identity_is_what_is_computed_not_where_it_is_kept() -> None:
     base = {"seed": 0, "params": {"lr": 0.1}, "paths": {"root": "/a"}, "resume": True, "tracking": {"uri": None}}
     key = identity.run_key(OmegaConf.create(base))
     assert key == identity.run_key(OmegaConf.create(base | {"paths": {"root": "/b"}, "resume": False}))
+    assert key == identity.run_key(OmegaConf.create(base | {"metrics": {"features": "none"}}))
+    data = [{"name": "d"}, {"name": "d", "permute_pixels": False}, {"name": "d", "permute_pixels": True}]
+    plain, asked, permuted = (identity.run_key(OmegaConf.create(base | {"dataset": node})) for node in data)
+    assert plain == asked != permuted  # runs of versions that could not permute are still the same
     assert key != identity.run_key(OmegaConf.create(base | {"seed": 1}))
     assert key != identity.run_key(OmegaConf.create(base | {"params": {"lr": 0.2}}))
     assert identity.sweep_key(["model=fc,conv", "seed=1"], None) == identity.sweep_key(

@@ -74,9 +74,10 @@ class Row:
     images_per_s: float | None = None
     reference: ReferenceRow | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)  # every held-out metric by its key, such as test/psnr
+    configuration: Mapping[str, str] = field(default_factory=dict)  # what decides its numbers, once it has started
 
 
-COLUMNS = [f.name for f in fields(Row) if f.name not in ("reference", "metrics", "digest")]
+COLUMNS = [f.name for f in fields(Row) if f.name not in ("reference", "metrics", "digest", "configuration")]
 COLUMNS.insert(COLUMNS.index("wall_time_s"), "distance_to_linear")
 COLUMNS.insert(COLUMNS.index("n_parameters"), "active_latents")
 
@@ -144,7 +145,9 @@ def ordered(rows: Sequence[Row]) -> list[dict[str, Any]]:
         sizes = sorted({reference.latent_dim for reference in same})
         known = asdict(same[0]) | {"latent_dim": sizes[0] if len(sizes) == 1 else ", ".join(map(str, sizes))}
         known["active_latents"] = known.pop("active")
-        known |= {key: value for key, value in known.pop("metrics").items() if key in blank}
+        shared = set.intersection(*(set(reference.metrics.items()) for reference in same))  # sizes differ in others
+        known |= {key: value for key, value in shared if key in blank}
+        del known["metrics"]
         found.append(blank | known | {"name": REFERENCE, "model": REFERENCE, "status": "REFERENCE"})
 
     def order(record: dict[str, Any]) -> tuple[Any, ...]:

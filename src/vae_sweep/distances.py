@@ -106,7 +106,8 @@ def distances(real: RealFeatures, fake: Floats) -> dict[str, float]:
     M may differ from N. fd compares all with all; it is biased by about 1/M + 1/N, and rounding may make it slightly
     negative for equal sets (3e-4 with fewer images than features). kd is the mean over 20 pairs of random subsets of
     min(1000, M, N) images of the unbiased squared MMD with kernel (x.y / F + 1)^3, which may be negative, and kd_sd
-    their standard deviation. The other four compare the first min(M, N) of both, so ``fake`` is in random order too.
+    their standard deviation; with 1000 images or fewer there is one subset, and no kd_sd. The other four compare the
+    first min(M, N) of both, so ``fake`` is in random order too.
     Empty when one side has fewer than `MIN_IMAGES`. Raises ValueError for another number or type of features.
     """
     import torch
@@ -121,14 +122,17 @@ def distances(real: RealFeatures, fake: Floats) -> dict[str, float]:
     a, b = torch.from_numpy(fake), torch.from_numpy(real.features)
     statistics = {"mu": real.mean, "sigma": real.covariance}
     frechet = fid_statistics_to_metric(fid_features_to_statistics(a), statistics, verbose=False)
+    several = n > _SUBSET_IMAGES  # else every subset holds all images
     kernel = kid_features_to_metric(
-        a, b, kid_subsets=_SUBSETS, kid_subset_size=min(_SUBSET_IMAGES, n), rng_seed=_SEED, verbose=False
+        *(a, b),
+        **{"kid_subsets": _SUBSETS if several else 1, "kid_subset_size": min(_SUBSET_IMAGES, n)},
+        **{"rng_seed": _SEED, "verbose": False},
     )
     radii = real.radii if n == len(real.features) else _radii(real.features[:n])
     return {
         "fd": frechet[KEY_METRIC_FID],
         "kd": kernel[KEY_METRIC_KID_MEAN],
-        "kd_sd": kernel[KEY_METRIC_KID_STD],
+        **({"kd_sd": kernel[KEY_METRIC_KID_STD]} if several else {}),
         **_neighbourhoods(real.features[:n], radii, fake[:n]),
     }
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
+from vae_sweep.identity import RUN_CONTROL
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
 PERMUTED = " (pixels permuted)"  # after a dataset's name in tables
@@ -67,6 +68,11 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
         else:
             spans[key] = [str(override.input_line).partition("=")[2], "..."]
     swept = {key: values for key, values in spans.items() if len(values) > 1}
+    control = [key for key in swept if key.lstrip("+~").partition(".")[0] in RUN_CONTROL]
+    if control:
+        raise UserError(
+            f"{control[0]}={','.join(swept[control[0]])}: decides no run's numbers and cannot be swept; give one value"
+        )
     if not known_ahead:
         return [], swept
     if math.prod(map(len, spans.values())) > MAX_CELLS:
@@ -83,7 +89,8 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
         name = cell_name(cfg, chosen, tuple(swept))
         if name in configs:
             raise UserError(f"the sweep holds {name} twice ({' '.join(chosen)}); name every value once")
-        configs[name], variants[name] = cfg, variant(chosen, tuple(swept))
+        configs[name] = cfg
+        variants[name] = variant(chosen, tuple(key for key in swept if key != "dataset.permute_pixels"))  # has a label
     local = config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS)
     return _cells(configs, variants, root, local), swept
 

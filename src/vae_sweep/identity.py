@@ -25,6 +25,8 @@ def run_key(cfg: DictConfig) -> str:
         cfg.paths[key] = str(key)
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
+    if plain.get("dataset", {}).get("permute_pixels") is False:
+        del plain["dataset"]["permute_pixels"]  # runs of versions that could not are the same runs
     return _hash({key: value for key, value in plain.items() if key not in RUN_CONTROL})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from threadpoolctl import threadpool_limits
 from vae_sweep import checkpoint, datasets, reference, training
 from vae_sweep.context import Context
 from vae_sweep.errors import UserError
-from vae_sweep.evaluation import Averages
+from vae_sweep.evaluation import Averages, evaluate
 from vae_sweep.heldout.measure import Settings, measure, measure_reference
 from vae_sweep.machine import seen_from
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import prepare
+from vae_sweep.results import NAMES
 from vae_sweep.tracking import RunRecord, StoredRun
 
 log = logging.getLogger(__name__)
@@ -57,11 +59,9 @@ def record_heldout(
     settings = settings_of(cfg, context)
     loss = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
     with threadpool_limits(cfg.training.threads):  # linear algebra rounds differently with every number of threads
-        line = measure_reference(spectrum, *loss, dataset, settings)
+        line = measure_reference(spectrum, *loss, dataset, settings, next(model.parameters()).device)
         found = measure(model, averages, cfg.objective.reduction, dataset, settings, cfg.seed)
     values = {f"test/{key}": value for key, value in found.values.items()}
-    if "probe_accuracy_pca" in line.values:
-        values["test/probe_accuracy_pca"] = line.values["probe_accuracy_pca"]
     values |= {f"reference/{key}": value for key, value in line.values.items()}
     record.log_changed({key: value for key, value in values.items() if np.isfinite(value)})
     record.log_array(found.spectrum, SPECTRUM)
@@ -76,7 +76,11 @@ def record_heldout(
         "vae_sweep.features.why": context.features_reason,
         "vae_sweep.measuring_s": ", ".join(f"{part} {seconds:.1f}" for part, seconds in found.seconds.items()),
     }
-    record.set_tags({**found.tags, **tags, MEASURED: settings.key()})  # last: what is tagged is complete
+    tags[NAMES] = ",".join(sorted({*found.values, *line.values}))
+    complete = {MEASURED: settings.key()} if not found.missing and not line.missing else {}
+    record.set_tags({**found.tags, **tags, **complete})  # last: what is tagged is complete
+    for reason in dict.fromkeys([*line.missing, *found.missing]):
+        log.warning("%s: not all could be measured: %s; the same command tries again", name, reason)
     log.info("%s measured in %.1f s (%s)", name, sum(found.seconds.values()), tags["vae_sweep.measuring_s"])
 
 
@@ -95,7 +99,18 @@ def measure_again(cfg: DictConfig, context: Context, name: str, run: StoredRun) 
         if path is None:
             raise UserError(f"{name}: run {run.run_id[:8]} has no checkpoint, so it cannot be measured")
         model, _ = checkpoint.load(path)
-    averages = Averages(*(run.metrics[f"test/{term}"] for term in Averages._fields))
     model.to(training.resolve_device(cfg.training.device))
+    averages = evaluate(
+        model,
+        torch.from_numpy(dataset.test.images),
+        beta=cfg.objective.beta,
+        reduction=cfg.objective.reduction,
+        noise_draws=cfg.evaluation.noise_draws,
+    )
+    if not math.isclose(averages.loss, run.metrics["test/loss"], rel_tol=1e-4):
+        raise UserError(
+            f"{name}: its checkpoint now gives a test loss of {averages.loss:.4f}, recorded is "
+            f"{run.metrics['test/loss']:.4f}; the code has changed, so resume=false trains it again"
+        )
     record_heldout(cfg, context, name, model, averages, dataset, spectrum, store.record(run.run_id))
     return True

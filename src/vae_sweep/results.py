@@ -16,10 +16,12 @@ from filelock import FileLock
 from vae_sweep import comparison, figures, table
 from vae_sweep.comparison import ReferenceRow, Row
 from vae_sweep.grid import Cell, data_label
+from vae_sweep.identity import RUN_CONTROL
 from vae_sweep.tracking import NOTE, NOTE_LIMIT, Store, StoredRun
 
 log = logging.getLogger(__name__)
 
+NAMES = "vae_sweep.metrics.names"  # tag: the held-out metrics of the last measuring, without prefix
 PLAN = "sweep.json"  # artifact of the parent: the cells, also those that have not started
 
 
@@ -78,11 +80,26 @@ def _measured(run: StoredRun) -> dict[str, Any]:
         facts = _facts(run)
         known: dict[str, Any] = {key: facts[key] for key in ("dataset", "latent_dim", "beta", "reduction")}
         known |= {f.name: m[f"reference/{f.name}"] for f in fields(ReferenceRow) if f.name not in (*known, "metrics")}
-        heldout = {f"test/{k}": v for k, v in _without(m, "reference/").items() if k not in known}
+        heldout = _test_metrics({k: v for k, v in _without(m, "reference/").items() if k not in known}, run)
         known["metrics"] = heldout | {f"test/{term}": known[f"test_{term}"] for term in ("loss", "recon", "kl")}
         found["reference"] = ReferenceRow(**known | {"active": int(known["active"])})
-    found["metrics"] = {f"test/{key}": value for key, value in _without(m, "test/").items()}
+    found["metrics"] = _test_metrics(_without(m, "test/"), run)
+    found["configuration"] = {key: value for key, value in run.params.items() if _decides(key, value)}
     return found
+
+
+def _test_metrics(values: Mapping[str, float], run: StoredRun) -> dict[str, float]:
+    """Metrics with test/ before their names; of a run measured several times those of the last."""
+    last = run.tags.get(NAMES)
+    names = {*last.split(","), "loss", "recon", "kl"} if last else set(values)
+    return {f"test/{key}": value for key, value in values.items() if key in names}
+
+
+def _decides(key: str, value: str) -> bool:
+    """Whether a parameter of a run decides its numbers; an image that is the same elsewhere is known by its digest."""
+    where = ("n_parameters", "dataset.path", "dataset.root", "dataset.download", "training.device")
+    old = key == "dataset.permute_pixels" and value == "False"  # runs of earlier versions do not have it
+    return key.partition(".")[0] not in RUN_CONTROL and key not in where and not old
 
 
 def _without(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:

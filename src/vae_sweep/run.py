@@ -83,9 +83,9 @@ def _continued(
             log.warning("%s is finished, but %s; resume=false trains it again", name, difference)
         else:
             log.info("%s is finished already, as run %s; resume=false trains it again", name, before.run_id[:8])
-            with said_if_lost("the held-out metrics"):
-                if measure_again(cfg, context, name, before):
-                    on_change(True)
+        with said_if_lost("the held-out metrics"):
+            if measure_again(cfg, context, name, before):
+                on_change(True)
         state.clear(folder)  # of a process that was killed between the last record and this
         return before.metrics["best/val_loss"]
     if before and difference:

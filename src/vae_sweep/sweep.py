@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
-from vae_sweep.grid import application, plan
+from vae_sweep.grid import LOCAL_LAUNCHERS, application, plan
 from vae_sweep.identity import code_key, sweep_key
 from vae_sweep.launchers import mend
 from vae_sweep.lease import is_held, lease, me
@@ -233,13 +233,18 @@ def _features(config: DictConfig, root: Path) -> tuple[str, str]:
     Raises:
         UserError: where the one that is asked for cannot be had.
     """
+    import torch
+
     from vae_sweep.features import resolve
     from vae_sweep.machine import seen_from
     from vae_sweep.training import resolve_device
 
-    weights = config.metrics.inception_weights
+    name, weights = config.training.device, config.metrics.inception_weights
+    if config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS):
+        name = str(resolve_device(name))
+    device = torch.device("cpu" if name == "auto" else name)  # jobs elsewhere may have what this machine has not
     path = str(seen_from(root, weights, "metrics.inception_weights")) if weights else None
-    return resolve(config.metrics.features, path, resolve_device(config.training.device))
+    return resolve(config.metrics.features, path, device)
 
 
 def _root(config: DictConfig) -> Path:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.datasets.permuted import put_back
+from vae_sweep.errors import UserError
 from vae_sweep.evaluation import BATCH, NOISE_SEED, Averages, evaluate, to_uint8
 from vae_sweep.heldout import bounds, latents, quality
 from vae_sweep.models.linear import LinearVAE
@@ -69,6 +70,7 @@ class HeldOut:
     spectrum: NDArray[np.float64]  # (L,) each latent's mean KL on test images, nats, largest first
     seconds: dict[str, float] = field(default_factory=dict)  # what each part took
     tags: dict[str, str] = field(default_factory=dict)  # network, hash, N, resize of the distances
+    missing: tuple[str, ...] = ()  # why something that was asked for is not there, a line each
 
 
 @torch.no_grad()
@@ -100,7 +102,8 @@ def measure(
     with _timed(seconds, "quality"):
         values["psnr"] = quality.psnr(model, splits["test"])
         if settings.ssim_images and min(dataset.image_shape[1:]) >= SSIM_SIDE:
-            values["ssim"] = quality.ssim(model, splits["test"][_some(len(test.mean), settings.ssim_images)])
+            shown = _some(len(test.mean), settings.ssim_images)
+            values["ssim"] = quality.ssim(model, splits["test"][shown], dataset.facts)
     mixture = None
     if settings.gmm_components:
         with _timed(seconds, "mixture"):
@@ -112,8 +115,9 @@ def measure(
             n = min(settings.iwae_images, math.ceil(len(test.mean) / 5))
             values |= bounds.iwae(model, splits["test"][_some(len(test.mean), n)], settings.iwae_samples)
     tags: dict[str, str] = {}
+    missing: list[str] = []
     if settings.features != "none":
-        with _timed(seconds, "distances"):
+        with _timed(seconds, "distances"), _noted(missing):
             extractor = _extractor(settings.features, settings.inception_weights, str(next(model.parameters()).device))
             real = _real(extractor, dataset, settings.feature_images)
             other = _real(extractor, dataset, min(settings.feature_images, OTHER_IMAGES))
@@ -125,11 +129,17 @@ def measure(
             for side in (real, other):
                 values |= _named(extractor, len(side.features), side.floor, "_floor")
             tags = _described(extractor, len(real.features)) if real.floor else {}
-    return HeldOut(values, latents.kl_spectrum(test), seconds, tags)
+    return HeldOut(values, latents.kl_spectrum(test), seconds, tags, tuple(missing))
 
 
 def measure_reference(
-    spectrum: Spectrum, latent_dim: int, beta: float, reduction: str, dataset: ImageDataset, settings: Settings
+    spectrum: Spectrum,
+    latent_dim: int,
+    beta: float,
+    reduction: str,
+    dataset: ImageDataset,
+    settings: Settings,
+    device: torch.device | None = None,
 ) -> HeldOut:
     """Return the same metrics of the closed-form linear VAE, and ``probe_accuracy_pca``; computed once per dataset.
 
@@ -144,15 +154,16 @@ def measure_reference(
             return HeldOut(found["values"], np.array(found["spectrum"]), tags=found["tags"])
         except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
             pass
-        model = linear_vae(spectrum, latent_dim, beta, reduction, dataset.image_shape)
+        model = linear_vae(spectrum, latent_dim, beta, reduction, dataset.image_shape).to(device or "cpu")
         test = torch.from_numpy(dataset.test.images)
         averages = evaluate(model, test, beta=beta, reduction=reduction)
         measured = measure(model, averages, reduction, dataset, settings, prior_seed=0)
         if "probe_accuracy" in measured.values:
             measured.values["probe_accuracy_pca"] = _probe_pca(spectrum, latent_dim, dataset)
         content = {"values": measured.values, "spectrum": measured.spectrum.tolist(), "tags": measured.tags}
-        path.with_suffix(".tmp").write_text(json.dumps(content), encoding="utf-8")
-        os.replace(path.with_suffix(".tmp"), path)
+        if not measured.missing:
+            path.with_suffix(".tmp").write_text(json.dumps(content), encoding="utf-8")
+            os.replace(path.with_suffix(".tmp"), path)
     return measured
 
 
@@ -242,7 +253,18 @@ def _some(n: int, most: int) -> torch.Tensor:
 
 
 @contextmanager
+def _noted(missing: list[str]) -> Iterator[None]:
+    """Keep what was measured where a network cannot be had, and note why."""
+    try:
+        yield
+    except UserError as error:
+        missing.append(str(error))
+
+
+@contextmanager
 def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
     started = time.perf_counter()
-    yield
-    seconds[part] = time.perf_counter() - started
+    try:
+        yield
+    finally:
+        seconds[part] = time.perf_counter() - started

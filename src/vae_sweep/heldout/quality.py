@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
+from vae_sweep.datasets.permuted import put_back
 from vae_sweep.evaluation import BATCH, to_float
 from vae_sweep.models.vae import VAE
 
@@ -22,8 +25,10 @@ def psnr(model: VAE, images: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def ssim(model: VAE, images: torch.Tensor) -> float:
+def ssim(model: VAE, images: torch.Tensor, facts: Mapping[str, Any] = MappingProxyType({})) -> float:
     """Return the structural similarity of decoded posterior means and images, mean over images; 1 is equality.
+
+    ``facts``: those of the dataset; pixels that it permuted are put back, since the measure looks at neighbours.
 
     ``images``: uint8 (N, C, H, W), H and W of 11 or more. As Wang et al. 2004 define it, by a Gaussian window of 11
     pixels and sigma 1.5, which is coarse on 32x32 pixels; borders are mirrored.
@@ -31,8 +36,9 @@ def ssim(model: VAE, images: torch.Tensor) -> float:
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     similarity = 0.0
-    for pair in _pairs(model, images):
-        each = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none")
+    for sides in _pairs(model, images):
+        first, second = (torch.from_numpy(put_back(side.cpu().numpy(), facts)) for side in sides)
+        each = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
         similarity += float(each.sum())  # type: ignore[union-attr]
     return similarity / len(images)
 

@@ -36,7 +36,7 @@ def differences(contrast: Contrast) -> Html:
 def plots(evidence: Evidence, dataset: str) -> list[Html]:
     """Curves, every seed's points, spectra and rate-distortion of one dataset; those without numbers are left out."""
     rows = {row.name: row for row in evidence.rows if row.dataset == dataset}
-    cells = {name: (row.model, show.cell_of(evidence, row).params) for name, row in rows.items()}
+    cells = {name: (row.model, show.cell_of(row).params) for name, row in rows.items()}
     models = show.models(evidence)
     named = " and ".join(dict.fromkeys(model for model, _ in cells.values()))
     found = []
@@ -104,7 +104,7 @@ def _rate_distortion(evidence: Evidence, dataset: str, models: Sequence[str]) ->
         kl, recon = show.value(row, "test/kl"), show.value(row, "test/recon")
         if row.dataset != dataset or row.status != "FINISHED" or kl is None or recon is None:
             continue
-        points.setdefault((row.model, show.cell_of(evidence, row).params), []).append((kl, recon))
+        points.setdefault((row.model, show.cell_of(row).params), []).append((kl, recon))
         betas.add(1.0 if row.beta is None else row.beta)
         if row.reference:
             marks[f"linear VAE, beta = {row.reference.beta:g}"] = (row.reference.test_kl, row.reference.test_recon)

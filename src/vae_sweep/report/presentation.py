@@ -29,7 +29,7 @@ def cells(evidence: Evidence) -> dict[Cell, list[Row]]:
     """Every cell with its runs, also those that did not finish: datasets and models as they come, sets sorted."""
     found: dict[Cell, list[Row]] = {}
     for row in evidence.rows:
-        found.setdefault(cell_of(evidence, row), []).append(row)
+        found.setdefault(cell_of(row), []).append(row)
     for groups in evidence.groups.values():
         for group in groups:
             found.setdefault(Cell(group.dataset, group.params, group.model), [])
@@ -44,15 +44,8 @@ def cells(evidence: Evidence) -> dict[Cell, list[Row]]:
     return dict(sorted(found.items(), key=order))
 
 
-def cell_of(evidence: Evidence, row: Row) -> Cell:
-    """The cell whose group holds the run's numbers: equal words may stand for two sets, which groups tell apart."""
-    short = f"{row.params} {row.variant}".strip()
-    for key in row.metrics:
-        for group in evidence.groups.get(key, ()):
-            same = (group.dataset, group.model) == (row.dataset, row.model) and group.params.startswith(short)
-            if same and (row.seed, row.metrics[key]) in list(zip(group.seeds, group.values, strict=False)):
-                return Cell(row.dataset, group.params, row.model)
-    return Cell(row.dataset, short, row.model)
+def cell_of(row: Row) -> Cell:
+    return Cell(row.dataset, f"{row.params} {row.variant}".strip(), row.model)
 
 
 def datasets(evidence: Evidence) -> list[str]:

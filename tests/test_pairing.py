@@ -8,7 +8,7 @@ import pytest
 
 from vae_sweep import catalogue
 from vae_sweep.comparison import ReferenceRow, Row
-from vae_sweep.gather import _named, _without_repeats, contrasts_of, controls_of, groups_of
+from vae_sweep.pairing import contrasts_of, controls_of, groups_of, told_apart, without_repeats
 
 LOSS = [metric for metric, _ in catalogue.described(["test/loss"])]
 LINE = ReferenceRow("d", 128, 1.0, "sum", 36, *[76.0] * 9)
@@ -20,7 +20,9 @@ def row(model: str, params: str, seed: int, loss: float, **other: object) -> Row
         model=model, params=params, seed=seed, batch_size=64, lr=1e-3, latent_dim=128, beta=1.0, reduction="sum",
         reference=LINE, metrics={"test/loss": loss},
     )  # fmt: skip
-    return replace(made, **other)  # type: ignore[arg-type]
+    known = replace(made, **other)  # type: ignore[arg-type]
+    settings = {"model.name": known.model, "seed": seed, "params.name": params, "params.lr": known.lr, "digest": "1a"}
+    return replace(known, configuration={key: str(value) for key, value in settings.items()})
 
 
 GRID = [
@@ -48,15 +50,19 @@ def test_a_seed_that_one_model_lacks_is_in_no_pair() -> None:
 
 def test_equal_names_of_different_images_are_not_paired() -> None:
     mixed = [replace(r, digest="2b") if r.model == "conv" else r for r in GRID]
-    named = [r for r, _ in _named([(r, None) for r in mixed])]
+    named = told_apart(mixed)
     assert {r.dataset for r in named} == {"d [1a]", "d [2b]"}
     assert contrasts_of(named, LOSS) == []
 
 
 def test_different_losses_are_not_averaged() -> None:
     """beta 1 and 4 stand apart; an averaged error has no margin in nats."""
-    strong = [replace(r, name=f"{r.name}-b4", beta=4.0, metrics={"test/loss": 100.0}) for r in GRID]
-    named = [r for r, _ in _named([(r, None) for r in GRID + strong])]
+    strong = [
+        replace(r, name=f"{r.name}-b4", beta=4.0, metrics={"test/loss": 100.0}, variant="beta=4",
+                configuration={**r.configuration, "objective.beta": "4.0"})
+        for r in GRID
+    ]  # fmt: skip
+    named = told_apart(GRID + strong)
     found = contrasts_of(named, LOSS)
     assert [(c.dataset, c.mean, c.n) for c in found] == [("d, beta 1, sum", 5.0, 6), ("d, beta 4, sum", 0.0, 6)]
     averaged = [replace(r, reduction="mean", metrics={"test/loss": 0.06}) for r in GRID]
@@ -65,11 +71,27 @@ def test_different_losses_are_not_averaged() -> None:
 
 
 def test_equal_labels_of_different_recipes_are_not_paired() -> None:
-    other = [replace(r, lr=1e-2) if r.model == "conv" and r.params == "p1" else r for r in GRID]
-    (found,) = contrasts_of(other, LOSS)
+    """What sets them apart stands in their names, whatever key it is."""
+    longer = {"training.max_epochs": "9"}
+    other = [
+        replace(r, configuration={**r.configuration, **longer}) if r.model == "conv" and r.params == "p1" else r
+        for r in GRID
+    ]
+    named = told_apart(other)
+    (found,) = contrasts_of(named, LOSS)
     assert [s.params for s in found.sets] == ["p2"]
-    labels = {g.params for g in groups_of(other, LOSS[0])}
-    assert labels == {"p2", *(f"p1 [batch 64, lr {lr}, latent 128, beta 1, sum]" for lr in ("0.001", "0.01"))}
+    assert {g.params for g in groups_of(named, LOSS[0])} == {"p2", "p1", "p1 [max_epochs=9]"}
+
+
+def test_one_recipe_of_two_names_is_one_set() -> None:
+    """beta=1 swept, and beta = 1 by default: the same numbers twice are no second sample."""
+    swept = [replace(r, variant="beta=1", name=f"{r.name}-beta=1") for r in GRID]
+    found, notes = without_repeats([*swept, *GRID])
+    assert len(found) == len(GRID)
+    assert notes == ["12 cells are in several of these sweeps; the first finished run counts."]
+    fc, conv = ([r for r in part if r.model == model] for part, model in ((swept, "fc"), (GRID, "conv")))
+    (contrast,) = contrasts_of(told_apart([*fc, *conv]), LOSS)
+    assert (contrast.n, [s.params for s in contrast.sets]) == (6, ["p1", "p2"])
 
 
 def test_of_a_repeated_cell_the_first_finished_run_counts() -> None:
@@ -77,14 +99,35 @@ def test_of_a_repeated_cell_the_first_finished_run_counts() -> None:
     worse = replace(GRID[0], metrics={"test/loss": 99.0})
     failed = replace(GRID[0], status="FAILED")
     for given, kept in (([worse, GRID[0]], worse), ([GRID[0], worse], GRID[0]), ([failed, worse], worse)):
-        found, notes = _without_repeats([(r, None) for r in given])
-        assert [r for r, _ in found] == [kept]
+        found, notes = without_repeats(given)
+        assert found == [kept]
         assert notes == ["1 cells are in several of these sweeps; the first finished run counts."]
+
+
+def test_a_cell_that_another_sweep_has_finished_is_not_waited_for() -> None:
+    pending = replace(GRID[0], status="PENDING", configuration={}, metrics={}, digest=None)
+    assert without_repeats([pending, GRID[0]])[0] == [GRID[0]]
+    assert without_repeats([pending, GRID[1]])[0] == [pending, GRID[1]]
+
+
+def test_another_architecture_of_the_same_name_is_no_repeat() -> None:
+    wider = replace(GRID[0], configuration={**GRID[0].configuration, "model.hidden_dims": "[1024]"})
+    assert len(without_repeats([GRID[0], wider])[0]) == 2
+
+
+def test_variants_of_fc_are_compared_with_it_too() -> None:
+    skip = [replace(r, model="fc_skip", name=r.name.replace("fc", "fc_skip")) for r in GRID if r.model == "fc"]
+    found = contrasts_of([*GRID, *skip], LOSS)
+    assert [(c.a, c.b, c.mean) for c in found] == [
+        ("fc", "conv", 5.0),
+        ("fc_skip", "conv", 5.0),
+        ("fc", "fc_skip", 0.0),
+    ]
 
 
 def test_rows_of_equal_names_are_told_apart() -> None:
     again = replace(GRID[0], dataset="d (pixels permuted)", digest="2b")
-    named = [r.name for r, _ in _named([(GRID[0], None), (again, None)])]
+    named = [r.name for r in told_apart([GRID[0], again])]
     assert named == ["fc-p1-s0 on d", "fc-p1-s0 on d (pixels permuted)"]
 
 
@@ -97,10 +140,12 @@ def test_the_permuted_pictures_are_set_beside_the_given_ones() -> None:
     ]
     (said,) = controls_of(contrasts_of(GRID + permuted, LOSS))
     assert said == (
-        "Control on d, p2: fc - conv in test loss is +5.00 nats/image on the pictures as they are and +0.00 nats/image "
-        "with their pixels in one fixed random order."
+        "Control on d (p2; 3 pairs): fc - conv in test loss is +5.00 nats/image on the pictures as they are and +0.00 "
+        "nats/image with their pixels in one fixed random order."
     )
     assert controls_of(contrasts_of(GRID, LOSS)) == []
+    elsewhere = [r for r in GRID if r.params == "p1"]  # no set in common
+    assert controls_of(contrasts_of(elsewhere + permuted, LOSS)) == []
 
 
 @pytest.mark.parametrize("models", [["linear", "fc"], ["fc"], []])
