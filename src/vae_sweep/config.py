@@ -314,7 +314,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "evaluation.noise_draws": _whole(1, 1000),
     "evaluation.n_samples": _whole(1, 1024),
     "evaluation.n_interpolations": _whole(1, 64),
-    "metrics.iwae_samples": _whole(0, 100_000, " (0 = none)"),
+    "metrics.iwae_samples": _whole(0, 10_000, " (0 = none)"),
     "metrics.iwae_images": _whole(1, 10_000_000),
     "metrics.gmm_components": _whole(0, 1000, " (0 = none)"),
     "metrics.ssim_images": _whole(0, 10_000_000, " (0 = none)"),
