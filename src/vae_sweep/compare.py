@@ -122,6 +122,7 @@ def statistics_json(evidence: Evidence) -> str:
         "groups": groups,
         "references": evidence.references,
         "contrasts": [asdict(contrast) for contrast in evidence.contrasts],
+        "controls": evidence.controls,
         "notes": evidence.notes,
         "facts": evidence.facts,
     }

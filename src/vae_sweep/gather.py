@@ -124,7 +124,11 @@ def _notes(done: Sequence[Row], runs: Sequence[StoredRun]) -> list[str]:
 
 def _floor(row: Row) -> str:
     """The distances of real training images from the test images: what a perfect generator would get."""
-    known = [metric for metric, _ in catalogue.described(row.metrics) if metric.key.endswith("_floor")]
+    known = [
+        metric
+        for metric, _ in catalogue.described(row.metrics)
+        if metric.key.endswith("_floor") and "_sd_" not in metric.key
+    ]
     said = ", ".join(f"{metric.label} {row.metrics[metric.key]:.{metric.digits}f}" for metric in known)
     return f"Floor on {row.dataset}, what real images get: {said}." if said else ""
 
