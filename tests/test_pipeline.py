@@ -149,12 +149,12 @@ def test_the_report_of_the_sweep(smoke: Project, command) -> None:
     assert contrast["sentence"] in smoke.output
     assert smoke.artifact(smoke.parent, "comparison.tex").read_text().count("\\begin{tabular}") == 1
     short = smoke.parent.info.run_id[:8]
-    done = command(f"sweep={short}", "out=compared", cwd=smoke.root, module="vae_sweep.compare")
+    done = command(f"sweep={short}", "out=outputs/compared/here", cwd=smoke.root, module="vae_sweep.compare")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == contrast["sentence"]
-    again = json.loads((smoke.root / "compared" / "statistics.json").read_text())
+    again = json.loads((smoke.root / "outputs" / "compared" / "here" / "statistics.json").read_text())
     assert again == found
-    assert (smoke.root / "compared" / "report.html").read_text() == page
+    assert (smoke.root / "outputs" / "compared" / "here" / "report.html").read_text() == page
 
 
 def test_dataset_is_an_input_with_its_digest(smoke: Project) -> None:
