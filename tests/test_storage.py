@@ -8,6 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from vae_sweep.errors import StoreError
 from vae_sweep.journal import Journal
 from vae_sweep.stores import masked
 from vae_sweep.sweep import _hide_password
-from vae_sweep.tracking import Store
+from vae_sweep.tracking import RunRecord, Store
 
 
 class Flaky:
@@ -83,6 +85,24 @@ def test_metrics_sent_twice_count_once(tmp_path: Path) -> None:
     for _ in range(2):
         record.log_metrics({"a": 1.0, "b": 2.0}, 3, 1_700_000_000_000)
     assert [(m.step, m.value) for m in store.client.get_metric_history(record.run_id, "a")] == [(3, 1.0)]
+
+
+def test_runs_that_start_at_once_share_their_dataset(tmp_path: Path) -> None:
+    """MLflow looks for a dataset and then inserts it: of several at once, all but one found that it was taken."""
+    records = []
+    for _ in range(6):
+        store = Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, "test")
+        records.append(store.start_run("run", {}))
+    barrier = threading.Barrier(len(records))
+
+    def attach(record: RunRecord) -> None:
+        barrier.wait()
+        record.log_dataset("shapes", "0" * 32, "generated", {})
+
+    with ThreadPoolExecutor(len(records)) as pool:
+        list(pool.map(attach, records))
+    inputs = [record.client.get_run(record.run_id).inputs.dataset_inputs for record in records]
+    assert [[found.dataset.digest for found in of_run] for of_run in inputs] == [["0" * 32]] * len(records)
 
 
 def test_every_failure_of_the_store_is_of_one_kind(tmp_path: Path) -> None:

@@ -274,7 +274,11 @@ class RunRecord:
         self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)[:NOTE_LIMIT]) for key, value in tags.items()])
 
     def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
-        """Attach the dataset as an input; ``digest`` identifies its content."""
+        """Attach the dataset as an input; ``digest`` identifies its content.
+
+        MLflow looks for the dataset and then inserts it, so of two runs that start at once one may fail; its second
+        try finds what the other one wrote.
+        """
         dataset = Dataset(
             name=name,
             digest=digest[:36],
@@ -282,9 +286,12 @@ class RunRecord:
             source=json.dumps({"uri": source}),
             profile=json.dumps(profile),
         )
-        self.client.log_inputs(
-            self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "train/val/test")])]
-        )
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "train/val/test")])]
+        try:
+            with self.hurried():
+                self.client.log_inputs(self.run_id, inputs)
+        except StoreError:
+            self.client.log_inputs(self.run_id, inputs)
 
     def log_text(self, text: str, path: str) -> None:
         """Write a text artifact, replacing an older one."""
