@@ -5,6 +5,7 @@ The decoder is the Gaussian that the summed squared error stands for: N(x; decod
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -60,6 +61,7 @@ def iwae(
     ``iwae_<k>_ess``, the effective sample size (sum w)^2 / sum w^2 of k (Kong 1992), mean over images.
     """
     device = next(model.parameters()).device
+    model = copy.deepcopy(model).to(memory_format=torch.channels_last)  # decodes a third faster on CPUs
     source = torch.Generator().manual_seed(NOISE_SEED + 1000)
     bound, elbo, effective = [], [], []
     for start in range(0, len(images), max(1, DECODED_AT_ONCE // samples)):
@@ -70,7 +72,7 @@ def iwae(
         noise = torch.stack(draws).to(device)  # (B, k, L), whatever B is
         z = mean + torch.exp(0.5 * logvar) * noise
         decoded = model.decode(z.flatten(0, 1)).unflatten(0, noise.shape[:2])  # (B, k, C, H, W)
-        squared_error = decoded.sub_(x[:, None]).square_().flatten(2).sum(2)  # (B, k)
+        squared_error = decoded.sub_(x[:, None]).square_().sum((2, 3, 4))  # (B, k)
         prior_ratio = 0.5 * (noise.square() + logvar - z.square()).sum(2)  # ln p(z) - ln q(z|x)
         weights = (prior_ratio - squared_error).cpu().double()  # ln w
         bound.append(math.log(samples) - torch.logsumexp(weights, 1))
