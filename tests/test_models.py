@@ -11,6 +11,7 @@ import torch
 from vae_sweep import models, reference, training
 from vae_sweep.errors import UserError
 from vae_sweep.evaluation import evaluate
+from vae_sweep.heldout.measure import linear_vae
 from vae_sweep.models.vae import VAE, Posterior
 
 NODES = {
@@ -98,8 +99,7 @@ def test_ppca_weights_in_the_linear_model_give_the_closed_form(beta: float, redu
     beta = beta / 10  # the images vary little: a small variance keeps directions in use
     expected = reference.linear_loss(spectrum, test, 8, beta, reduction)
     assert expected.active >= 1
-    model = models.create(NODES["linear"], (3, 4, 4), 8)
-    load_ppca(model, reference.ppca_weights(spectrum, 8, beta, reduction))
+    model = linear_vae(spectrum, 8, beta, reduction, (3, 4, 4))
     found = evaluate(model, torch.from_numpy(test), beta=beta, reduction=reduction, noise_draws=40)
     assert found.kl == pytest.approx(expected.kl, rel=1e-5)  # analytic, no noise in it
     assert found.recon == pytest.approx(expected.recon, rel=1e-2)  # four standard errors of 80,000 draws
@@ -121,17 +121,6 @@ def test_a_trained_linear_vae_approaches_the_closed_form() -> None:
         list(training.fit(model, images, images, beta=0.01, min_delta=0.0, **settings))
     found = evaluate(model, images, beta=0.01, noise_draws=100)
     assert optimum.loss * 0.998 < found.loss < optimum.loss * 1.005  # below it: Monte Carlo only
-
-
-def load_ppca(model: VAE, weights: dict[str, np.ndarray]) -> None:
-    names = {
-        "mean.weight": "encoder_mean_weight",
-        "mean.bias": "encoder_mean_bias",
-        "logvar": "encoder_logvar",
-        "decoder.weight": "decoder_weight",
-        "decoder.bias": "decoder_bias",
-    }
-    model.load_state_dict({ours: torch.from_numpy(weights[theirs]).float() for ours, theirs in names.items()})
 
 
 def test_a_users_own_architecture_needs_only_its_path() -> None:

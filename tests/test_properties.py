@@ -24,6 +24,7 @@ from vae_sweep.errors import UserError
 from vae_sweep.messages import one_line
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import check_model, prepare
+from vae_sweep.validation import validate
 
 MODELS = ("conv", "fc", "linear")
 MEMORY = 500e6  # bytes of the machine that the tests pretend to run on
@@ -165,7 +166,7 @@ def test_a_configuration_is_refused_or_trains(
         lines = [f"{key}={value}" for key, value in values.items()]
         ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(lines), cfg)
         OmegaConf.update(cfg, "paths.root", str(tmp_path))
-        config.validate(cfg)
+        validate(cfg)
         with pretended_memory():
             dataset, spectrum = prepare(cfg, tmp_path)
             check_model(cfg, dataset.image_shape)
@@ -223,7 +224,7 @@ def test_an_override_of_any_text_is_refused_in_one_line_or_composes(
         cfg = compose("config", [f"{prefix}{key}={value}"])
         with open_dict(cfg):
             cfg.paths.root = "/tmp"
-        config.validate(cfg)
+        validate(cfg)
     except Exception as error:
         refused(error)
 

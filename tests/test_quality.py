@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vae_sweep import config as configuration
 from vae_sweep.cli import config_dir
+from vae_sweep.validation import validate
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,4 +55,4 @@ def test_every_sweep_of_the_readme_composes(command: str) -> None:
             if own and "model=mine" in cell:
                 continue  # made by the reader
             cfg = compose("config", cell)
-            configuration.validate(cfg)
+            validate(cfg)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from vae_sweep.errors import UserError
 from vae_sweep.machine import seen_from
 from vae_sweep.messages import run_command
-from vae_sweep.relocate import relocate
 
 if TYPE_CHECKING:
     from vae_sweep.evidence import Evidence
@@ -61,19 +60,11 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     Raises:
         UserError: for a sweep that the store does not have, or a folder that cannot be written.
     """
-    from vae_sweep.stores import check_answers, store_uri
-
-    assert options.sweep is not None
-    uri = store_uri(options.uri, root)
-    if uri.startswith("sqlite") and not Path(uri.partition("://")[2][1:]).is_file():
-        raise UserError(f"sweep={options.sweep}: no runs are stored here ({uri})")
-    check_answers(uri)
     from vae_sweep.gather import gather
     from vae_sweep.tracking import Store
 
-    if uri == f"sqlite:///{root / 'mlflow.db'}":
-        relocate(root / "mlflow.db")
-    store = Store(uri, "")
+    assert options.sweep is not None
+    store = Store.existing(options.uri, root, f"sweep={options.sweep}: no runs are stored here")
     sweeps = [_sweep(store, given) for given in dict.fromkeys(filter(None, options.sweep.split(",")))]
     evidence = gather(store, list({sweep.run_id: sweep for sweep in sweeps}.values()))
     default = root / "outputs" / "compared" / "-".join(sweep.run_id[:8] for sweep in sweeps)[:200]

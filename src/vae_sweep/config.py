@@ -2,21 +2,17 @@
 
 Values live in ``conf/``; these dataclasses stand first in its defaults list, so a misspelt key or a value
 of the wrong type is refused while the configuration is composed, before any job starts. Ranges, which types
-cannot express, are checked by :func:`validate`.
+cannot express, are checked by :func:`vae_sweep.validation.validate`.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
-
-from vae_sweep.errors import UserError
+from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
@@ -232,124 +228,3 @@ def available_cores() -> int:
     from joblib import cpu_count
 
     return cpu_count()
-
-
-def validate(cfg: DictConfig) -> None:
-    """Check what types cannot express.
-
-    Raises:
-        UserError: one line that names every bad value.
-    """
-    replaced = [key for key in SECTIONS if OmegaConf.is_interpolation(cfg, key)]
-    if replaced:
-        raise UserError(f"{replaced[0]}: one section cannot stand for another; set the keys in it one by one")
-    problems = [
-        f"+{key}: no such key; a `+` cannot add one here; known keys: {', '.join(known)}"
-        for key, known in _unknown_keys(cfg)
-    ]
-    unchosen = [key for key, mark in CHOICES.items() if OmegaConf.select(cfg, f"{key}.{mark}") is None]
-    problems += [f"{key}: nothing is chosen; give {key}=<name>, --help lists the names" for key in unchosen]
-    for key, (ok, allowed) in _RANGES.items():
-        value = OmegaConf.select(cfg, key)
-        if key.partition(".")[0] not in unchosen and not _holds(ok, value):
-            problems.append(f"{key}{' has no value' if value is None else f'={value}'}: must be {allowed}")
-    for key in ("hidden_dims", "channels"):
-        widths = OmegaConf.select(cfg, f"model.{key}")
-        shipped = is_dataclass(OmegaConf.get_type(cfg, "model")) and widths is not None  # others mean what they like
-        if shipped and not _holds(_are_widths, widths):
-            problems.append(
-                f"model.{key}={_short(widths)}: must be a list of 1 to {MAX_LAYERS} widths from 1 to "
-                f"{MAX_WIDTH:,}, such as [64,32]"
-            )
-    if problems:
-        raise UserError("; ".join(problems))
-
-
-def _whole(low: int, high: int, note: str = "") -> tuple[Callable[[Any], bool], str]:
-    return lambda v: low <= v <= high, f"a whole number from {low} to {high:,}{note}"
-
-
-def _number(low: str, high: str, note: str = "") -> tuple[Callable[[Any], bool], str]:
-    return lambda v: float(low) <= v <= float(high), f"a number from {low} to {high}{note}"
-
-
-def _are_widths(value: Any) -> bool:
-    whole = isinstance(value, ListConfig) and all(isinstance(width, int) for width in value)
-    return whole and 1 <= len(value) <= MAX_LAYERS and all(1 <= width <= MAX_WIDTH for width in value)
-
-
-def _device(value: str) -> bool:
-    return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
-
-
-SECTIONS = (
-    *("model", "dataset", "params", "objective", "training", "evaluation", "metrics"),
-    *("paths", "tracking", "sweep"),
-)
-CHOICES = {"model": "_target_", "dataset": "_target_", "params": "name"}  # and a key that each choice has
-MAX_WIDTH = 1_000_000  # units of a layer
-MAX_LAYERS = 100
-_NAME = (  # names end up in the paths of folders
-    lambda v: re.fullmatch(r"[\w-][\w.-]*", v) is not None and len(v.encode()) <= 100,
-    "up to 100 letters, digits, '_', '-' and '.', not starting with '.'",
-)
-
-# float32 holds what these numbers lead to; beyond them it does not, or nobody waits for it.
-_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "seed": (lambda v: 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1"),
-    "model.name": _NAME,
-    "dataset.name": _NAME,
-    "params.name": _NAME,
-    "params.batch_size": (lambda v: v >= 1, "a whole number >= 1 (images per update)"),
-    "params.lr": _number("1e-12", "1e12"),
-    "params.latent_dim": _whole(1, 65536),
-    "objective.beta": _number("1e-6", "1e6", " (1 = the ELBO)"),
-    "objective.reduction": (lambda v: v in ("sum", "mean"), "sum or mean"),
-    "training.max_epochs": _whole(1, 1_000_000),
-    "training.patience": _whole(1, 1_000_000, " (epochs)"),
-    "training.min_delta": _number("0", "1e12", " (nats/image)"),
-    "training.device": (_device, "auto, cpu, cuda, cuda:N or mps"),
-    "training.threads": _whole(1, 256),
-    "tracking.patience": _number("0", "1e6", " (seconds)"),
-    "evaluation.noise_draws": _whole(1, 1000),
-    "evaluation.n_samples": _whole(1, 1024),
-    "evaluation.n_interpolations": _whole(1, 64),
-    "metrics.iwae_samples": _whole(0, 10_000, " (0 = none)"),
-    "metrics.iwae_images": _whole(1, 10_000_000),
-    "metrics.gmm_components": _whole(0, 1000, " (0 = none)"),
-    "metrics.ssim_images": _whole(0, 10_000_000, " (0 = none)"),
-    "metrics.features": (
-        lambda v: v in ("auto", "inception", "efficientnet_lite0", "none"),
-        "auto, inception, efficientnet_lite0 or none",
-    ),
-    "metrics.feature_images": _whole(50, 10_000_000),
-    "tracking.experiment": (lambda v: bool(v.strip()), "a name"),
-}
-
-
-def _holds(ok: Callable[[Any], bool], value: Any) -> bool:
-    try:
-        return ok(value)
-    except (TypeError, AttributeError):
-        return False
-
-
-def _short(value: Any) -> str:
-    return text if len(text := str(value)) <= 80 else f"{text[:80]}..."
-
-
-def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Keys that a `+` override added to a node whose schema does not have them."""
-    schema = OmegaConf.get_type(node)
-    known = [f.name for f in fields(schema)] if is_dataclass(schema) else None
-    for key in map(str, node):
-        full = f"{path}{key}"
-        if known is not None and key not in known:
-            yield full, known
-        elif (
-            not OmegaConf.is_missing(node, key)
-            and not OmegaConf.is_interpolation(node, key)
-            and isinstance(node._get_node(key), DictConfig)
-            and node[key] is not None
-        ):
-            yield from _unknown_keys(node[key], f"{full}.")

@@ -11,7 +11,6 @@ from typing import Any
 from vae_sweep.errors import UserError
 from vae_sweep.machine import seen_from
 from vae_sweep.messages import run_command
-from vae_sweep.relocate import relocate
 
 WHAT = {"samples": 2048, "interpolation": 256, "reconstructions": 2048}  # and the most that one picture holds
 USAGE = f"""\
@@ -148,18 +147,11 @@ def _load(options: Options, root: Path) -> Any:
         return checkpoint.load(local / "checkpoint.pt" if os.path.isdir(local) else local)
     if not re.fullmatch(r"[0-9a-f]{1,32}", options.run):
         raise UserError(f"run={options.run}: no such file, and no run id, which is up to 32 of the signs 0-9 and a-f")
-    from vae_sweep.stores import check_answers, store_uri
-
-    uri = store_uri(options.uri, root)
-    if uri.startswith("sqlite") and not Path(uri.partition("://")[2][1:]).is_file():
-        raise UserError(f"run={options.run}: no checkpoint of that name, and no runs are stored here ({uri})")
-    check_answers(uri)
     from vae_sweep import checkpoint
     from vae_sweep.tracking import Store
 
-    if uri == f"sqlite:///{root / 'mlflow.db'}":
-        relocate(root / "mlflow.db")
-    store = Store(uri, "")
+    missing = f"run={options.run}: no checkpoint of that name, and no runs are stored here"
+    store = Store.existing(options.uri, root, missing)
     run = store.get(options.run)
     with store.artifact(run.run_id, "checkpoint.pt") as path:
         if path is None:

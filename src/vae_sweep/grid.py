@@ -11,9 +11,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
 from vae_sweep.identity import RUN_CONTROL
+from vae_sweep.validation import validate
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
 PERMUTED = " (pixels permuted)"  # after a dataset's name in tables
@@ -85,7 +85,7 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
     for values in itertools.product(*spans.values()):
         chosen = [f"{key}={value}" for key, value in zip(spans, values, strict=True)]
         cfg = application(loader.load_sweep_config(config, chosen))
-        configuration.validate(cfg)
+        validate(cfg)
         name = cell_name(cfg, chosen, tuple(swept))
         if name in configs:
             raise UserError(f"the sweep holds {name} twice ({' '.join(chosen)}); name every value once")

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from vae_sweep import checkpoint, datasets, models, reference, state, training
 from vae_sweep.comparison import ReferenceRow
-from vae_sweep.config import validate
 from vae_sweep.context import Context
 from vae_sweep.errors import Stopped, UserError
 from vae_sweep.evaluation import Averages, evaluate
@@ -29,6 +28,7 @@ from vae_sweep.places import asked_to_stop
 from vae_sweep.preparation import prepare
 from vae_sweep.stores import masked
 from vae_sweep.tracking import RunRecord
+from vae_sweep.validation import validate
 
 log = logging.getLogger(__name__)
 

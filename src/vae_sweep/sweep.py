@@ -30,6 +30,7 @@ from vae_sweep.launchers import mend
 from vae_sweep.lease import is_held, lease, me
 from vae_sweep.messages import one_line
 from vae_sweep.places import folder_of, forget_the_stop, place, temporary_files_in
+from vae_sweep.validation import validate
 from vae_sweep.watch import raise_terminated
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ def open_single(config: DictConfig) -> Context:
     HydraConfig.instance().set_config(config)
     root = _root(config)
     cfg = application(config)
-    configuration.validate(cfg)
+    validate(cfg)
     from vae_sweep.preparation import check_model, prepare  # here, since these take seconds and refusals should not
     from vae_sweep.training import resolve_device
 

@@ -25,7 +25,7 @@ from filelock import FileLock
 from vae_sweep.errors import StoreError, UserError, first_line
 from vae_sweep.patience import Patient
 from vae_sweep.relocate import relocate
-from vae_sweep.stores import check_answers, masked
+from vae_sweep.stores import check_answers, masked, store_uri
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # about 15 s; ours come on top, and can be interrupted
@@ -87,6 +87,22 @@ class Store:
         self.uri = uri
         self.experiment_id = experiment_id
         self.client = _client(uri, patience)
+
+    @classmethod
+    def existing(cls, given: str | None, root: Path, missing: str) -> Store:
+        """Open the store at ``given``, else where :func:`store_uri` looks, to read runs of any experiment.
+
+        Raises:
+            UserError: where there is no store, with ``missing`` before its address, or it cannot be reached.
+        """
+        uri = store_uri(given, root)
+        path = Path(uri.partition("://")[2][1:]) if uri.startswith("sqlite") else None
+        if path is not None and not path.is_file():
+            raise UserError(f"{missing} ({uri})")
+        check_answers(uri)
+        if path == root / "mlflow.db":
+            relocate(path)
+        return cls(uri, "")
 
     @classmethod
     def open(cls, uri: str, root: Path, experiment: str) -> Store:
