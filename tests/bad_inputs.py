@@ -65,11 +65,16 @@ CONFIGURATION = {
     "no such data": Bad("dataset=cifar", "dataset=cifar: no such choice; available: celeba, cifar10, folder, shapes"),
     "no such group": Bad("modle=fc", "modle: no such key; known keys: seed, model, dataset"),
     "no such key": Bad(
-        "params.lrr=1", "params.lrr: no such key; known keys: name, batch_size, lr, latent_dim; did you"
+        "params.lrr=1",
+        "params.lrr: no such key; known keys: name, batch_size, lr, latent_dim, schedule, epochs;",
     ),
     "added key": Bad("+params.foo=1", "+params.foo: no such key; a `+` cannot add one here"),
     "no value": Bad("params.lr", "Error parsing override 'params.lr' missing EQUAL"),
     "type": Bad("params.lr=abc", "params.lr: Value 'abc' of type 'str' could not be converted to Float"),
+    "no such schedule": Bad("params.schedule=cosine", "params.schedule=cosine: must be constant or one_cycle"),
+    "schedule without a length": Bad("params.schedule=one_cycle", "a one_cycle needs its number of epochs"),
+    "length without a schedule": Bad("params.epochs=5", "a constant learning rate ends by early stopping"),
+    "no such precision": Bad("training.precision=half", "training.precision=half: must be float32 or bfloat16"),
     "too small": Bad("params.latent_dim=0", "params.latent_dim=0: must be a whole number from 1 to 65,536"),
     "too large": Bad("training.threads=1000000", "training.threads=1000000: must be a whole number from 1 to 256"),
     "not finite": Bad("params.lr=nan", "params.lr=nan: must be a number from 1e-12 to 1e12"),

@@ -29,11 +29,11 @@ def images(n: int, seed: int) -> torch.Tensor:
     return torch.randint(0, 256, (n, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-def fit(node: dict, folder: Path, stop_after: int | None = None) -> tuple[list, dict[str, torch.Tensor]]:
+def fit(node: dict, folder: Path, stop_after: int | None = None, **options) -> tuple[list, dict[str, torch.Tensor]]:
     """Train from whatever state is in ``folder``; return what the epochs showed and the weights at the end."""
     training.seed_weights(0)
     model = models.create(node, (3, 8, 8), 4)
-    settings = {"batch_size": 16, "lr": 0.02, "seed": 0, "max_epochs": 9, "patience": 3, "min_delta": 0.01}
+    settings = {"batch_size": 16, "lr": 0.02, "seed": 0, "max_epochs": 9, "patience": 3, "min_delta": 0.01} | options
     saved = state.load(folder)
     shown = []
     for metrics in training.fit(model, images(100, 0), images(40, 1), **settings, state=saved and saved["fit"]):
@@ -44,17 +44,20 @@ def fit(node: dict, folder: Path, stop_after: int | None = None) -> tuple[list, 
     return shown, {key: value.clone() for key, value in model.state_dict().items()}
 
 
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
 @pytest.mark.parametrize("node", NODES, ids=["fc", "conv"])
-def test_interrupted_after_every_epoch_equals_uninterrupted(node: dict, tmp_path: Path) -> None:
+def test_interrupted_after_every_epoch_equals_uninterrupted(node: dict, schedule: str, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
-    whole, weights = fit(node, tmp_path / "whole")
+    whole, weights = fit(node, tmp_path / "whole", schedule=schedule)
     assert len(whole) >= 4
     parts = []
     for epoch in range(1, len(whole) + 1):
-        shown, _ = fit(node, tmp_path / "parts", stop_after=epoch)
+        shown, _ = fit(node, tmp_path / "parts", stop_after=epoch, schedule=schedule)
         parts += shown
-    rest, final = fit(node, tmp_path / "parts")  # the state of the last epoch: nothing is left to train
+    rest, final = fit(
+        node, tmp_path / "parts", schedule=schedule
+    )  # the state of the last epoch: nothing is left to train
     assert rest == []
     assert parts == whole
     assert all(torch.equal(final[key], weights[key]) for key in weights)
@@ -113,6 +116,10 @@ def test_identity_is_what_is_computed_not_where_it_is_kept() -> None:
     data = [{"name": "d"}, {"name": "d", "permute_pixels": False}, {"name": "d", "permute_pixels": True}]
     plain, asked, permuted = (identity.run_key(OmegaConf.create(base | {"dataset": node})) for node in data)
     assert plain == asked != permuted  # runs of versions that could not permute are still the same
+    later = {"params": {"lr": 0.1, "schedule": "constant", "epochs": None}, "training": {"precision": "float32"}}
+    assert identity.run_key(OmegaConf.create(base | {"training": {}})) == identity.run_key(
+        OmegaConf.create(base | later)
+    )
     assert key != identity.run_key(OmegaConf.create(base | {"seed": 1}))
     assert key != identity.run_key(OmegaConf.create(base | {"params": {"lr": 0.2}}))
     assert identity.sweep_key(["model=fc,conv", "seed=1"], None) == identity.sweep_key(

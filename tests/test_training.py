@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -204,3 +205,50 @@ def test_improvement_is_what_the_checkpointed_weights_are() -> None:
 
 def test_averages_are_named() -> None:
     assert Averages._fields == ("loss", "recon", "kl")
+
+
+class Recording(Drifting):
+    """Remembers by how much each update moved its level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels: list[float] = []
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, Posterior]:
+        self.levels.append(self.level.item())
+        return super().forward(x, noise)
+
+
+def test_one_cycle_rises_and_falls_along_cosines_and_is_not_stopped_early() -> None:
+    """Adam moves a parameter whose gradient keeps its sign and size by the learning rate: level tells the schedule."""
+    model, steps, top = Recording(), 40, 1e-5
+    white = torch.full((8, 1, 1, 1), 255, dtype=torch.uint8)
+    settings = {"batch_size": 4, "lr": top, "seed": 0, "max_epochs": steps // 2, "patience": 1, "min_delta": 1e9}
+    epochs = list(fit(model, white, white, schedule="one_cycle", **settings))
+    assert len(epochs) == steps // 2
+    levels = [level for i, level in enumerate(model.levels) if i % 3 < 2]  # every third look is the evaluation's
+    found = [(b - a) / top for a, b in itertools.pairwise(levels)]
+    rise = 0.3 * steps - 1  # the step with the highest rate
+    for i, rate in enumerate(found):
+        if i <= rise:
+            expected = 1 + (1 / 25 - 1) * (1 + math.cos(math.pi * i / rise)) / 2
+        else:
+            expected = (1 + math.cos(math.pi * (i - rise) / (steps - 1 - rise))) / 2
+        assert rate == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize("steps_per_epoch", [1, 2, 3, 5, 10])
+def test_a_cycle_may_be_as_short_as_one_update(steps_per_epoch: int) -> None:
+    _, epochs = train(n=16 * steps_per_epoch, max_epochs=1, schedule="one_cycle")
+    assert [e.step for e in epochs] == [steps_per_epoch]
+
+
+def test_bfloat16_trains_nearly_the_same_and_is_evaluated_in_float32() -> None:
+    exact, epochs = train(max_epochs=3)
+    rounded, others = train(max_epochs=3, precision="bfloat16")
+    assert not torch.equal(weights(exact), weights(rounded))
+    assert all(p.dtype == torch.float32 for p in rounded.parameters())
+    for a, b in zip(epochs, others, strict=True):
+        assert b.val.loss == pytest.approx(a.val.loss, rel=0.02)
+        assert b.train.recon + b.train.kl == pytest.approx(b.train.loss, rel=1e-5)  # summed in float32
+    assert evaluate(rounded, pictures(30, 1)).loss == min(e.val.loss for e in others)

@@ -55,6 +55,7 @@ class Row:
     seed: int | None = None
     batch_size: int | None = None
     lr: float | None = None
+    schedule: str | None = None  # of the learning rate: constant, or one_cycle with its epochs
     latent_dim: int | None = None
     beta: float | None = None
     reduction: str | None = None

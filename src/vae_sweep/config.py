@@ -21,8 +21,10 @@ class Params:
 
     name: str = MISSING  # shown in tables and run names
     batch_size: int = MISSING  # images per optimizer update
-    lr: float = MISSING  # Adam's learning rate
+    lr: float = MISSING  # Adam's learning rate; with one_cycle the highest
     latent_dim: int = MISSING  # size of z
+    schedule: str = "constant"  # of the learning rate: constant, until early stopping | one_cycle, over `epochs`
+    epochs: int | None = None  # length of one_cycle, which is not stopped early; training.max_epochs may shorten it
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Training:
     threads: int = 1  # CPU threads of one run; 1 keeps its numbers the same however many run beside it
     channels_last: bool = False  # memory format of convolutions; may pay on GPUs
     compile: bool = False  # torch.compile the training step; may pay on GPUs
+    precision: str = "float32"  # of the model's products in training: float32 | bfloat16 (autocast)
 
 
 @dataclass

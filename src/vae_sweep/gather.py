@@ -52,7 +52,8 @@ def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> 
 def _plan(store: Store, sweep_id: str) -> list[Cell]:
     """The cells of a sweep, also those that have not started."""
     with store.artifact(sweep_id, results.PLAN) as path:
-        return [Cell(**cell) for cell in json.loads(path.read_text())] if path else []
+        cells = json.loads(path.read_text()) if path else []
+    return [Cell(**{"schedule": "constant"} | cell) for cell in cells]  # earlier versions knew no other
 
 
 def _references(done: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:

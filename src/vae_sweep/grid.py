@@ -33,6 +33,7 @@ class Cell:
     seed: int
     batch_size: int
     lr: float
+    schedule: str  # constant, or one_cycle with its epochs
     latent_dim: int
     beta: float
     reduction: str
@@ -122,10 +123,16 @@ def _cells(configs: dict[str, DictConfig], variants: dict[str, str], root: Path,
                     p.name,
                     cfg.seed,
                 ),
-                *(p.batch_size, p.lr, p.latent_dim, o.beta, o.reduction),
+                *(p.batch_size, p.lr, schedule_label(p.schedule, p.epochs)),
+                *(p.latent_dim, o.beta, o.reduction),
             )
         )
     return cells
+
+
+def schedule_label(schedule: str, epochs: int | str | None) -> str:
+    """Return how tables call a schedule of the learning rate: ``constant``, or ``one_cycle over 8 epochs``."""
+    return schedule if epochs is None else f"{schedule} over {epochs} epochs"
 
 
 def data_label(name: str, permuted: bool) -> str:

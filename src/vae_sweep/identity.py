@@ -14,6 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 # Where a run is kept, how it is started, what is measured of it afterwards: not what it computes.
 RUN_CONTROL = ("paths", "tracking", "sweep", "resume", "fail_fast", "metrics")
 
+# Keys that came later, with the value that earlier versions had built in: their runs are the same runs.
+LATER = (
+    ("dataset", "permute_pixels", False),
+    ("params", "schedule", "constant"),
+    ("params", "epochs", None),
+    ("training", "precision", "float32"),
+)
+
 
 def run_key(cfg: DictConfig) -> str:
     """Return the identity of a run: a hash of its resolved configuration without run-control keys.
@@ -25,8 +33,9 @@ def run_key(cfg: DictConfig) -> str:
         cfg.paths[key] = str(key)
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
-    if plain.get("dataset", {}).get("permute_pixels") is False:
-        del plain["dataset"]["permute_pixels"]  # runs of versions that could not are the same runs
+    for section, key, default in LATER:
+        if key in plain.get(section, {}) and plain[section][key] == default:
+            del plain[section][key]
     return _hash({key: value for key, value in plain.items() if key not in RUN_CONTROL})
 
 

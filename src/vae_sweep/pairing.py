@@ -138,7 +138,7 @@ def of_loss(metric: Metric, rows: Sequence[Row]) -> Metric:
 
 def _plain(row: Row) -> tuple[Any, ...]:
     """What is known of a cell before it starts."""
-    numbers = row.batch_size, row.lr, row.latent_dim, row.beta, row.reduction
+    numbers = row.batch_size, row.lr, row.schedule, row.latent_dim, row.beta, row.reduction
     return row.dataset, row.model, row.params, row.variant, row.seed, *numbers
 
 
@@ -148,7 +148,7 @@ def _recipe(row: Row) -> Recipe:
         for key, value in row.configuration.items()
         if key not in ("seed", "dataset.digest") and not key.startswith(("model.", "dataset."))
     }
-    numbers = row.batch_size, row.lr, row.latent_dim, row.beta, row.reduction
+    numbers = row.batch_size, row.lr, row.schedule, row.latent_dim, row.beta, row.reduction
     known = given or {"params": row.params, "variant": row.variant, "numbers": str(numbers)}
     return ("dataset", row.dataset), *sorted(known.items())
 

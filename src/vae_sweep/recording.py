@@ -69,6 +69,7 @@ def train_and_record(
     train_seconds, earlier = saved["train_seconds"], saved["wall_seconds"]
     if history:
         log.info("%s continues after epoch %d", name, len(history))
+    max_epochs = min(cfg.training.max_epochs, cfg.params.epochs or cfg.training.max_epochs)
     epochs = training.fit(
         model,
         splits["train"],
@@ -76,7 +77,8 @@ def train_and_record(
         batch_size=cfg.params.batch_size,
         lr=cfg.params.lr,
         seed=cfg.seed,
-        max_epochs=cfg.training.max_epochs,
+        max_epochs=max_epochs,
+        schedule=cfg.params.schedule,
         patience=cfg.training.patience,
         min_delta=cfg.training.min_delta / (n_values if reduction == "mean" else 1),
         beta=beta,
@@ -84,9 +86,10 @@ def train_and_record(
         device=device,
         channels_last=cfg.training.channels_last,
         compile=cfg.training.compile,
+        precision=cfg.training.precision,
         state=saved["fit"],
     )
-    for metrics in _reported(epochs, name, len(history), cfg.training.max_epochs, context.progress_bar):
+    for metrics in _reported(epochs, name, len(history), max_epochs, context.progress_bar):
         train_seconds += metrics.train_seconds
         values = {
             "images_seen": metrics.images_seen,

@@ -15,8 +15,8 @@ from filelock import FileLock
 
 from vae_sweep import comparison, figures, table
 from vae_sweep.comparison import ReferenceRow, Row
-from vae_sweep.grid import Cell, data_label
-from vae_sweep.identity import RUN_CONTROL
+from vae_sweep.grid import Cell, data_label, schedule_label
+from vae_sweep.identity import LATER, RUN_CONTROL
 from vae_sweep.tracking import NOTE, NOTE_LIMIT, Store, StoredRun
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def _test_metrics(values: Mapping[str, float], run: StoredRun) -> dict[str, floa
 def _decides(key: str, value: str) -> bool:
     """Whether a parameter of a run decides its numbers; an image that is the same elsewhere is known by its digest."""
     where = ("n_parameters", "dataset.path", "dataset.root", "dataset.download", "training.device")
-    old = key == "dataset.permute_pixels" and value == "False"  # runs of earlier versions do not have it
+    old = any(key == f"{section}.{name}" and value == str(default) for section, name, default in LATER)
     return key.partition(".")[0] not in RUN_CONTROL and key not in where and not old
 
 
@@ -117,6 +117,9 @@ def _facts(run: StoredRun) -> dict[str, Any]:
     found = {key: kinds.get(key, str)(p[full]) for key, full in keys.items() if full in p}
     if "dataset" in found:
         found["dataset"] = data_label(found["dataset"], p.get("dataset.permute_pixels") == "True")
+    if "lr" in found:
+        epochs = p.get("params.epochs", "None")
+        found["schedule"] = schedule_label(p.get("params.schedule", "constant"), None if epochs == "None" else epochs)
     return found
 
 

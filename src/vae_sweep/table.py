@@ -102,7 +102,7 @@ def seeds_sentence(runs: list[dict[str, Any]]) -> str:
 
 def cell_key(record: dict[str, Any]) -> tuple[Any, ...]:
     """All that two runs must share, but model and seed, for their difference to mean something."""
-    keys = ("dataset", "params", "variant", "batch_size", "lr", "latent_dim", "beta", "reduction")
+    keys = ("dataset", "params", "variant", "batch_size", "lr", "schedule", "latent_dim", "beta", "reduction")
     return tuple(record[key] for key in keys)
 
 
@@ -145,6 +145,11 @@ def _table(
         ("Seed", len({r["seed"] for r in runs} - {None}) > 1, lambda r: number(r["seed"], "d")),
         ("Batch", True, lambda r: number(r["batch_size"], "d")),
         ("LR", True, lambda r: number(r["lr"], "g")),
+        (
+            "Schedule",
+            bool({r["schedule"] for r in runs} - {None, "constant"}),
+            lambda r: escape(r["schedule"] or ""),
+        ),
         ("Latent", True, lambda r: str(r["latent_dim"] or "")),
         ("Beta", len({r["beta"] for r in runs} - {None}) > 1, lambda r: number(r["beta"], "g")),
         (

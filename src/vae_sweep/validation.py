@@ -50,12 +50,15 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "params.batch_size": (lambda v: v >= 1, "a whole number >= 1 (images per update)"),
     "params.lr": _number("1e-12", "1e12"),
     "params.latent_dim": _whole(1, 65536),
+    "params.schedule": (lambda v: v in ("constant", "one_cycle"), "constant or one_cycle"),
+    "params.epochs": (lambda v: v is None or 1 <= v <= 1_000_000, "a whole number from 1 to 1,000,000, or null"),
     "objective.beta": _number("1e-6", "1e6", " (1 = the ELBO)"),
     "objective.reduction": (lambda v: v in ("sum", "mean"), "sum or mean"),
     "training.max_epochs": _whole(1, 1_000_000),
     "training.patience": _whole(1, 1_000_000, " (epochs)"),
     "training.min_delta": _number("0", "1e12", " (nats/image)"),
     "training.device": (_device, "auto, cpu, cuda, cuda:N or mps"),
+    "training.precision": (lambda v: v in ("float32", "bfloat16"), "float32 or bfloat16"),
     "training.threads": _whole(1, 256),
     "tracking.patience": _number("0", "1e6", " (seconds)"),
     "evaluation.noise_draws": _whole(1, 1000),
@@ -93,6 +96,11 @@ def validate(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if key.partition(".")[0] not in unchosen and not _holds(ok, value):
             problems.append(f"{key}{' has no value' if value is None else f'={value}'}: must be {allowed}")
+    if "params" not in unchosen and (cfg.params.schedule == "one_cycle") != (cfg.params.epochs is not None):
+        problems.append(
+            f"params.schedule={cfg.params.schedule} params.epochs={cfg.params.epochs}: a one_cycle needs its number of "
+            "epochs, and a constant learning rate ends by early stopping (training.patience, training.max_epochs)"
+        )
     for key in ("hidden_dims", "channels"):
         widths = OmegaConf.select(cfg, f"model.{key}")
         shipped = is_dataclass(OmegaConf.get_type(cfg, "model")) and widths is not None  # others mean what they like

@@ -15,6 +15,10 @@ class Posterior:
     mean: torch.Tensor
     logvar: torch.Tensor
 
+    def float(self) -> Posterior:
+        """Return it in float32, for sums that reduced precision would spoil."""
+        return Posterior(self.mean.float(), self.logvar.float())
+
     def rsample(self, noise: torch.Tensor) -> torch.Tensor:
         """Return z = mean + sigma * noise, (B, L), differentiable in both parameters (Kingma & Welling 2014)."""
         return self.mean + torch.exp(0.5 * self.logvar) * noise

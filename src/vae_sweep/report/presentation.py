@@ -197,6 +197,7 @@ def recipes(evidence: Evidence) -> list[str]:
             parts = {
                 "batch {}": row.batch_size,
                 "learning rate {:g}": row.lr,
+                "{}": row.schedule if row.schedule != "constant" else None,
                 "{} latents": row.latent_dim,
                 "beta {:g}": row.beta,
                 "squared error averaged over values, not nats{}": "" if row.reduction == "mean" else None,

@@ -97,6 +97,7 @@ def runs_table(evidence: Evidence) -> Html:
         "Seed": lambda r: "–" if r.seed is None else str(r.seed),
         "Batch": lambda r: "–" if r.batch_size is None else str(r.batch_size),
         "Learning rate": lambda r: "–" if r.lr is None else f"{r.lr:g}",
+        "Schedule": lambda r: r.schedule or "–",
         "Latents": lambda r: "–" if r.latent_dim is None else str(r.latent_dim),
         "Beta": lambda r: "–" if r.beta is None else f"{r.beta:g}",
         "Epochs": lambda r: "–" if r.epochs is None else str(r.epochs),
