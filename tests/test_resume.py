@@ -55,9 +55,7 @@ def test_interrupted_after_every_epoch_equals_uninterrupted(node: dict, schedule
     for epoch in range(1, len(whole) + 1):
         shown, _ = fit(node, tmp_path / "parts", stop_after=epoch, schedule=schedule)
         parts += shown
-    rest, final = fit(
-        node, tmp_path / "parts", schedule=schedule
-    )  # the state of the last epoch: nothing is left to train
+    rest, final = fit(node, tmp_path / "parts", schedule=schedule)  # nothing is left to train
     assert rest == []
     assert parts == whole
     assert all(torch.equal(final[key], weights[key]) for key in weights)
