@@ -59,9 +59,10 @@ def unchanged(home: Path) -> Iterator[None]:
 
 CONFIGURATION = {
     "no such model": Bad(
-        "model=fcc", "model=fcc: no such choice; available: conv, fc, fc_matched, fc_skip, linear; did you mean fc?"
+        "model=fcc",
+        "model=fcc: no such choice; available: conv, fc, fc_matched, fc_res, fc_skip, linear; did you mean fc?",
     ),
-    "no such set": Bad("params=p9", "params=p9: no such choice; available: p1, p2, p3, tiny"),
+    "no such set": Bad("params=p9", "params=p9: no such choice; available: best, fast, fast_fc, p1, p2, p3, tiny"),
     "no such data": Bad("dataset=cifar", "dataset=cifar: no such choice; available: celeba, cifar10, folder, shapes"),
     "no such group": Bad("modle=fc", "modle: no such key; known keys: seed, model, dataset"),
     "no such key": Bad(
@@ -71,6 +72,7 @@ CONFIGURATION = {
     "added key": Bad("+params.foo=1", "+params.foo: no such key; a `+` cannot add one here"),
     "no value": Bad("params.lr", "Error parsing override 'params.lr' missing EQUAL"),
     "type": Bad("params.lr=abc", "params.lr: Value 'abc' of type 'str' could not be converted to Float"),
+    "no blocks": Bad("model=fc_res model.blocks=0", "model.blocks=0: must be a whole number from 1 to 100"),
     "no such schedule": Bad("params.schedule=cosine", "params.schedule=cosine: must be constant or one_cycle"),
     "schedule without a length": Bad("params.schedule=one_cycle", "a one_cycle needs its number of epochs"),
     "length without a schedule": Bad("params.epochs=5", "a constant learning rate ends by early stopping"),

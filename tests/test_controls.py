@@ -1,4 +1,4 @@
-"""The controls: permuted pixels, a fully connected model of conv's size, one with affine shortcuts."""
+"""The controls: permuted pixels, fully connected models of conv's size, with affine shortcuts, of residual blocks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ SHAPES = {"_target_": "vae_sweep.datasets.shapes.Shapes", "name": "shapes", "n_t
 NODES = {
     "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "hidden_dims": [64, 32]},
     "fc_skip": {"_target_": "vae_sweep.models.fc_skip.SkipFCVAE", "hidden_dims": [64, 32]},
+    "fc_res": {"_target_": "vae_sweep.models.fc_res.ResidualFCVAE", "width": 32, "blocks": 2},
     "linear": {"_target_": "vae_sweep.models.linear.LinearVAE"},
     "conv": {"_target_": "vae_sweep.models.conv.ConvVAE", "channels": [32, 64, 128]},
     "fc_matched": {"_target_": "vae_sweep.models.fc_matched.MatchedFCVAE", "channels": [32, 64, 128]},
@@ -61,7 +62,7 @@ def permute_weights(model: VAE, order: np.ndarray) -> None:
     model.load_state_dict(state)
 
 
-@pytest.mark.parametrize("name", ["fc", "fc_skip", "linear"])
+@pytest.mark.parametrize("name", ["fc", "fc_skip", "fc_res", "linear"])
 def test_models_without_neighbours_are_blind_to_it(name: str, tmp_path: Path) -> None:
     """Weights permuted along: the same loss, before training and after it."""
     plain, permuted = load(tmp_path), load(tmp_path, permute_pixels=True)
@@ -94,11 +95,23 @@ def test_the_matched_model_has_as_many_weights_as_conv(latent_dim: int) -> None:
 
 
 def test_the_shortcuts_hold_a_linear_vae() -> None:
-    """With the deep paths silent, means are an affine function of x, and logits one of z."""
     model = create("fc_skip")
     for layer in (model.head, model.decoder[-3]):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
+    assert_affine(model)
+
+
+def test_residual_blocks_begin_as_a_linear_vae_and_do_not_stay_one() -> None:
+    model = create("fc_res")
+    assert_affine(model)
+    torch.nn.init.normal_(model.encoder[2].second.weight)
+    with pytest.raises(AssertionError):
+        assert_affine(model)
+
+
+def assert_affine(model: VAE) -> None:
+    """Means are an affine function of x, and logits one of z."""
     a, b = torch.rand(2, 4, *SHAPE)
     middle = model.encode(0.3 * a + 0.7 * b)
     torch.testing.assert_close(middle.mean, 0.3 * model.encode(a).mean + 0.7 * model.encode(b).mean)

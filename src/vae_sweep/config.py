@@ -56,6 +56,14 @@ class FCSkipModel:
 
 
 @dataclass
+class FCResModel:
+    _target_: str = "vae_sweep.models.fc_res.ResidualFCVAE"
+    name: str = "fc_res"
+    width: int = 512  # units of every hidden layer
+    blocks: int = 2  # residual blocks in the encoder, and as many in the decoder
+
+
+@dataclass
 class LinearModel:
     _target_: str = "vae_sweep.models.linear.LinearVAE"
     name: str = "linear"
@@ -193,6 +201,7 @@ SCHEMAS = {
         "linear": LinearModel,
         "fc_matched": FCMatchedModel,
         "fc_skip": FCSkipModel,
+        "fc_res": FCResModel,
     },
     "dataset": {
         "cifar10": Cifar10Dataset,

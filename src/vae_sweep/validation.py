@@ -101,10 +101,14 @@ def validate(cfg: DictConfig) -> None:
             f"params.schedule={cfg.params.schedule} params.epochs={cfg.params.epochs}: a one_cycle needs its number of "
             "epochs, and a constant learning rate ends by early stopping (training.patience, training.max_epochs)"
         )
+    shipped = is_dataclass(OmegaConf.get_type(cfg, "model"))  # others mean what they like
+    for key, most in {"width": MAX_WIDTH, "blocks": MAX_LAYERS}.items():
+        size = OmegaConf.select(cfg, f"model.{key}")
+        if shipped and size is not None and not 1 <= size <= most:
+            problems.append(f"model.{key}={size}: must be a whole number from 1 to {most:,}")
     for key in ("hidden_dims", "channels"):
         widths = OmegaConf.select(cfg, f"model.{key}")
-        shipped = is_dataclass(OmegaConf.get_type(cfg, "model")) and widths is not None  # others mean what they like
-        if shipped and not _holds(_are_widths, widths):
+        if shipped and widths is not None and not _holds(_are_widths, widths):
             problems.append(
                 f"model.{key}={_short(widths)}: must be a list of 1 to {MAX_LAYERS} widths from 1 to "
                 f"{MAX_WIDTH:,}, such as [64,32]"
