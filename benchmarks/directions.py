@@ -4,8 +4,8 @@
 
 For test images x and their reconstructions y from the posterior means: the share of variance kept along the principal
 direction u of the training images, 1 - E[(u.(x - y))^2] / E[(u.(x - mean))^2], averaged over bands of directions;
-higher is better. The linear VAE of decoder variance v = 1/2 keeps 1 - (v / eigenvalue)^2 of a direction whose eigenvalue
-exceeds v (Tipping & Bishop 1999), and nothing of the others; a nonlinear model may keep more.
+higher is better. The linear VAE of decoder variance v = 1/2 keeps 1 - (v / eigenvalue)^2 of a direction whose
+eigenvalue exceeds v (Tipping & Bishop 1999), and nothing of the others; a nonlinear model may keep more.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def unchanged(home: Path) -> Iterator[None]:
 CONFIGURATION = {
     "no such model": Bad(
         "model=fcc",
-        "model=fcc: no such choice; available: conv, fc, fc_matched, fc_res, fc_skip, linear; did you mean fc?",
+        "model=fcc: no such choice; available: conv, conv_res, fc, fc_matched, fc_res, fc_skip, linear; did you",
     ),
     "no such set": Bad("params=p9", "params=p9: no such choice; available: best, fast, fast_fc, p1, p2, p3, tiny"),
     "no such data": Bad("dataset=cifar", "dataset=cifar: no such choice; available: celeba, cifar10, folder, shapes"),

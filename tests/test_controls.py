@@ -18,6 +18,12 @@ NODES = {
     "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "hidden_dims": [64, 32]},
     "fc_skip": {"_target_": "vae_sweep.models.fc_skip.SkipFCVAE", "hidden_dims": [64, 32]},
     "fc_res": {"_target_": "vae_sweep.models.fc_res.ResidualFCVAE", "width": 32, "blocks": 2},
+    "conv_res": {
+        "_target_": "vae_sweep.models.conv_res.ResidualConvVAE",
+        "channels": [8, 16],
+        "width": 32,
+        "blocks": 1,
+    },
     "linear": {"_target_": "vae_sweep.models.linear.LinearVAE"},
     "conv": {"_target_": "vae_sweep.models.conv.ConvVAE", "channels": [32, 64, 128]},
     "fc_matched": {"_target_": "vae_sweep.models.fc_matched.MatchedFCVAE", "channels": [32, 64, 128]},
@@ -75,6 +81,20 @@ def test_models_without_neighbours_are_blind_to_it(name: str, tmp_path: Path) ->
         list(training.fit(net, *(torch.from_numpy(s.images) for s in (data.train, data.val)), **settings))
     # Sums in another order: Adam's first steps divide rounding by rounding where a gradient is nearly zero.
     assert evaluate(other, tests[1]).loss == pytest.approx(evaluate(model, tests[0]).loss, rel=1e-4)
+
+
+def test_convolutions_join_an_affine_path() -> None:
+    """Logits begin as an affine function of z; then every part has a gradient."""
+    model = create("conv_res")
+    y, z = torch.randn(2, 4, 8)
+    logits = [torch.logit(model.decode(v).double()) for v in (y, z, 0.3 * y + 0.7 * z)]
+    torch.testing.assert_close(logits[2], 0.3 * logits[0] + 0.7 * logits[1], rtol=1e-3, atol=1e-5)
+    x = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(0))
+    settings = {"batch_size": 3, "lr": 1e-3, "seed": 0, "max_epochs": 2, "patience": 9, "min_delta": 0.0}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    images = (x * 255).to(torch.uint8)
+    list(training.fit(model, images, images, **settings))
+    assert not [key for key, value in model.state_dict().items() if torch.equal(value, before[key])]
 
 
 def test_a_convolution_is_not_blind_to_it(tmp_path: Path) -> None:

@@ -64,6 +64,15 @@ class FCResModel:
 
 
 @dataclass
+class ConvResModel:
+    _target_: str = "vae_sweep.models.conv_res.ResidualConvVAE"
+    name: str = "conv_res"
+    channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # as of ConvModel
+    width: int = 512  # as of FCResModel
+    blocks: int = 2
+
+
+@dataclass
 class LinearModel:
     _target_: str = "vae_sweep.models.linear.LinearVAE"
     name: str = "linear"
@@ -202,6 +211,7 @@ SCHEMAS = {
         "fc_matched": FCMatchedModel,
         "fc_skip": FCSkipModel,
         "fc_res": FCResModel,
+        "conv_res": ConvResModel,
     },
     "dataset": {
         "cifar10": Cifar10Dataset,
