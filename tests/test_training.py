@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from vae_sweep import models, training
+from vae_sweep import batches, models, training
 from vae_sweep.errors import UserError
 from vae_sweep.evaluation import Averages, evaluate, to_float, to_uint8
 from vae_sweep.models.vae import VAE, Posterior
@@ -241,6 +241,14 @@ def test_one_cycle_rises_and_falls_along_cosines_and_is_not_stopped_early() -> N
 def test_a_cycle_may_be_as_short_as_one_update(steps_per_epoch: int) -> None:
     _, epochs = train(n=16 * steps_per_epoch, max_epochs=1, schedule="one_cycle")
     assert [e.step for e in epochs] == [steps_per_epoch]
+
+
+def test_images_that_do_not_fit_the_device_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, epochs = train()
+    monkeypatch.setattr(batches, "fits", lambda images, device: False)
+    b, others = train()
+    assert torch.equal(weights(a), weights(b))
+    assert [(e.train, e.val) for e in epochs] == [(e.train, e.val) for e in others]
 
 
 def test_bfloat16_trains_nearly_the_same_and_is_evaluated_in_float32() -> None:

@@ -50,7 +50,7 @@ def sweep_key(overrides: Iterable[str], name: str | None) -> str:
 def code_key() -> str:
     """Return a hash of the code that decides a run's numbers: models, objective, training, evaluation."""
     package = Path(__file__).parent
-    files = [package / name for name in ("objective.py", "training.py", "evaluation.py")]
+    files = [package / name for name in ("objective.py", "batches.py", "training.py", "evaluation.py")]
     files += sorted((package / "models").glob("*.py"))
     return _hash([[file.name, file.read_text()] for file in files])
 

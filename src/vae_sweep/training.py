@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from vae_sweep.batches import Batches
 from vae_sweep.errors import UserError
-from vae_sweep.evaluation import Averages, evaluate, sum_dtype, to_float
+from vae_sweep.evaluation import Averages, evaluate, sum_dtype
 from vae_sweep.models.vae import VAE
 from vae_sweep.objective import elbo_terms
 
@@ -131,7 +132,7 @@ def fit(
     device = device or torch.device("cpu")
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
-    train, val = train.to(device), val.to(device)
+    batches, val = Batches(train, device, memory_format), val.to(device)
     forward = torch.compile(model) if compile else model
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
     n, first, step = len(train), 1, 0
@@ -151,15 +152,14 @@ def fit(
             first = max_epochs + 1
 
     for epoch in range(first, max_epochs + 1):
-        order = torch.randperm(n, generator=generator(seed, SHUFFLE, epoch)).to(device)
+        order = batches.order(torch.randperm(n, generator=generator(seed, SHUFFLE, epoch)))
         noise_source = generator(seed, NOISE, epoch, device)
         sums = torch.zeros(3, dtype=sum_dtype(device), device=device)
         losses = torch.zeros(steps_per_epoch, device=device)
         model.train()
         started = time.perf_counter()
         for i in range(steps_per_epoch):
-            index = order[i * batch_size : (i + 1) * batch_size]
-            x = to_float(train[index], memory_format)  # (B, C, H, W)
+            x = batches.take(order[i * batch_size : (i + 1) * batch_size])  # (B, C, H, W)
             noise = torch.randn(len(x), model.latent_dim, generator=noise_source, device=device)  # (B, L)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 reconstruction, posterior = forward(x, noise)
