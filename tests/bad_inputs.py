@@ -67,11 +67,14 @@ CONFIGURATION = {
     "no such group": Bad("modle=fc", "modle: no such key; known keys: seed, model, dataset"),
     "no such key": Bad(
         "params.lrr=1",
-        "params.lrr: no such key; known keys: name, batch_size, lr, latent_dim, schedule, epochs;",
+        "params.lrr: no such key; known keys: name, batch_size, lr, latent_dim, schedule, mirror, epochs;",
     ),
     "added key": Bad("+params.foo=1", "+params.foo: no such key; a `+` cannot add one here"),
     "no value": Bad("params.lr", "Error parsing override 'params.lr' missing EQUAL"),
     "type": Bad("params.lr=abc", "params.lr: Value 'abc' of type 'str' could not be converted to Float"),
+    "mirrored noise": Bad(
+        "params.mirror=true dataset.permute_pixels=true", "params.mirror=true: pictures whose pixels"
+    ),
     "no blocks": Bad("model=fc_res model.blocks=0", "model.blocks=0: must be a whole number from 1 to 100"),
     "no such schedule": Bad("params.schedule=cosine", "params.schedule=cosine: must be constant or one_cycle"),
     "schedule without a length": Bad("params.schedule=one_cycle", "a one_cycle needs its number of epochs"),

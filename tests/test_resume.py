@@ -44,18 +44,18 @@ def fit(node: dict, folder: Path, stop_after: int | None = None, **options) -> t
     return shown, {key: value.clone() for key, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+@pytest.mark.parametrize("options", [{}, {"schedule": "one_cycle"}, {"mirror": True}], ids=str)
 @pytest.mark.parametrize("node", NODES, ids=["fc", "conv"])
-def test_interrupted_after_every_epoch_equals_uninterrupted(node: dict, schedule: str, tmp_path: Path) -> None:
+def test_interrupted_after_every_epoch_equals_uninterrupted(node: dict, options: dict, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
-    whole, weights = fit(node, tmp_path / "whole", schedule=schedule)
+    whole, weights = fit(node, tmp_path / "whole", **options)
     assert len(whole) >= 4
     parts = []
     for epoch in range(1, len(whole) + 1):
-        shown, _ = fit(node, tmp_path / "parts", stop_after=epoch, schedule=schedule)
+        shown, _ = fit(node, tmp_path / "parts", stop_after=epoch, **options)
         parts += shown
-    rest, final = fit(node, tmp_path / "parts", schedule=schedule)  # nothing is left to train
+    rest, final = fit(node, tmp_path / "parts", **options)  # nothing is left to train
     assert rest == []
     assert parts == whole
     assert all(torch.equal(final[key], weights[key]) for key in weights)
@@ -114,7 +114,10 @@ def test_identity_is_what_is_computed_not_where_it_is_kept() -> None:
     data = [{"name": "d"}, {"name": "d", "permute_pixels": False}, {"name": "d", "permute_pixels": True}]
     plain, asked, permuted = (identity.run_key(OmegaConf.create(base | {"dataset": node})) for node in data)
     assert plain == asked != permuted  # runs of versions that could not permute are still the same
-    later = {"params": {"lr": 0.1, "schedule": "constant", "epochs": None}, "training": {"precision": "float32"}}
+    later = {
+        "params": {"lr": 0.1, "schedule": "constant", "epochs": None, "mirror": False},
+        "training": {"precision": "float32"},
+    }
     assert identity.run_key(OmegaConf.create(base | {"training": {}})) == identity.run_key(
         OmegaConf.create(base | later)
     )

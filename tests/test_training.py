@@ -243,6 +243,24 @@ def test_a_cycle_may_be_as_short_as_one_update(steps_per_epoch: int) -> None:
     assert [e.step for e in epochs] == [steps_per_epoch]
 
 
+def test_half_of_the_images_are_mirrored_others_every_epoch() -> None:
+    """Each image is seen as it is or mirrored, about as often, and not the same ones in every epoch."""
+    model = Drifting()
+    images = torch.arange(240, dtype=torch.uint8).view(60, 1, 1, 4)
+    seen: list[torch.Tensor] = []
+    model.register_forward_pre_hook(lambda _module, inputs: seen.append((inputs[0] * 255).round().to(torch.uint8)))
+    settings = {"batch_size": 15, "lr": 0.01, "seed": 0, "max_epochs": 2, "patience": 9, "min_delta": 0.0}
+    list(fit(model, images, images[:1], mirror=True, **settings))
+    known = {tuple(image.flatten().tolist()) for image in images}
+    epochs = []
+    for first in (0, 5):  # four batches, then the evaluation's one
+        rows = [tuple(image.flatten().tolist()) for batch in seen[first : first + 4] for image in batch]
+        assert {row if row in known else row[::-1] for row in rows} == known
+        epochs.append({row[::-1] for row in rows if row not in known})
+        assert 18 <= len(epochs[-1]) <= 42
+    assert epochs[0] != epochs[1]
+
+
 def test_images_that_do_not_fit_the_device_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     a, epochs = train()
     monkeypatch.setattr(batches, "fits", lambda images, device: False)

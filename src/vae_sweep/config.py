@@ -24,6 +24,7 @@ class Params:
     lr: float = MISSING  # Adam's learning rate; with one_cycle the highest
     latent_dim: int = MISSING  # size of z
     schedule: str = "constant"  # of the learning rate: constant, until early stopping | one_cycle, over `epochs`
+    mirror: bool = False  # show half of the training pictures, drawn anew every epoch, with left and right exchanged
     epochs: int | None = None  # length of one_cycle, which is not stopped early; training.max_epochs may shorten it
 
 

@@ -19,6 +19,7 @@ LATER = (
     ("dataset", "permute_pixels", False),
     ("params", "schedule", "constant"),
     ("params", "epochs", None),
+    ("params", "mirror", False),
     ("training", "precision", "float32"),
 )
 

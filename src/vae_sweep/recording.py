@@ -79,6 +79,7 @@ def train_and_record(
         seed=cfg.seed,
         max_epochs=max_epochs,
         schedule=cfg.params.schedule,
+        mirror=cfg.params.mirror,
         patience=cfg.training.patience,
         min_delta=cfg.training.min_delta / (n_values if reduction == "mean" else 1),
         beta=beta,

@@ -17,7 +17,7 @@ from vae_sweep.evaluation import Averages, evaluate, sum_dtype
 from vae_sweep.models.vae import VAE
 from vae_sweep.objective import elbo_terms
 
-WEIGHTS, SHUFFLE, NOISE = 0, 1, 2  # independent random streams of one seed
+WEIGHTS, SHUFFLE, NOISE, MIRROR = 0, 1, 2, 3  # independent random streams of one seed
 FINITE_CHECK_EVERY = 100  # steps between looks at the loss; each look waits for the device
 
 
@@ -114,6 +114,7 @@ def fit(
     patience: int,  # epochs
     min_delta: float,  # nats per image
     schedule: str = "constant",  # or "one_cycle": see :func:`one_cycle`; it is never stopped early
+    mirror: bool = False,  # show half of the images, drawn anew every epoch, with left and right exchanged
     beta: float = 1.0,
     reduction: str = "sum",
     device: torch.device | None = None,
@@ -154,12 +155,16 @@ def fit(
     for epoch in range(first, max_epochs + 1):
         order = batches.order(torch.randperm(n, generator=generator(seed, SHUFFLE, epoch)))
         noise_source = generator(seed, NOISE, epoch, device)
+        mirrored = torch.rand(n, generator=generator(seed, MIRROR, epoch)).lt(0.5).to(device) if mirror else None
         sums = torch.zeros(3, dtype=sum_dtype(device), device=device)
         losses = torch.zeros(steps_per_epoch, device=device)
         model.train()
         started = time.perf_counter()
         for i in range(steps_per_epoch):
-            x = batches.take(order[i * batch_size : (i + 1) * batch_size])  # (B, C, H, W)
+            part = slice(i * batch_size, (i + 1) * batch_size)
+            x = batches.take(order[part])  # (B, C, H, W)
+            if mirrored is not None:
+                x = torch.where(mirrored[part].view(-1, 1, 1, 1), x.flip(3), x)
             noise = torch.randn(len(x), model.latent_dim, generator=noise_source, device=device)  # (B, L)
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 reconstruction, posterior = forward(x, noise)

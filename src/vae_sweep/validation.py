@@ -101,6 +101,10 @@ def validate(cfg: DictConfig) -> None:
             f"params.schedule={cfg.params.schedule} params.epochs={cfg.params.epochs}: a one_cycle needs its number of "
             "epochs, and a constant learning rate ends by early stopping (training.patience, training.max_epochs)"
         )
+    if "params" not in unchosen and cfg.params.mirror and cfg.dataset.get("permute_pixels"):
+        problems.append(
+            "params.mirror=true: pictures whose pixels are permuted have no left and right; give one of both"
+        )
     shipped = is_dataclass(OmegaConf.get_type(cfg, "model"))  # others mean what they like
     for key, most in {"width": MAX_WIDTH, "blocks": MAX_LAYERS}.items():
         size = OmegaConf.select(cfg, f"model.{key}")

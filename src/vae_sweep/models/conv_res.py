@@ -10,15 +10,16 @@ from torch import nn
 
 from vae_sweep.models.conv import ConvVAE
 from vae_sweep.models.fc_res import ResidualBlock
-from vae_sweep.models.vae import Posterior
+from vae_sweep.models.vae import Posterior, bounded
 
 
 class ResidualConvVAE(ConvVAE):
     """The convolutions of ConvVAE beside the affine maps of ResidualFCVAE, joined at ``width`` units.
 
     Encoder: convolutions -> linear, plus an affine map of the image, moved to [-1/2, 1/2]; then ``blocks`` residual
-    blocks and a linear map to (mean, logvar). Decoder: a linear map and as many blocks; then transposed convolutions
-    plus an affine map to the image, and a sigmoid. The last convolution starts at 0: the logits begin as affine ones.
+    blocks and a linear map to a bounded posterior. Decoder: a linear map and as many blocks; then transposed
+    convolutions plus an affine map to the image, and a sigmoid. The last convolution starts at 0, so that the logits
+    begin as affine ones.
 
     Raises:
         UserError: as ConvVAE does.
@@ -33,7 +34,7 @@ class ResidualConvVAE(ConvVAE):
         self.encoder_shortcut = nn.Linear(n_values, width)
         self.to_posterior = nn.Sequential(
             *(ResidualBlock(width) for _ in range(blocks)),
-            nn.Linear(width, 2 * latent_dim),  # mean and logvar in one product
+            nn.Linear(width, 2 * latent_dim),
         )
         self.from_latent = nn.Sequential(nn.Linear(latent_dim, width), *(ResidualBlock(width) for _ in range(blocks)))
         self.decoder_shortcut = nn.Linear(width, n_values)
@@ -43,7 +44,7 @@ class ResidualConvVAE(ConvVAE):
     def encode(self, x: torch.Tensor) -> Posterior:
         x = x - 0.5
         h = self.head(self.encoder(x)) + self.encoder_shortcut(x.flatten(1))  # (B, width)
-        return Posterior(*self.to_posterior(h).chunk(2, dim=1))
+        return bounded(self.to_posterior(h))
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         h = self.from_latent(z)  # (B, width)

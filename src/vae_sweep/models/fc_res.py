@@ -7,15 +7,15 @@ from math import prod
 import torch
 from torch import nn
 
-from vae_sweep.models.vae import VAE, Posterior
+from vae_sweep.models.vae import VAE, Posterior, bounded
 
 
 class ResidualFCVAE(VAE):
     """Affine map -> residual blocks -> affine map, in both directions, and a sigmoid at the end.
 
     The encoder maps the image, moved to [-1/2, 1/2], to ``width`` units, those through ``blocks`` blocks
-    h + W2 relu(W1 h), and those to (mean, logvar); the decoder mirrors it. W2 starts at 0, so at its first step the
-    model is a linear VAE behind a sigmoid, and every direction of the data is reached by a product of few matrices.
+    h + W2 relu(W1 h), and those to a bounded posterior; the decoder mirrors it. W2 starts at 0, so at its first step
+    the model is a linear VAE behind a sigmoid, and every direction of the data is reached by a product of few matrices.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, width: int, blocks: int) -> None:
@@ -25,7 +25,7 @@ class ResidualFCVAE(VAE):
             nn.Flatten(),
             nn.Linear(n_values, width),
             *(ResidualBlock(width) for _ in range(blocks)),
-            nn.Linear(width, 2 * latent_dim),  # mean and logvar in one product
+            nn.Linear(width, 2 * latent_dim),
         )
         self.decoder = nn.Sequential(
             nn.Linear(latent_dim, width),
@@ -36,7 +36,7 @@ class ResidualFCVAE(VAE):
         )
 
     def encode(self, x: torch.Tensor) -> Posterior:
-        return Posterior(*self.encoder(x - 0.5).chunk(2, dim=1))
+        return bounded(self.encoder(x - 0.5))
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         return self.decoder(z)

@@ -28,6 +28,16 @@ class Posterior:
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar).sum(1)
 
 
+def bounded(parameters: torch.Tensor) -> Posterior:
+    """Return the posterior of ``parameters`` (B, 2L) = (mean, a) with logvar = -softplus(-a), no wider than the prior.
+
+    The best variance of a Gaussian posterior is 1 / (1 + curvature of the reconstruction), at most 1 (Lucas et al. 2019
+    for the linear case); without a bound exp(logvar) can overflow at high learning rates.
+    """
+    mean, raw = parameters.chunk(2, dim=1)
+    return Posterior(mean, -nn.functional.softplus(-raw))
+
+
 class VAE(nn.Module):
     """A variational autoencoder over images in [0, 1]; subclasses give ``encode`` and ``decode``."""
 
