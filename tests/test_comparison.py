@@ -33,6 +33,7 @@ def run(model: str, params: str, test_loss: float | None, seed: int = 0, **chang
         seed=seed,
         batch_size=64,
         lr=1e-3,
+        schedule="constant",
         latent_dim=latent,
         beta=1.0,
         reduction="sum",
@@ -189,7 +190,7 @@ def test_summary_compares_only_equal_settings() -> None:
     said = summary.summary([run("fc", "p1", 78.0), run("conv", "p1", 74.0, lr=5e-4)])
     assert "fc and conv share no finished cell" in said
     rows = [run(m, "p1", 75.0, lr=lr) for m in ("fc", "conv") for lr in (1e-3, 1e-4)]
-    assert "p1 [batch 64, lr 0.0001, latent 128, beta 1.0, sum] +0.00" in summary.summary(rows)
+    assert "p1 [batch 64, lr 0.0001, constant, latent 128, beta 1.0, sum] +0.00" in summary.summary(rows)
 
 
 def test_models_that_are_not_fc_and_conv() -> None:
@@ -204,3 +205,11 @@ def test_nothing_at_all() -> None:
     assert "nothing can be compared" in summary.summary([])
     table.markdown([], max_chars=10)
     table.text([])
+
+
+def test_a_schedule_is_a_column_where_there_is_one() -> None:
+    plain = [run(m, "p1", 75.0) for m in ("fc", "conv")]
+    assert "Schedule" not in table.markdown(plain)
+    mixed = [*plain, *(replace(row, schedule="one_cycle over 8 epochs") for row in plain)]
+    assert "| one_cycle over 8 epochs |" in table.markdown(mixed)
+    assert "p1 [batch 64, lr 0.001, one_cycle over 8 epochs, latent 128" in summary.summary(mixed)

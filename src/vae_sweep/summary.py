@@ -47,11 +47,11 @@ def _differences(done: list[dict[str, Any]], model: str, base: str) -> str:
         d = [statistics.fmean(m) - statistics.fmean(b) for m, b in zip(*pairs, strict=True) if m and b]
         if not d:
             continue
-        data, params, variant, batch, lr, latent, beta, reduction = cell
+        data, params, variant, batch, lr, schedule, latent, beta, reduction = cell
         several = len({name[0] for name in names}) > 1
         label = " ".join(filter(None, [data if several else "", params, variant]))
         if names.count(cell[:3]) > 1:
-            label += f" [batch {batch}, lr {lr}, latent {latent}, beta {beta}, {reduction}]"
+            label += f" [batch {batch}, lr {lr}, {schedule}, latent {latent}, beta {beta}, {reduction}]"
         spread = f" (mean of {len(d)} seeds, sd {statistics.stdev(d):.2f})" if len(d) > 1 else ""
         said.append(f"{label} {statistics.fmean(d):+{'.4f' if reduction == 'mean' else '.2f'}}{spread}")
     if not said:
