@@ -33,6 +33,7 @@ from vae_sweep.models.vae import VAE
 SHAPE = (3, 32, 32)  # of the pictures, (C, H, W)
 DRAWN = 10_000  # pictures that differ; more are repeats of them
 VAL_FRACTION = 0.1  # share of the images that a run holds out, as conf/dataset has it
+NO_METRICS = ("metrics.iwae_samples=0", "metrics.gmm_components=0", "metrics.ssim_images=0", "metrics.features=none")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ def composed(*overrides: str) -> DictConfig:
 def cell(model: str, params: str, *overrides: str) -> DictConfig:
     """Return the configuration of one cell of a sweep."""
     return composed(f"model={model}", f"params={params}", "dataset=shapes", *overrides)
+
+
+def size(images: int) -> str:
+    """Return the override that makes dataset=shapes train on so many pictures, with those of validation beside them."""
+    return f"dataset.n_train={round(images / (1 - VAL_FRACTION))}"
 
 
 def built(cfg: DictConfig) -> VAE:

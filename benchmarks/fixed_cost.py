@@ -34,10 +34,9 @@ from vae_sweep.tracking import Store
 
 RUN_MODULES = "vae_sweep.cli, vae_sweep.run, vae_sweep.results"  # what one run imports
 IMPORTS = ("pass", "import torch", "import mlflow", "import vae_sweep", "import vae_sweep.cli", f"import {RUN_MODULES}")
-NO_METRICS = ("iwae_samples=0", "gmm_components=0", "ssim_images=0", "features=none")
 NOTHING = (
     *("model=fc", "params=tiny", "dataset=shapes", "dataset.n_train=100", "dataset.n_test=50", "training.device=cpu"),
-    *("training.max_epochs=1", *(f"metrics.{setting}" for setting in NO_METRICS)),
+    *("training.max_epochs=1", *common.NO_METRICS),
 )
 EPOCH = [f"{split}/{term}" for split in ("train", "val") for term in ("loss", "recon", "kl")] + ["images_seen"]
 
@@ -81,7 +80,7 @@ def default_run(place: Path, overrides: list[str]) -> list[list[str]]:
     """Return rows that part the wall time of one run with all metrics."""
     root = place / "default"
     root.mkdir()
-    line = ["dataset=shapes", f"paths.root={root}", *overrides]
+    line = [f"paths.root={root}", *overrides]
     prepare(common.composed(*line), root)
     wall = common.command(vae_sweep(*line), root).wall
     run = common.recorded(root)[-1].data
@@ -136,7 +135,7 @@ def main() -> None:
         took = " s, after 100 epochs ".join(f"{seconds:.4f}" for seconds in tracking(place, 200))
         print(f"An epoch's {len(EPOCH)} metrics into SQLite: {took} s.\n")
         for model in options.models:
-            line = [f"model={model}", f"dataset.n_train={round(options.images / (1 - common.VAL_FRACTION))}"]
+            line = [f"model={model}", "dataset=shapes", common.size(options.images)]
             line += [f"training.max_epochs={options.epochs}", f"training.patience={options.epochs + 1}"]
             print(f"model={model}, {options.images:,} images, {options.epochs} epochs:\n")
             head = ["part", "share of the wall time", "s"]

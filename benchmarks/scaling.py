@@ -49,12 +49,12 @@ class Memory:
 
     resident: float
     proportional: float
-    changed: float  # written to by this process, so its own
+    changed: float  # its own: of a mapped file, the pages that this process has written to
 
     @classmethod
     def parse(cls, smaps: str) -> Memory:
         """Read what ``/proc/PID/smaps`` or ``smaps_rollup`` says, all mappings added up."""
-        keys = ("Rss", "Pss", "Private_Dirty")
+        keys = ("Rss", "Pss", "Anonymous")
         found = [sum(map(int, re.findall(rf"^{key}:\s+(\d+) kB", smaps, re.MULTILINE))) for key in keys]
         return cls(*(1024 * kilobytes / 1e6 for kilobytes in found))
 
@@ -182,7 +182,7 @@ def over_jobs(counts: Sequence[int], models: Sequence[str], images: int, repetit
     bare = {n: only_torch(n) for n in counts}
     with tempfile.TemporaryDirectory() as place:
         for model in models:
-            cfg = common.cell(model, PARAMS, f"dataset.n_train={round(images / (1 - common.VAL_FRACTION))}")
+            cfg = common.cell(model, PARAMS, common.size(images))
             prepared(cfg, Path(place))
             found: dict[int, list[Job]] = {n: [] for n in counts}
 

@@ -41,7 +41,6 @@ WAYS = {
     "notebook": "notebook",
 }
 NOTEBOOK_WORKERS = 2
-NO_METRICS = ("iwae_samples=0", "gmm_components=0", "ssim_images=0", "features=none")
 
 
 class Bench:
@@ -51,10 +50,10 @@ class Bench:
         self.place, self.models, self.params, self.epochs = place, models, params, epochs
         self.count = itertools.count()
         self.overrides = [
-            *("dataset=shapes", f"dataset.n_train={round(images / (1 - common.VAL_FRACTION))}"),
+            *("dataset=shapes", common.size(images)),
             *(f"paths.data={place / 'data'}", "training.device=cpu"),
             *(f"training.max_epochs={epochs}", f"training.patience={epochs + 1}"),
-            *(f"metrics.{setting}" for setting in NO_METRICS),
+            *common.NO_METRICS,
             *given,
         ]
 
