@@ -1,0 +1,165 @@
+"""A whole sweep, three ways: ``python benchmarks/sweep.py``.
+
+The 2x3 grid with a fixed number of epochs, by the real command in a project folder of its own, on pictures that are
+prepared beforehand:
+
+- cores: one single-threaded run on every core, as the project does by itself
+- threads: one run after the other, each with as many threads as there are cores
+- notebook: the loop of tutorials for the same cells, one after the other, with all threads: PIL pictures, a DataLoader
+  with two workers, the validation loss after every epoch and the test loss at the end; no tracking, no figures
+
+Held-out metrics beside the loss are switched off, since a notebook has none; all else that a run does is in its time.
+A second table tells what a run loses by others beside it: the images per second of one run alone, and of as many at
+once as there are cores (the same cell with several seeds, so that all end together).
+
+What follows the options is handed to the project's command: ``python benchmarks/sweep.py --images 45000 seed=1``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+import common
+from common import Cost
+from notebook import Pictures, array, notebook_epoch, notebook_loss
+from vae_sweep.config import available_cores
+from vae_sweep.datasets import ImageDataset
+from vae_sweep.preparation import prepare
+
+WAYS = {
+    "cores": "one single-threaded run per core",
+    "threads": "one run at a time, all threads",
+    "notebook": "notebook",
+}
+NOTEBOOK_WORKERS = 2
+
+
+class Bench:
+    """The grid and its prepared pictures below one folder."""
+
+    def __init__(self, place: Path, models: list[str], params: list[str], images: int, epochs: int, given: list[str]):
+        self.place, self.models, self.params, self.epochs = place, models, params, epochs
+        self.count = itertools.count()
+        self.overrides = [
+            *("dataset=shapes", common.size(images)),
+            *(f"paths.data={place / 'data'}", "training.device=cpu"),
+            *(f"training.max_epochs={epochs}", f"training.patience={epochs + 1}"),
+            *common.NO_METRICS,
+            *given,
+        ]
+
+    def prepared(self) -> ImageDataset:
+        """Return the pictures, prepared on the first call."""
+        return prepare(common.composed(*self.overrides), self.place)[0]
+
+    def cells(self) -> list[DictConfig]:
+        """Return the configuration of every cell."""
+        chosen = itertools.product(self.models, self.params)
+        return [common.composed(f"model={m}", f"params={p}", *self.overrides) for m, p in chosen]
+
+    def product(self, *overrides: str) -> tuple[Cost, list[float]]:
+        """Run the project's command; return what it took, and the images per second of every run's training."""
+        root = self.place / f"root{next(self.count)}"
+        root.mkdir()
+        line = common.vae_sweep("-m", *self.overrides, f"paths.root={root}", *overrides)
+        cost = common.command(line, root, threads=None)
+        return cost, [run.data.metrics["images_per_s"] for run in common.recorded(root)]
+
+    def grid(self, *overrides: str) -> Cost:
+        """Run the grid by the project's command and return what it took."""
+        return self.product(f"model={','.join(self.models)}", f"params={','.join(self.params)}", *overrides)[0]
+
+    def notebook(self) -> Cost:
+        """Train the grid as a notebook would, in a process of its own, and return what it took."""
+        names = ["--models", ",".join(self.models), "--params", ",".join(self.params), "--epochs", str(self.epochs)]
+        line = [sys.executable, str(Path(__file__).resolve()), "--as-notebook", str(self.place), *names]
+        return common.command([*line, *self.overrides], self.place, threads=None)
+
+    def alone_and_beside(self, model: str, repetitions: int) -> tuple[float, float]:
+        """Return the images per second of a run alone, and the mean over as many at once as there are cores."""
+        found: dict[int, list[float]] = {1: [], available_cores(): []}
+        for _ in range(repetitions):
+            for runs, rates in found.items():
+                seeds = ",".join(map(str, range(runs)))
+                speeds = self.product(f"model={model}", f"params={self.params[0]}", f"seed={seeds}")[1]
+                rates.append(statistics.mean(speeds))
+        return statistics.median(found[1]), statistics.median(found[available_cores()])
+
+
+def as_notebook(bench: Bench) -> None:
+    """Train every cell in this process, as tutorials do."""
+    torch.set_num_threads(available_cores())
+    splits = {name: Pictures(array(torch.from_numpy(split.images))) for name, split in bench.prepared().splits.items()}
+    for cfg in bench.cells():
+        loaders = {
+            name: DataLoader(split, cfg.params.batch_size, shuffle=name == "train", num_workers=NOTEBOOK_WORKERS)
+            for name, split in splits.items()
+        }
+        model = common.built(cfg)
+        optimizer = torch.optim.Adam(model.parameters(), lr=cfg.params.lr)
+        for epoch in range(bench.epochs):
+            train = notebook_epoch(model, loaders["train"], optimizer)
+            print(f"{cfg.model.name} {epoch}: train {train:.2f}, val {notebook_loss(model, loaders['val']):.2f}")
+        print(f"{cfg.model.name}: test {notebook_loss(model, loaders['test']):.2f}")
+
+
+def compare(bench: Bench, ways: Sequence[str], repetitions: int) -> None:
+    """Print the wall times of the grid."""
+    work = {
+        "cores": lambda: bench.grid(),
+        "threads": lambda: bench.grid("hydra/launcher=basic", f"training.threads={available_cores()}"),
+        "notebook": bench.notebook,
+    }
+    costs = common.interleaved({name: work[name] for name in ways}, repetitions, warm_up=0)
+    rows = []
+    for name in ways:
+        cost = common.median(costs[name])
+        shown = f"{common.ratio(costs[ways[0]], costs[name]).wall:.2f}"
+        rows.append([WAYS[name], shown, f"{cost.wall:.1f}", f"{cost.core:.1f}"])
+    common.table(["way", f"{ways[0]} / this, wall", "wall, s", "core, s"], rows)
+
+
+def main() -> None:
+    parser = common.arguments(__doc__, repetitions=1)
+    parser.add_argument("--images", type=int, default=45_000, help="to train on; default 45000")
+    parser.add_argument("--epochs", type=int, default=2, help="of every cell; default 2")
+    parser.add_argument("--models", type=common.names, default=["fc", "conv"])
+    parser.add_argument("--params", type=common.names, default=["p1", "p2", "p3"])
+    parser.add_argument(
+        "--ways", type=common.names, default=[*WAYS], help=f"of {','.join(WAYS)}; the first is compared"
+    )
+    parser.add_argument("--folder", help="where the project folders are made; default: the system's temporary one")
+    parser.add_argument("--as-notebook", metavar="PLACE", help="only train as a notebook, on pictures prepared there")
+    options, given = parser.parse_known_args()
+    settings = (options.models, options.params, options.images, options.epochs, given)
+    if options.as_notebook:
+        as_notebook(Bench(Path(options.as_notebook), *settings))
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder, ignore_cleanup_errors=True) as place:
+        bench = Bench(Path(place), *settings)
+        data = bench.prepared()
+        sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
+        cells = len(options.models) * len(options.params)
+        print(f"Cells: {cells}, epochs of each: {options.epochs}; images: {sizes}; cores: {available_cores()}.\n")
+        compare(bench, options.ways, options.repetitions)
+        if "cores" in options.ways:
+            rows = []
+            for model in options.models:
+                alone, beside = bench.alone_and_beside(model, options.repetitions)
+                rows.append([f"{model} {options.params[0]}", f"{beside / alone:.2f}", f"{beside:.0f}", f"{alone:.0f}"])
+            runs = f"one of {available_cores()} at once"
+            common.table(["cell", "efficiency", f"{runs}, images/s", "alone, images/s"], rows)
+    common.closing()
+
+
+if __name__ == "__main__":
+    main()
