@@ -32,7 +32,7 @@ class Batches:
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """Return the images at ``index`` (B,), float32 (B, C, H, W)."""
-        batch = self.images[index] if self.resident else self._through_buffer(index)
+        batch = self.images.index_select(0, index) if self.resident else self._through_buffer(index)
         return to_float(batch, self.memory_format)
 
     def _through_buffer(self, index: torch.Tensor) -> torch.Tensor:

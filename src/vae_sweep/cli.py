@@ -35,7 +35,7 @@ def task(cfg: DictConfig) -> float:
     """Run one cell; Hydra calls this in the worker, once per job."""
     from hydra.core.hydra_config import HydraConfig
 
-    from vae_sweep.results import refresh
+    from vae_sweep.results import pictures_are_due, refresh
     from vae_sweep.run import execute
 
     sweep = SweepCallback.current
@@ -48,8 +48,9 @@ def task(cfg: DictConfig) -> float:
     def changed(finished: bool) -> None:
         if context.parent_id is not None:
             try:
-                pictures = finished and len(context.cells) <= PICTURED
-                refresh(context.store(hurried=True), context.parent_id, context.cells, Path(context.root), pictures)
+                root, few = Path(context.root), len(context.cells) <= PICTURED
+                pictures = finished and few and pictures_are_due(root, context.parent_id)
+                refresh(context.store(hurried=True), context.parent_id, context.cells, root, pictures)
             except UserError as error:  # the table can be written again; the run must not suffer
                 log.warning("the sweep's comparison could not be refreshed: %s", error)
             except Exception:

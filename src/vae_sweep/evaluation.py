@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,16 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def for_inference(model: VAE) -> tuple[VAE, torch.memory_format]:
+    """Return the model, or a copy that computes faster without gradients, and the memory format to give it images in.
+
+    Channels last takes a quarter off the time of convolutions on CPUs; a model without them would only lose by it.
+    """
+    if any(parameter.dim() == 4 for parameter in model.parameters()):
+        return copy.deepcopy(model).to(memory_format=torch.channels_last), torch.channels_last
+    return model, torch.contiguous_format
+
+
 @torch.no_grad()
 def evaluate(
     model: VAE,
@@ -49,11 +60,12 @@ def evaluate(
     """Return the model's averages over all images, the short last batch weighted by its size, on fixed noise."""
     device = next(model.parameters()).device
     model.eval()
+    model, memory_format = for_inference(model)
     sums = torch.zeros(3, dtype=sum_dtype(device), device=device)
     for draw in range(noise_draws):
         noise_source = torch.Generator().manual_seed(NOISE_SEED + draw)
         for start in range(0, len(images), BATCH):
-            x = to_float(images[start : start + BATCH].to(device))
+            x = to_float(images[start : start + BATCH].to(device), memory_format)
             noise = torch.randn(BATCH, model.latent_dim, generator=noise_source)[: len(x)].to(device)
             reconstruction, posterior = model(x, noise)
             terms = elbo_terms(reconstruction, x, posterior, beta, reduction)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
 from vae_sweep import checkpoint, datasets, reference, training
+from vae_sweep.clock import listed
 from vae_sweep.context import Context
 from vae_sweep.errors import UserError
 from vae_sweep.evaluation import Averages, evaluate
@@ -20,6 +21,7 @@ from vae_sweep.heldout.measure import Settings, measure, measure_reference
 from vae_sweep.machine import seen_from
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import prepare
+from vae_sweep.remembered import remembered
 from vae_sweep.results import NAMES
 from vae_sweep.tracking import RunRecord, StoredRun
 
@@ -68,13 +70,12 @@ def record_heldout(
     title = f"{name} on {cfg.dataset.name}, seed {cfg.seed}: test images"
     figure = kl_spectra({name: found.spectrum}, line.spectrum, title)
     record.log_figure(figure, "figures/kl_spectrum.png")
-    kl, recon = reference.linear_curve(spectrum, dataset.test.images, CURVE_BETAS)
-    curve = {"beta": CURVE_BETAS, "kl": kl.tolist(), "recon": recon.tolist()}
+    curve = {"beta": CURVE_BETAS, **_curve(dataset, spectrum)}
     record.log_text(json.dumps({"spectrum": line.spectrum.tolist(), "curve": curve}), REFERENCE)
     tags = {
         "vae_sweep.images": ", ".join(f"{len(split):,} {key}" for key, split in dataset.splits.items()),
         "vae_sweep.features.why": context.features_reason,
-        "vae_sweep.measuring_s": ", ".join(f"{part} {seconds:.1f}" for part, seconds in found.seconds.items()),
+        "vae_sweep.measuring_s": listed(found.seconds),
     }
     tags[NAMES] = ",".join(sorted({*found.values, *line.values}))
     complete = {MEASURED: settings.key()} if not found.missing and not line.missing else {}
@@ -82,6 +83,17 @@ def record_heldout(
     for reason in dict.fromkeys([*line.missing, *found.missing]):
         log.warning("%s: not all could be measured: %s; the same command tries again", name, reason)
     log.info("%s measured in %.1f s (%s)", name, sum(found.seconds.values()), tags["vae_sweep.measuring_s"])
+
+
+def _curve(dataset: datasets.ImageDataset, spectrum: reference.Spectrum) -> dict[str, list[float]]:
+    """KL and squared error (nats/image) of the linear VAEs that are optimal at each of :data:`CURVE_BETAS`."""
+
+    def compute() -> dict[str, list[float]]:
+        kl, recon = reference.linear_curve(spectrum, dataset.test.images, CURVE_BETAS)
+        return {"kl": kl.tolist(), "recon": recon.tolist()}
+
+    known = [dataset.digest, CURVE_BETAS, reference.code()]
+    return remembered(dataset.cache_dir, "curve", known, ("kl", "recon"), compute)
 
 
 def measure_again(cfg: DictConfig, context: Context, name: str, run: StoredRun) -> bool:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from vae_sweep import checkpoint, datasets, models, reference, state, training
+from vae_sweep.clock import listed, timed
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.context import Context
 from vae_sweep.errors import Stopped, UserError
@@ -26,6 +27,7 @@ from vae_sweep.measuring import record_heldout
 from vae_sweep.pictures import record_pictures
 from vae_sweep.places import asked_to_stop
 from vae_sweep.preparation import prepare
+from vae_sweep.remembered import remembered
 from vae_sweep.stores import masked
 from vae_sweep.tracking import RunRecord
 from vae_sweep.validation import validate
@@ -62,7 +64,9 @@ def train_and_record(
     line = _reference_row(cfg, dataset, spectrum)
     _announce(name, n_parameters, device, dataset, line, spectrum, record)
 
-    saved = state.load(folder) or {"history": [], "train_seconds": 0.0, "wall_seconds": 0.0, "fit": None}
+    saved = state.load(folder) or {"history": [], "train_seconds": 0.0, "wall_seconds": 0.0, "seconds": {}, "fit": None}
+    seconds: dict[str, float] = saved["seconds"]  # of all but the updates
+    seconds["start"] = seconds.get("start", 0.0) + time.perf_counter() - started
     stored = {int(epoch["epoch"]) for epoch in context.store().history(record.run_id, ("val/loss",))}
     journal = Journal(record, saved["history"], stored)
     history = journal.entries
@@ -96,25 +100,24 @@ def train_and_record(
             "images_seen": metrics.images_seen,
             **{f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(metrics, split)._asdict().items()},
         }
-        journal.add(metrics.epoch, values)  # an epoch repeated after an interruption has the same values
+        seconds["validation"] = seconds.get("validation", 0.0) + metrics.val_seconds
+        with timed(seconds, "tracking"):
+            journal.add(metrics.epoch, values)  # an epoch repeated after an interruption has the same values
         wall_seconds = earlier + time.perf_counter() - started
         times = {"train_seconds": train_seconds, "wall_seconds": wall_seconds}
-        state.save(folder, {"history": history, **times, "fit": metrics.snapshot()})
+        with timed(seconds, "state"):
+            state.save(folder, {"history": history, **times, "seconds": seconds, "fit": metrics.snapshot()})
         if context.fail_fast and (reason := asked_to_stop(Path(context.root), context.sweep_key)):
             raise Stopped(f"stopped: {reason}")
-    journal.send()
-    best_epoch = min(history, key=lambda epoch: epoch["val/loss"])["epoch"]
+    with timed(seconds, "tracking"):
+        journal.send()
+    best_entry = min(history, key=lambda epoch: epoch["val/loss"])
+    best_epoch = best_entry["epoch"]
 
-    best = {
-        split: evaluate(
-            model,
-            images,
-            beta=beta,
-            reduction=reduction,
-            noise_draws=cfg.evaluation.noise_draws if split == "test" else 1,
-        )
-        for split, images in splits.items()
-    }
+    with timed(seconds, "losses"):
+        best = {"val": Averages(*(best_entry[f"val/{term}"] for term in Averages._fields))}  # on the same weights
+        for split, draws in {"train": 1, "test": cfg.evaluation.noise_draws}.items():
+            best[split] = evaluate(model, splits[split], beta=beta, reduction=reduction, noise_draws=draws)
     final: dict[str, float] = {
         "epochs": len(history),
         "best_epoch": best_epoch,
@@ -132,14 +135,16 @@ def train_and_record(
     }
     path = output_dir / "checkpoint.pt"
     facts = {"name": name, "best_epoch": best_epoch, "test": best["test"]._asdict()}
-    checkpoint.save(path, model, plain, facts)
-    record.log_file(path)
-    record.log_once(final)
-    with said_if_lost("the pictures"):
+    with timed(seconds, "checkpoint"):
+        checkpoint.save(path, model, plain, facts)
+        record.log_file(path)
+        record.log_once(final)
+    with said_if_lost("the pictures"), timed(seconds, "pictures"):
         record_pictures(cfg, model, splits["test"], dataset.facts, name, history, line, record)
-    with said_if_lost("the held-out metrics"):  # the same command measures what is missing
+    with said_if_lost("the held-out metrics"), timed(seconds, "metrics"):  # the same command measures what is missing
         record_heldout(cfg, context, name, model, best["test"], dataset, spectrum, record)
     wall_time = earlier + time.perf_counter() - started
+    record.set_tags({"vae_sweep.time_s": listed({"training": train_seconds, **seconds})})
     record.log_once({"wall_time_s": wall_time})
     log.info(
         "%s finished: test loss %.2f = %.2f + %.2f nats/image, %+.2f against the closed-form linear VAE, "
@@ -157,19 +162,23 @@ def train_and_record(
 def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: reference.Spectrum) -> ReferenceRow:
     """The closed-form linear VAE on the same splits and the same loss."""
     arguments = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
-    values: dict[str, float] = {}
-    active = 0
-    for key, split in dataset.splits.items():
-        optimum = reference.linear_loss(spectrum, split.images, *arguments)
-        active = optimum.active
-        values |= {f"{key}_{term}": getattr(optimum, term) for term in Averages._fields}
+    keys = [f"{split}_{term}" for split in dataset.splits for term in Averages._fields]
+
+    def compute() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, split in dataset.splits.items():
+            optimum = reference.linear_loss(spectrum, split.images, *arguments)
+            found |= {f"{key}_{term}": getattr(optimum, term) for term in Averages._fields}
+            found["active"] = optimum.active
+        return found
+
+    known = [dataset.digest, *arguments, reference.code()]
     return ReferenceRow(
         dataset=dataset.name,
         latent_dim=cfg.params.latent_dim,
         beta=cfg.objective.beta,
         reduction=cfg.objective.reduction,
-        active=active,
-        **values,  # type: ignore[arg-type]
+        **remembered(dataset.cache_dir, "line", known, [*keys, "active"], compute),
     )
 
 

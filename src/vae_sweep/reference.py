@@ -191,6 +191,11 @@ def cached_spectrum(images: Images, digest: str, cache_dir: Path, directions: in
     return found
 
 
+def code() -> str:
+    """Return the text of this module, on which what it computes depends."""
+    return Path(__file__).read_text(encoding="utf-8")
+
+
 def _used(spectrum: Spectrum, latent_dim: int, beta: float, reduction: str) -> tuple[Floats, float]:
     """The eigenvalues (m,) of the directions the optimum uses, and the implied variance."""
     s2 = implied_variance(beta, reduction, len(spectrum.mean))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -22,6 +23,7 @@ from vae_sweep.tracking import NOTE, NOTE_LIMIT, Store, StoredRun
 log = logging.getLogger(__name__)
 
 NAMES = "vae_sweep.metrics.names"  # tag: the held-out metrics of the last measuring, without prefix
+REDRAW_AFTER = 60.0  # seconds: cells that end faster do not each pay for pictures
 PLAN = "sweep.json"  # artifact of the parent: the cells, also those that have not started
 
 
@@ -43,7 +45,21 @@ def refresh(store: Store, parent_id: str, cells: Sequence[Cell], root: Path, pic
         record.log_metrics({"cells": len(rows), "cells_finished": len(done)})
         if done and pictures:
             _log_pictures(store, parent_id, rows)
+            _drawn(root, parent_id).touch()
     return rows
+
+
+def pictures_are_due(root: Path, parent_id: str) -> bool:
+    """Return whether the sweep's pictures are old enough to be drawn again before it ends."""
+    try:
+        return time.time() - _drawn(root, parent_id).stat().st_mtime > REDRAW_AFTER
+    except FileNotFoundError:
+        return True
+
+
+def _drawn(root: Path, parent_id: str) -> Path:
+    """A file as old as the sweep's pictures."""
+    return root / "mlruns" / f".{parent_id}.drawn"
 
 
 def rows_of(stored: Sequence[StoredRun], cells: Sequence[Cell]) -> list[Row]:

@@ -14,7 +14,7 @@ from vae_sweep.errors import UserError
 
 log = logging.getLogger(__name__)
 
-FORMAT = "vae_sweep-state/2"
+FORMAT = "vae_sweep-state/3"
 
 
 def save(folder: Path, content: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ class EpochMetrics:
     train: Averages  # over the epoch's own updates, weights changing under way
     val: Averages  # after the epoch, fixed noise
     train_seconds: float  # wall time of the updates alone
+    val_seconds: float  # wall time of the validation
     improved: bool  # val.loss is the lowest so far; these weights are kept
     snapshot: Callable[[], dict[str, Any]] = field(compare=False, repr=False)  # what fit() needs to go on from here
 
@@ -184,6 +185,7 @@ def fit(
             step += 1
         seconds = time.perf_counter() - started
         val_averages = evaluate(model, val, beta=beta, reduction=reduction)
+        val_seconds = time.perf_counter() - started - seconds
         if not np.isfinite(val_averages.loss):
             raise UserError(_diverged("validation loss", val_averages.loss, epoch, step, lr))
         improved = stopping.update(epoch, val_averages.loss)
@@ -191,18 +193,22 @@ def fit(
             best_weights = copy.deepcopy(model.state_dict())
         train_averages = Averages(*(sums / n).tolist())
 
-        def snapshot(epoch: int = epoch, step: int = step, best: dict[str, Any] = best_weights) -> dict[str, Any]:
+        def snapshot(
+            epoch: int = epoch, step: int = step, improved: bool = improved, best: dict[str, Any] = best_weights
+        ) -> dict[str, Any]:
+            weights = model.state_dict()
             return {
                 "epoch": epoch,
                 "step": step,
-                "weights": model.state_dict(),
+                "weights": weights,
                 "optimizer": optimizer.state_dict(),
                 "cycle": cycle and cycle.state_dict(),
-                "best_weights": best,
+                "best_weights": weights if improved else best,  # the same tensor is written once
                 "stopping": asdict(stopping),
             }
 
-        yield EpochMetrics(epoch, step, epoch * n, train_averages, val_averages, seconds, improved, snapshot)
+        times = (seconds, val_seconds)
+        yield EpochMetrics(epoch, step, epoch * n, train_averages, val_averages, *times, improved, snapshot)
         if stopping.should_stop(epoch):
             break
     model.load_state_dict(best_weights)

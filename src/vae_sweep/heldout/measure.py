@@ -6,20 +6,18 @@ import hashlib
 import json
 import logging
 import math
-import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 
+from vae_sweep.clock import timed
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.datasets.permuted import put_back
 from vae_sweep.errors import UserError
@@ -28,6 +26,7 @@ from vae_sweep.heldout import bounds, latents, quality
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.models.vae import VAE
 from vae_sweep.reference import Spectrum, ppca_weights
+from vae_sweep.remembered import remembered
 
 if TYPE_CHECKING:
     from vae_sweep.distances import RealFeatures
@@ -89,7 +88,7 @@ def measure(
     values: dict[str, float] = bounds.elbo_bounds(squared_error, averages.kl, n_values)
     seconds: dict[str, float] = {}
 
-    with _timed(seconds, "latents"):
+    with timed(seconds, "latents"):
         chosen = _some(len(splits["train"]), PROBE_IMAGES)
         train = latents.encode(model, splits["train"][chosen])
         val, test = latents.encode(model, splits["val"]), latents.encode(model, splits["test"])
@@ -97,27 +96,27 @@ def measure(
         values |= latents.aggregate(test)
     labels = [dataset.train.labels[chosen.numpy()], dataset.test.labels]
     if all(part.min() >= 0 for part in labels) and len(np.unique(labels[0])) > 1:
-        with _timed(seconds, "probe"):
+        with timed(seconds, "probe"):
             values["probe_accuracy"] = latents.probe(train.mean, labels[0], test.mean, labels[1])
-    with _timed(seconds, "quality"):
+    with timed(seconds, "quality"):
         values["psnr"] = quality.psnr(model, splits["test"])
         if settings.ssim_images and min(dataset.image_shape[1:]) >= SSIM_SIDE:
             shown = _some(len(test.mean), settings.ssim_images)
             values["ssim"] = quality.ssim(model, splits["test"][shown], dataset.facts)
     mixture = None
     if settings.gmm_components:
-        with _timed(seconds, "mixture"):
+        with timed(seconds, "mixture"):
             mixture = latents.fit_mixture(train, val, settings.gmm_components)
             values["mixture_gain"] = latents.mixture_gain(mixture, test)
             values["mixture_components"] = mixture.n_components
     if settings.iwae_samples:
-        with _timed(seconds, "iwae"):
+        with timed(seconds, "iwae"):
             n = min(settings.iwae_images, math.ceil(len(test.mean) / 5))
             values |= bounds.iwae(model, splits["test"][_some(len(test.mean), n)], settings.iwae_samples)
     tags: dict[str, str] = {}
     missing: list[str] = []
     if settings.features != "none":
-        with _timed(seconds, "distances"), _noted(missing):
+        with timed(seconds, "distances"), _noted(missing):
             extractor = _extractor(settings.features, settings.inception_weights, str(next(model.parameters()).device))
             real = _real(extractor, dataset, settings.feature_images)
             other = _real(extractor, dataset, min(settings.feature_images, OTHER_IMAGES))
@@ -146,25 +145,22 @@ def measure_reference(
     ``probe_accuracy_pca`` is the probe on as many PCA scores as there are latents, each scaled to unit variance. Kept
     beside the prepared images; of several processes that ask at once one computes and the others wait.
     """
-    known = json.dumps([dataset.digest, latent_dim, beta, reduction, settings.key()])
-    path = dataset.cache_dir / f"linear-{hashlib.sha256(known.encode()).hexdigest()[:16]}.json"
-    with FileLock(f"{path}.lock"):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return HeldOut(found["values"], np.array(found["spectrum"]), tags=found["tags"])
-        except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged
-            pass
+
+    def compute() -> dict[str, Any]:
         model = linear_vae(spectrum, latent_dim, beta, reduction, dataset.image_shape).to(device or "cpu")
         test = torch.from_numpy(dataset.test.images)
         averages = evaluate(model, test, beta=beta, reduction=reduction)
         measured = measure(model, averages, reduction, dataset, settings, prior_seed=0)
         if "probe_accuracy" in measured.values:
             measured.values["probe_accuracy_pca"] = _probe_pca(spectrum, latent_dim, dataset)
-        content = {"values": measured.values, "spectrum": measured.spectrum.tolist(), "tags": measured.tags}
-        if not measured.missing:
-            path.with_suffix(".tmp").write_text(json.dumps(content), encoding="utf-8")
-            os.replace(path.with_suffix(".tmp"), path)
-    return measured
+        return asdict(measured) | {"spectrum": measured.spectrum.tolist(), "seconds": {}}
+
+    known = [dataset.digest, latent_dim, beta, reduction, settings.key()]
+    found = remembered(
+        *(dataset.cache_dir, "linear", known, [f.name for f in fields(HeldOut)], compute),
+        complete=lambda found: not found["missing"],
+    )
+    return HeldOut(**found | {"spectrum": np.array(found["spectrum"]), "missing": tuple(found["missing"])})
 
 
 def linear_vae(
@@ -259,12 +255,3 @@ def _noted(missing: list[str]) -> Iterator[None]:
         yield
     except UserError as error:
         missing.append(str(error))
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[part] = time.perf_counter() - started

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,7 +13,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from vae_sweep.figures import _COLOURS, _STYLES, _finish, _short
-from vae_sweep.statistics import Metric
+
+if TYPE_CHECKING:
+    from vae_sweep.statistics import Metric
 
 Floats = NDArray[np.float64]
 DPI = 180

@@ -7,7 +7,7 @@ style. A number that is not finite is left out and counted. No pyplot, so no glo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +18,9 @@ from vae_sweep.comparison import REFERENCE
 from vae_sweep.figures import _STYLES, _finish, _heading, _robust_limits
 from vae_sweep.report import axes as draw
 from vae_sweep.report.axes import BLUE, DASHED, GREY, Floats, array, finite, printable, short
-from vae_sweep.statistics import Contrast, Group, Metric
+
+if TYPE_CHECKING:
+    from vae_sweep.statistics import Contrast, Group, Metric
 
 Curves = Mapping[str, tuple[Floats, Floats]]
 Cells = Mapping[str, tuple[str, str]]  # run -> (model, hyperparameter set)

@@ -1,0 +1,41 @@
+"""Results that depend on nothing but a dataset and the code: computed once, kept beside the prepared images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+
+def remembered(
+    folder: Path,
+    kind: str,
+    known: object,
+    keys: Collection[str],
+    compute: Callable[[], dict[str, Any]],
+    complete: Callable[[dict[str, Any]], bool] = lambda found: True,
+) -> dict[str, Any]:
+    """Return what ``compute`` returned when it was first asked for the same ``kind`` and ``known`` (JSON values).
+
+    Of several processes that ask at once one computes and the others wait. A file without all of ``keys`` is damaged
+    and replaced. What is not ``complete`` is returned, but not kept.
+    """
+    name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+    path = folder / f"{kind}-{name}.json"
+    with FileLock(f"{path}.lock"):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(found, dict) and found.keys() >= set(keys):
+                return found
+        except (OSError, ValueError):  # not there, or damaged
+            pass
+        found = compute()
+        if complete(found):
+            path.with_suffix(".tmp").write_text(json.dumps(found), encoding="utf-8")
+            os.replace(path.with_suffix(".tmp"), path)
+    return found
