@@ -14,42 +14,40 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from vae_sweep import datasets, models, reference
+import common
 from vae_sweep.evaluation import evaluate
 from vae_sweep.features import resolve
 from vae_sweep.heldout.measure import Settings, measure, measure_reference
+from vae_sweep.preparation import prepare
 
-NODES = {
-    "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "hidden_dims": [512, 256]},
-    "conv": {"_target_": "vae_sweep.models.conv.ConvVAE", "channels": [32, 64, 128]},
-}
-LATENTS = 128
+MODELS = ("fc", "conv")
+PARAMS = "p1"
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    source = datasets.create(
-        {"_target_": "vae_sweep.datasets.shapes.Shapes", "name": "shapes", "n_train": 12000, "n_test": 10000}
-    )
+    cells = {model: common.cell(model, PARAMS, "dataset.n_train=12000", "dataset.n_test=10000") for model in MODELS}
+    cfg = cells[MODELS[0]]
     network, why = resolve("efficientnet_lite0", None, torch.device("cpu"))
-    settings = Settings(100, 2000, 10, 2000, network, 5000, None)
+    settings = Settings(**{**cfg.metrics, "features": network})
+    latents = cfg.params.latent_dim
     with tempfile.TemporaryDirectory() as folder:
-        data = datasets.load(source, Path(folder))
-        spectrum = reference.spectrum(data.train.images)
-        line = measure_reference(spectrum, LATENTS, 1.0, "sum", data, settings)
-        print(f"10,000 test images of 3x32x32, {LATENTS} latents, one thread, torch {torch.__version__}; {why}\n")
+        data, spectrum = prepare(cfg, Path(folder))
+        line = measure_reference(spectrum, latents, 1.0, "sum", data, settings)
+        print(f"10,000 test images of 3x32x32, {latents} latents, one thread; {why}\n")
         found = {"linear, and the real side": line.seconds}
-        for name, node in NODES.items():
-            model = models.create(node, data.image_shape, LATENTS)
+        for name, cell in cells.items():
+            model = common.built(cell)
             averages = evaluate(model, torch.from_numpy(data.test.images))
             found[name] = measure(model, averages, "sum", data, settings, 0).seconds
     parts = list(found["fc"])
-    print("| model | " + " | ".join(parts) + " | without features, s | in all, s |")
-    print("| --- |" + " ---: |" * (len(parts) + 2))
+    rows = []
     for name, seconds in found.items():
         total = sum(seconds.values())
-        cells = [f"{seconds[part]:.1f}" for part in parts]
-        print(f"| {name} | " + " | ".join([*cells, f"{total - seconds['distances']:.1f}", f"{total:.1f}"]) + " |")
+        shown = [*(seconds[part] for part in parts), total - seconds["distances"], total]
+        rows.append([name, *(f"{value:.1f}" for value in shown)])
+    common.table(["model", *parts, "without features, s", "in all, s"], rows)
+    common.closing()
 
 
 if __name__ == "__main__":

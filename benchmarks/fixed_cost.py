@@ -3,8 +3,7 @@
 First imports, the commands that train nothing, and one run that trains almost nothing: with nothing prepared, with its
 pictures in the cache, and when it is finished already. Then one write of an epoch's metrics into a new SQLite store.
 Last one run with all metrics as the configuration has them: which part of its wall time is training, and what it
-recorded of the rest (the metrics ``time/...`` where it has them, else what tags tell). Its pictures are prepared
-beforehand.
+recorded of the rest (its tags). Its pictures are prepared beforehand.
 
 ``--imports`` shows in which packages the imports of a run spend their time instead. One thread; all times in seconds.
 """
@@ -84,17 +83,18 @@ def default_run(place: Path, overrides: list[str]) -> list[list[str]]:
     prepare(common.composed(*line), root)
     wall = common.command(vae_sweep(*line), root).wall
     run = common.recorded(root)[-1].data
-    parts = {"training": run.metrics["train_time_s"]}
-    parts |= {key: value for key, value in run.metrics.items() if key.startswith("time/")}
-    if len(parts) == 1:
-        measured = re.findall(r"(\w+) ([\d.]+)", run.tags.get("vae_sweep.measuring_s", ""))
-        parts |= {f"held-out metrics: {part}": float(seconds) for part, seconds in measured}
-        parts["validation, state, tracking, loss of the splits, figures"] = run.metrics["wall_time_s"] - sum(
-            parts.values()
-        )
-        parts["start and end of the process"] = wall - run.metrics["wall_time_s"]
-    rows = [["the process", "100%", f"{wall:.1f}"], ["all but training", *shown(wall - parts["training"], wall)]]
-    return rows + [[name, *shown(seconds, wall)] for name, seconds in parts.items()]
+    parts = listed(run, "vae_sweep.time_s")
+    rest = wall - parts["training"]
+    rows = [["the process", "100%", f"{wall:.1f}"], ["all but training", *shown(rest, wall)]]
+    rows.append(["all but training and validation", *shown(rest - parts["validation"], wall)])
+    rows += [[name, *shown(seconds, wall)] for name, seconds in parts.items()]
+    rows.append(["start and end of the process", *shown(wall - sum(parts.values()), wall)])
+    return rows + [[f"of metrics: {name}", *shown(s, wall)] for name, s in listed(run, "vae_sweep.measuring_s").items()]
+
+
+def listed(run: Any, tag: str) -> dict[str, float]:
+    """Return the parts, in seconds, that a run has written into one of its tags."""
+    return {part: float(seconds) for part, seconds in re.findall(r"(\w+) ([\d.]+)", run.tags[tag])}
 
 
 def shown(seconds: float, of: float) -> list[str]:

@@ -32,7 +32,7 @@ VAL_SHARE = 1 / 9  # validation images per training image where a tenth is held 
 
 
 def stepper(
-    cfg: DictConfig, images: torch.Tensor, device: torch.device, settings: dict[str, bool]
+    cfg: DictConfig, images: torch.Tensor, device: torch.device, settings: dict[str, Any]
 ) -> Callable[[], None]:
     """Return a function that makes one update on the first batch of ``images``."""
     memory_format = torch.channels_last if settings["channels_last"] else torch.contiguous_format
@@ -42,8 +42,13 @@ def stepper(
     x = to_float(images[: cfg.params.batch_size].to(device), memory_format)  # (B, C, H, W)
     noise = torch.randn(len(x), cfg.params.latent_dim, device=device)
 
+    rounded = settings["precision"] == "bfloat16"
+
     def step() -> None:
-        reconstruction, posterior = forward(x, noise)
+        with torch.autocast(device.type, torch.bfloat16, enabled=rounded):
+            reconstruction, posterior = forward(x, noise)
+        if rounded:
+            reconstruction, posterior = reconstruction.float(), posterior.float()
         loss = elbo_terms(reconstruction, x, posterior, cfg.objective.beta, cfg.objective.reduction).loss.mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -57,11 +62,11 @@ def seconds(cost: Cost, device: torch.device) -> float:
     return cost.wall if device.type == "cuda" else cost.core
 
 
-def peak(device: torch.device, tries: int = 3) -> float:
-    """Return the floating-point operations per second of the best float32 matrix product."""
+def peak(device: torch.device, dtype: torch.dtype, tries: int = 3) -> float:
+    """Return the floating-point operations per second of the best matrix product."""
     best = 0.0
     for n in GEMM_SIZES:
-        a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
+        a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
         repeats = 50 if device.type == "cuda" else 1
         for _ in range(tries):
             before = clock(device)
@@ -72,7 +77,7 @@ def peak(device: torch.device, tries: int = 3) -> float:
 
 
 def measure(
-    cfg: DictConfig, images: torch.Tensor, device: torch.device, settings: dict[str, bool], repetitions: int
+    cfg: DictConfig, images: torch.Tensor, device: torch.device, settings: dict[str, Any], repetitions: int
 ) -> tuple[dict[str, list[Cost]], float]:
     """Return the costs per image of floor, updates and whole loop, and the operations of a step per image."""
     batch = cfg.params.batch_size
@@ -101,7 +106,7 @@ def measure(
     return common.interleaved(ways, repetitions), counter.get_total_flops() / batch
 
 
-def show_profile(cfg: DictConfig, images: torch.Tensor, device: torch.device, settings: dict[str, bool]) -> None:
+def show_profile(cfg: DictConfig, images: torch.Tensor, device: torch.device, settings: dict[str, Any]) -> None:
     """Print the operations in which one epoch of the project's loop, after a first one, spends its time."""
     epochs = common.fit(cfg, common.built(cfg), images, images[:1], 2, device=device, **settings)
     next(epochs)
@@ -120,17 +125,19 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--profile", action="store_true", help="print the top operations of each model instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    device, settings = options.device, {"compile": options.compile, "channels_last": options.channels_last}
+    device = options.device
+    settings = {"compile": options.compile, "channels_last": options.channels_last, "precision": options.precision}
     images = common.pictures(options.images)
     cells = [common.cell(model, params) for model in options.models for params in options.params]
     if options.profile:
         for model in options.models:
             show_profile(common.cell(model, options.params[0]), images, device, settings)
         return
-    best = peak(device)
+    best = peak(device, getattr(torch, options.precision))
     rows = []
     for cfg in cells:
         costs, flops = measure(cfg, images, device, settings, options.repetitions)
@@ -141,9 +148,9 @@ def main() -> None:
         line += [f"{1e6 * value:.0f}" for cost in middle.values() for value in (cost.core, cost.wall)]
         rows.append([*line, f"{flops / 1e6:.1f}", f"{speed / 1e9:.1f}", f"{speed / best:.0%}"])
     kind = "wall" if device.type == "cuda" else "core"
-    switches = [name for name, on in settings.items() if on]
+    switches = [name for name, on in settings.items() if on is True]
     print(f"Device {' '.join([str(device), *switches])}; ratios in {kind} time, times in us per training image.")
-    print(f"Best float32 matrix product of {GEMM_SIZES}: {best / 1e9:.1f} GFLOP/s.\n")
+    print(f"Best {options.precision} matrix product of {GEMM_SIZES}: {best / 1e9:.1f} GFLOP/s.\n")
     times = [f"{way}, {name}" for way in ("floor", "updates", "whole loop") for name in ("core", "wall")]
     head = ["cell", "updates / floor", "whole loop / floor", *times, "MFLOP an image", "floor, GFLOP/s", "of peak"]
     common.table(head, rows)

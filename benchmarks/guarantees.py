@@ -17,30 +17,25 @@ from statistics import median
 
 import torch
 
-from vae_sweep import models, state, training
+import common
+from vae_sweep import state
 from vae_sweep.journal import Journal
 from vae_sweep.tracking import Store
 
 CIFAR = 45_000  # training images
 VARIANTS = ("neither", "state", "metrics", "both")
-MODELS = {
-    "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [512, 256]},
-    "conv": {"_target_": "vae_sweep.models.conv.ConvVAE", "name": "conv", "channels": [32, 64, 128]},
-}
+MODELS = ("fc", "conv")
+PARAMS = "p1"
 
 
 def measure(name: str, images: torch.Tensor, rounds: int, folder: Path) -> tuple[float, dict[str, float], float]:
     """Return the seconds of a plain epoch, of what each variant adds to it, and the megabytes of a state."""
-    model = models.create(MODELS[name], (3, 32, 32), 128)
+    cfg = common.cell(name, PARAMS)
     store = Store.open(f"sqlite:///{folder / 'mlflow.db'}", folder, "guarantees")
     journal = Journal(store.start_run(name, {}), [], ())
     added: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     plain = []
-    epochs = training.fit(
-        *(model, images, images[: len(images) // 10]),
-        **{"batch_size": 64, "lr": 1e-3, "seed": 0, "max_epochs": len(VARIANTS) * (rounds + 1)},
-        **{"patience": 10**6, "min_delta": 0.0},
-    )
+    epochs = common.fit(cfg, common.built(cfg), images, images[: len(images) // 10], len(VARIANTS) * (rounds + 1))
     before = time.perf_counter()
     for metrics in epochs:
         begin = time.perf_counter()
@@ -66,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     images = torch.randint(0, 256, (options.images, 3, 32, 32), dtype=torch.uint8)
-    print(f"One thread, batch 64, {options.rounds} epochs of each variant.\n")
+    print(f"One thread, {PARAMS}, {options.rounds} epochs of each variant.\n")
     print("| model | state, MB | epoch of 45,000 images, s | + state, s | + metrics, s | + both, s | both, share |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in MODELS:

@@ -12,6 +12,9 @@ Our modules, one batch size, learning rate and set of pictures, trained for an e
 Only the epoch's updates are timed, the start of worker processes among them; set-up, validation and checkpoints are
 left out everywhere, as is the first round. One thread in every process. Core time includes the worker processes.
 
+What follows the options are overrides for ours alone: ``python benchmarks/peers.py --models conv
+training.channels_last=true``.
+
 pythae 0.1.2 runs on a current PyTorch as it is. It asks for the package ``dataclasses``, a copy of a module that Python
 itself has; the copy is never imported.
 """
@@ -136,7 +139,8 @@ def pythae(cfg: DictConfig, images: torch.Tensor) -> Callable[[], Cost]:
 def way(name: str, cfg: DictConfig, images: torch.Tensor, epochs: int) -> Callable[[], Cost]:
     """Return a function each call of which trains for an epoch in the way ``name`` and returns what it took."""
     if name == OURS:
-        return common.epochs_of(cfg, images, images[:1], epochs)
+        switches = {"channels_last": cfg.training.channels_last, "precision": cfg.training.precision}
+        return common.epochs_of(cfg, images, images[:1], epochs, **switches)
     if name == "lightning":
         return lightning(cfg, images)
     if name == "pythae":
@@ -150,13 +154,13 @@ def main() -> None:
     parser.add_argument("--models", type=common.names, default=["fc", "conv"])
     parser.add_argument("--params", type=common.names, default=["p1"])
     parser.add_argument("--peers", type=common.names, default=[*PEERS], help=f"of {','.join(PEERS)}")
-    options = parser.parse_args()
+    options, given = parser.parse_known_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     images = common.pictures(options.images)
     rows = []
-    for cfg in [common.cell(model, params) for model in options.models for params in options.params]:
+    for cfg in [common.cell(model, params, *given) for model in options.models for params in options.params]:
         ways = {name: way(name, cfg, images, options.repetitions + 1) for name in [OURS, *options.peers]}
         costs = common.interleaved(ways, options.repetitions)
         for name in options.peers:
@@ -165,6 +169,8 @@ def main() -> None:
             shown = [f"{1e6 * value:.0f}" for cost in both for value in (cost.core, cost.wall)]
             rows.append([f"{cfg.model.name} {cfg.params.name}", PEERS[name], f"{share.core:.2f}", f"{share.wall:.2f}"])
             rows[-1] += shown
+    if given:
+        print(f"Ours with {' '.join(given)}, theirs as they come.")
     print(f"Times in us per training image; epochs of {len(images):,} images, one thread.\n")
     times = [f"{who}, {kind}" for who in ("ours", "theirs") for kind in ("core", "wall")]
     common.table(["cell", "against", "ours / theirs, core", "ours / theirs, wall", *times], rows)

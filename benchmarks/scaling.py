@@ -2,12 +2,13 @@
 
 - batch, latents, images: time per training image of an epoch of p1, by batch size, by number of latents, and by number
   of images in memory; one thread
-- jobs: the same beside other jobs, each a process of its own with one thread, all on one prepared set of pictures; and
-  what each job has in memory beyond a process that did ``import torch`` and nothing else, with as many of those side by
-  side. Resident memory counts a page in full in every process that has it; proportional memory (PSS) divides it by the
-  number of processes. The pictures are mapped from one file: with n jobs their proportional size is 1/n of the resident
-  one, and no page of them has been changed, which would make it the process's own. A job here has all modules of a real
-  one and trains; it does not measure held-out metrics. Needs Linux.
+- jobs: the same beside other jobs, each a process of its own with one thread, all on one prepared set of pictures;
+  and what each job has in memory beyond a process that did ``import torch`` and one update of a single weight by
+  Adam, with as many of those side by side. Resident memory counts a page in full in every process that has it;
+  proportional memory (PSS) divides it by the number of processes. The pictures are mapped from one file: with n jobs
+  their proportional size is 1/n of the resident one, and no page of them has been changed, which would make it the
+  process's own. A job here has all modules of a real one and trains; it does not measure held-out metrics. Needs
+  Linux.
 
 Ratios are to the first value of each question. Times include validation on a ninth as many images only for jobs.
 """
@@ -40,7 +41,16 @@ from vae_sweep.preparation import source
 
 QUESTIONS = ("batch", "latents", "images", "jobs")
 PARAMS = "p1"
-TORCH = "import torch; print(flush=True); input()"  # there until its input ends
+# There until its input ends. The update is part of it, since PyTorch imports its compiler with an optimizer.
+TORCH = """
+import torch
+weights = torch.nn.Parameter(torch.zeros(1))
+optimizer = torch.optim.Adam([weights], fused=True)
+weights.sum().backward()
+optimizer.step()
+print(flush=True)
+input()
+"""
 
 
 @dataclass(frozen=True)
@@ -125,7 +135,7 @@ def side_by_side(n: int, cfg: DictConfig, place: Path) -> list[Job]:
 
 
 def only_torch(n: int) -> Memory:
-    """Return the mean over ``n`` processes that are there at once and have imported PyTorch alone."""
+    """Return the mean over ``n`` processes that are there at once and have used PyTorch alone."""
     line = [sys.executable, "-c", TORCH]
     processes = [subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(n)]
     for process in processes:
@@ -199,8 +209,8 @@ def over_jobs(counts: Sequence[int], models: Sequence[str], images: int, repetit
                 shown = [*beyond, bare[n].resident, pictures.resident, pictures.proportional, pictures.changed]
                 rows.append([model, str(n), *(f"{megabytes:.0f}" for megabytes in shown)])
     show(["model", "jobs at once"], costs)
-    head = ["model", "jobs at once", "resident beyond import torch, MB", "proportional beyond it, MB"]
-    head += ["import torch, resident, MB", "training pictures, resident, MB", "proportional, MB", "changed, MB"]
+    head = ["model", "jobs at once", "resident beyond PyTorch, MB", "proportional beyond it, MB"]
+    head += ["PyTorch alone, resident, MB", "training pictures, resident, MB", "proportional, MB", "changed, MB"]
     common.table(head, rows)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from vae_sweep import comparison, summary, table
 from vae_sweep.comparison import ReferenceRow, Row
+from vae_sweep.grid import schedule_label
 
 
 def reference(latent_dim: int, test_loss: float = 76.0) -> ReferenceRow:
@@ -213,3 +214,16 @@ def test_a_schedule_is_a_column_where_there_is_one() -> None:
     mixed = [*plain, *(replace(row, schedule="one_cycle over 8 epochs") for row in plain)]
     assert "| one_cycle over 8 epochs |" in table.markdown(mixed)
     assert "p1 [batch 64, lr 0.001, one_cycle over 8 epochs, latent 128" in summary.summary(mixed)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "mirror", "label"),
+    [
+        ("constant", None, False, "constant"),
+        ("constant", None, True, "constant, mirrored"),
+        ("one_cycle", 8, False, "one_cycle over 8 epochs"),
+        ("one_cycle", "40", True, "one_cycle over 40 epochs, mirrored"),
+    ],
+)
+def test_a_label_tells_all_of_a_schedule(schedule: str, epochs: int | str | None, mirror: bool, label: str) -> None:
+    assert schedule_label(schedule, epochs, mirror) == label

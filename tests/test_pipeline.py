@@ -112,6 +112,10 @@ def test_final_metrics(smoke: Project) -> None:
         assert m["implied_variance"] == 0.5
         assert m["images_per_s"] == pytest.approx(720 / m["train_time_s"], rel=1e-6)
         assert m["wall_time_s"] > m["train_time_s"] > 0
+        listed = dict(part.split() for part in run.data.tags["vae_sweep.time_s"].split(", "))
+        parts = {"start", "training", "validation", "tracking", "state", "losses", "checkpoint", "pictures", "metrics"}
+        assert set(listed) == parts
+        assert sum(map(float, listed.values())) == pytest.approx(m["wall_time_s"], abs=0.5 + 0.05 * len(parts))
 
 
 def test_every_run_is_measured_beside_the_linear_vae(smoke: Project) -> None:

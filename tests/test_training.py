@@ -12,7 +12,7 @@ from torch import nn
 
 from vae_sweep import batches, models, training
 from vae_sweep.errors import UserError
-from vae_sweep.evaluation import Averages, evaluate, to_float, to_uint8
+from vae_sweep.evaluation import Averages, evaluate, for_inference, to_float, to_uint8
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import EarlyStopping, EpochMetrics, fit, generator, seed_weights
 
@@ -278,3 +278,22 @@ def test_bfloat16_trains_nearly_the_same_and_is_evaluated_in_float32() -> None:
         assert b.val.loss == pytest.approx(a.val.loss, rel=0.02)
         assert b.train.recon + b.train.kl == pytest.approx(b.train.loss, rel=1e-5)  # summed in float32
     assert evaluate(rounded, pictures(30, 1)).loss == min(e.val.loss for e in others)
+
+
+def test_another_memory_format_changes_only_the_rounding() -> None:
+    seed_weights(0)
+    conv = models.create({"_target_": "vae_sweep.models.conv.ConvVAE", "channels": [4, 8]}, SHAPE, 4)
+    faster, memory_format = for_inference(conv)
+    x = to_float(pictures(30, 1))
+    assert memory_format == torch.channels_last
+    with torch.no_grad():
+        assert torch.allclose(faster.reconstruct(x.to(memory_format=memory_format)), conv.reconstruct(x), atol=1e-5)
+    assert all(p.is_contiguous() for p in conv.parameters())  # the model itself is left alone
+
+
+def test_the_memory_format_is_nothing_to_a_model_without_convolutions() -> None:
+    """Not even the rounding, so that one switch can stand for a whole sweep."""
+    model, _ = train(max_epochs=1)
+    same, _ = train(max_epochs=1, channels_last=True)
+    assert torch.equal(weights(model), weights(same))
+    assert for_inference(model) == (model, torch.contiguous_format)

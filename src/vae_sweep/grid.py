@@ -33,7 +33,7 @@ class Cell:
     seed: int
     batch_size: int
     lr: float
-    schedule: str  # constant, or one_cycle with its epochs
+    schedule: str  # constant, or one_cycle with its epochs; and whether pictures are mirrored
     latent_dim: int
     beta: float
     reduction: str
@@ -123,16 +123,17 @@ def _cells(configs: dict[str, DictConfig], variants: dict[str, str], root: Path,
                     p.name,
                     cfg.seed,
                 ),
-                *(p.batch_size, p.lr, schedule_label(p.schedule, p.epochs)),
+                *(p.batch_size, p.lr, schedule_label(p.schedule, p.epochs, p.mirror)),
                 *(p.latent_dim, o.beta, o.reduction),
             )
         )
     return cells
 
 
-def schedule_label(schedule: str, epochs: int | str | None) -> str:
-    """Return how tables call a schedule of the learning rate: ``constant``, or ``one_cycle over 8 epochs``."""
-    return schedule if epochs is None else f"{schedule} over {epochs} epochs"
+def schedule_label(schedule: str, epochs: int | str | None, mirror: bool) -> str:
+    """Return how tables call a schedule of the learning rate: ``constant``, ``one_cycle over 8 epochs, mirrored``."""
+    label = schedule if epochs is None else f"{schedule} over {epochs} epochs"
+    return f"{label}, mirrored" if mirror else label
 
 
 def data_label(name: str, permuted: bool) -> str:

@@ -66,13 +66,13 @@ def train_and_record(
 
     saved = state.load(folder) or {"history": [], "train_seconds": 0.0, "wall_seconds": 0.0, "seconds": {}, "fit": None}
     seconds: dict[str, float] = saved["seconds"]  # of all but the updates
-    seconds["start"] = seconds.get("start", 0.0) + time.perf_counter() - started
     stored = {int(epoch["epoch"]) for epoch in context.store().history(record.run_id, ("val/loss",))}
     journal = Journal(record, saved["history"], stored)
     history = journal.entries
     train_seconds, earlier = saved["train_seconds"], saved["wall_seconds"]
     if history:
         log.info("%s continues after epoch %d", name, len(history))
+    first_epoch = len(history) + 1
     max_epochs = min(cfg.training.max_epochs, cfg.params.epochs or cfg.training.max_epochs)
     epochs = training.fit(
         model,
@@ -96,6 +96,9 @@ def train_and_record(
     )
     for metrics in _reported(epochs, name, len(history), max_epochs, context.progress_bar):
         train_seconds += metrics.train_seconds
+        if metrics.epoch == first_epoch:
+            since = time.perf_counter() - started - metrics.train_seconds - metrics.val_seconds
+            seconds["start"] = seconds.get("start", 0.0) + since
         values = {
             "images_seen": metrics.images_seen,
             **{f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(metrics, split)._asdict().items()},

@@ -134,8 +134,9 @@ def _facts(run: StoredRun) -> dict[str, Any]:
     if "dataset" in found:
         found["dataset"] = data_label(found["dataset"], p.get("dataset.permute_pixels") == "True")
     if "lr" in found:
-        epochs = p.get("params.epochs", "None")
-        found["schedule"] = schedule_label(p.get("params.schedule", "constant"), None if epochs == "None" else epochs)
+        epochs, mirror = p.get("params.epochs", "None"), p.get("params.mirror") == "True"
+        schedule = p.get("params.schedule", "constant")
+        found["schedule"] = schedule_label(schedule, None if epochs == "None" else epochs, mirror)
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 
 from vae_sweep.batches import Batches
 from vae_sweep.errors import UserError
-from vae_sweep.evaluation import Averages, evaluate, sum_dtype
+from vae_sweep.evaluation import Averages, evaluate, has_convolutions, sum_dtype
 from vae_sweep.models.vae import VAE
 from vae_sweep.objective import elbo_terms
 
@@ -132,7 +132,7 @@ def fit(
         UserError: when the loss stops being finite, with epoch, step and learning rate.
     """
     device = device or torch.device("cpu")
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    memory_format = torch.channels_last if channels_last and has_convolutions(model) else torch.contiguous_format
     model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
     batches, val = Batches(train, device, memory_format), val.to(device)
     forward = torch.compile(model) if compile else model

@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +145,7 @@ def measure_reference(
     ``probe_accuracy_pca`` is the probe on as many PCA scores as there are latents, each scaled to unit variance. Kept
     beside the prepared images; of several processes that ask at once one computes and the others wait.
     """
+    took: dict[str, float] = {}
 
     def compute() -> dict[str, Any]:
         model = linear_vae(spectrum, latent_dim, beta, reduction, dataset.image_shape).to(device or "cpu")
@@ -153,14 +154,14 @@ def measure_reference(
         measured = measure(model, averages, reduction, dataset, settings, prior_seed=0)
         if "probe_accuracy" in measured.values:
             measured.values["probe_accuracy_pca"] = _probe_pca(spectrum, latent_dim, dataset)
-        return asdict(measured) | {"spectrum": measured.spectrum.tolist(), "seconds": {}}
+        took.update(measured.seconds)
+        kept = {"values": measured.values, "tags": measured.tags, "missing": measured.missing}
+        return kept | {"spectrum": measured.spectrum.tolist()}
 
     known = [dataset.digest, latent_dim, beta, reduction, settings.key()]
-    found = remembered(
-        *(dataset.cache_dir, "linear", known, [f.name for f in fields(HeldOut)], compute),
-        complete=lambda found: not found["missing"],
-    )
-    return HeldOut(**found | {"spectrum": np.array(found["spectrum"]), "missing": tuple(found["missing"])})
+    keys = ("values", "spectrum", "tags", "missing")
+    found = remembered(dataset.cache_dir, "linear", known, keys, compute, lambda found: not found["missing"])
+    return HeldOut(found["values"], np.array(found["spectrum"]), took, found["tags"], tuple(found["missing"]))
 
 
 def linear_vae(

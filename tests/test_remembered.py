@@ -1,0 +1,57 @@
+"""Results kept beside a dataset: computed once for what they depend on, and never trusted when damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vae_sweep.clock import listed, timed
+from vae_sweep.remembered import remembered
+
+
+class Counted:
+    """A computation that counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> dict[str, Any]:
+        self.calls += 1
+        return {"value": 0.1, "call": self.calls}
+
+
+def test_a_result_is_computed_once_for_what_it_depends_on(tmp_path: Path) -> None:
+    compute = Counted()
+    first = remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
+    assert remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute) == first == {"value": 0.1, "call": 1}
+    assert remembered(tmp_path, "line", ["digest", 9], ("value", "call"), compute)["call"] == 2
+    assert remembered(tmp_path, "curve", ["digest", 8], ("value", "call"), compute)["call"] == 3
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"value": 0.1}'])
+def test_a_damaged_file_is_replaced(tmp_path: Path, damage: str) -> None:
+    compute = Counted()
+    remembered(tmp_path, "line", 1, ("value", "call"), compute)
+    (file,) = tmp_path.glob("line-*.json")
+    file.write_text(damage)
+    assert remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
+    assert remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
+
+
+def test_what_is_not_complete_is_not_kept(tmp_path: Path) -> None:
+    compute = Counted()
+    for call in (1, 2):
+        assert remembered(tmp_path, "line", 1, ("value",), compute, lambda found: False)["call"] == call
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_times_add_up_also_where_something_fails() -> None:
+    seconds = {"state": 1.04}
+    with timed(seconds, "state"):
+        pass
+    with pytest.raises(ValueError, match="no"), timed(seconds, "metrics"):
+        raise ValueError("no")
+    assert 1.04 < seconds["state"] < 1.1
+    assert listed(seconds | {"metrics": 0.25}) == "state 1.0, metrics 0.2"
