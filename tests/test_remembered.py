@@ -47,6 +47,13 @@ def test_what_is_not_complete_is_not_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.json"))
 
 
+def test_a_folder_that_cannot_be_written_costs_only_the_time(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    compute = Counted()
+    for call in (1, 2):
+        assert remembered(tmp_path / "file", "line", 1, ("value",), compute)["call"] == call
+
+
 def test_times_add_up_also_where_something_fails() -> None:
     seconds = {"state": 1.04}
     with timed(seconds, "state"):
