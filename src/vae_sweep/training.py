@@ -148,7 +148,7 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])  # its learning rate with it
         if cycle:
             cycle.load_state_dict(state["cycle"])
-        best_weights = {key: tensor.to(device) for key, tensor in state["best_weights"].items()}
+        best_weights = {key: tensor.to(device, copy=True) for key, tensor in state["best_weights"].items()}
         stopping = EarlyStopping(**state["stopping"])
         if stopping.should_stop(state["epoch"]):
             first = max_epochs + 1
