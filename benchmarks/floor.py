@@ -10,6 +10,7 @@ One thread; core time on a CPU, wall time on a GPU. ``--profile`` shows where th
 
 from __future__ import annotations
 
+import argparse
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -24,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import common
 from common import Cost, clock
-from vae_sweep.evaluation import to_float
+from vae_sweep.evaluation import memory_format_of, to_float
 from vae_sweep.objective import elbo_terms
 
 GEMM_SIZES = (1024, 2048, 4096)
@@ -35,8 +36,9 @@ def stepper(
     cfg: DictConfig, images: torch.Tensor, device: torch.device, settings: dict[str, Any]
 ) -> Callable[[], None]:
     """Return a function that makes one update on the first batch of ``images``."""
-    memory_format = torch.channels_last if settings["channels_last"] else torch.contiguous_format
-    model = common.built(cfg).to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    model = common.built(cfg)
+    memory_format = memory_format_of(model, device, settings["channels_last"])
+    model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
     forward = torch.compile(model) if settings["compile"] else model
     optimizer = torch.optim.Adam(model.parameters(), lr=cfg.params.lr, fused=True)
     x = to_float(images[: cfg.params.batch_size].to(device), memory_format)  # (B, C, H, W)
@@ -124,7 +126,7 @@ def main() -> None:
     parser.add_argument("--params", type=common.names, default=["p1", "p2", "p3"])
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu or cuda")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default="auto", help="auto: on a CPU")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--profile", action="store_true", help="print the top operations of each model instead")
     options = parser.parse_args()

@@ -12,11 +12,12 @@ from torch import nn
 
 from vae_sweep import batches, models, training
 from vae_sweep.errors import UserError
-from vae_sweep.evaluation import Averages, evaluate, for_inference, to_float, to_uint8
+from vae_sweep.evaluation import Averages, evaluate, for_inference, memory_format_of, to_float, to_uint8
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import EarlyStopping, EpochMetrics, fit, generator, seed_weights
 
-FC = {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]}
+FC: dict[str, object] = {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]}
+CONV: dict[str, object] = {"_target_": "vae_sweep.models.conv.ConvVAE", "channels": [4, 8]}
 SHAPE = (3, 8, 8)
 
 
@@ -25,9 +26,9 @@ def pictures(n: int, seed: int = 0) -> torch.Tensor:
     return low.repeat_interleave(4, 2).repeat_interleave(4, 3)
 
 
-def train(n: int = 100, seed: int = 0, **options) -> tuple[VAE, list[EpochMetrics]]:
+def train(n: int = 100, seed: int = 0, node: dict[str, object] = FC, **options) -> tuple[VAE, list[EpochMetrics]]:
     seed_weights(seed)
-    model = models.create(FC, SHAPE, 4)
+    model = models.create(node, SHAPE, 4)
     settings = {"batch_size": 16, "lr": 3e-3, "max_epochs": 4, "patience": 99, "min_delta": 0.0} | options
     return model, list(fit(model, pictures(n), pictures(30, 1), seed=seed, **settings))
 
@@ -282,7 +283,7 @@ def test_bfloat16_trains_nearly_the_same_and_is_evaluated_in_float32() -> None:
 
 def test_another_memory_format_changes_only_the_rounding() -> None:
     seed_weights(0)
-    conv = models.create({"_target_": "vae_sweep.models.conv.ConvVAE", "channels": [4, 8]}, SHAPE, 4)
+    conv = models.create(CONV, SHAPE, 4)
     faster, memory_format = for_inference(conv)
     x = to_float(pictures(30, 1))
     assert memory_format == torch.channels_last
@@ -291,9 +292,37 @@ def test_another_memory_format_changes_only_the_rounding() -> None:
     assert all(p.is_contiguous() for p in conv.parameters())  # the model itself is left alone
 
 
+@pytest.mark.parametrize(
+    ("device", "asked", "expected"),
+    [
+        ("cpu", "auto", True),
+        ("cuda", "auto", False),
+        ("mps", "auto", False),
+        ("cpu", False, False),
+        ("cuda", True, True),
+    ],
+)
+def test_the_memory_format_follows_the_device(device: str, asked: bool | str, expected: bool) -> None:
+    """On GPUs channels last was wrong in some versions of PyTorch; there only who asks for it has it."""
+    conv = models.create(CONV, SHAPE, 4)
+    found = memory_format_of(conv, torch.device(device), asked)
+    assert found == (torch.channels_last if expected else torch.contiguous_format)
+
+
+def test_convolutions_train_the_same_in_either_memory_format_but_for_rounding() -> None:
+    (first, firsts), (last, lasts), (default, _) = (
+        train(max_epochs=2, node=CONV, channels_last=asked) for asked in (False, True, "auto")
+    )
+    assert torch.equal(weights(last), weights(default))
+    assert all(p.is_contiguous() for p in default.parameters())  # what is made of it does not depend on its training
+    assert not torch.equal(weights(first), weights(last))  # the switch does something
+    assert torch.allclose(weights(first), weights(last), atol=1e-4)
+    assert [e.val.loss for e in lasts] == pytest.approx([e.val.loss for e in firsts], rel=1e-5)
+
+
 def test_the_memory_format_is_nothing_to_a_model_without_convolutions() -> None:
     """Not even the rounding, so that one switch can stand for a whole sweep."""
     model, _ = train(max_epochs=1)
-    same, _ = train(max_epochs=1, channels_last=True)
+    same, _ = train(max_epochs=1, channels_last=False)
     assert torch.equal(weights(model), weights(same))
     assert for_inference(model) == (model, torch.contiguous_format)

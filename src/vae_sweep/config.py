@@ -92,7 +92,7 @@ class Training:
     min_delta: float = 0.5  # nats/image of the summed loss; a smaller gain of val/loss does not count
     device: str = "auto"  # auto (cuda, else mps, else cpu) | cpu | cuda | cuda:N | mps
     threads: int = 1  # CPU threads of one run; 1 keeps its numbers the same however many run beside it
-    channels_last: bool = False  # memory format of convolutions in training
+    channels_last: bool | str = "auto"  # memory format of convolutions in training: auto (on a CPU) | true | false
     compile: bool = False  # torch.compile the training step; may pay on GPUs
     precision: str = "float32"  # of the model's products in training: float32 | bfloat16 (autocast)
 

@@ -38,19 +38,24 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def has_convolutions(model: VAE) -> bool:
-    """Return whether the memory format of images is anything to the model's layers."""
-    return any(parameter.dim() == 4 for parameter in model.parameters())
+def memory_format_of(model: VAE, device: torch.device, channels_last: bool | str = "auto") -> torch.memory_format:
+    """Return the memory format to compute in: with "auto", channels last for convolutions on a CPU.
+
+    There it takes a quarter off their time without gradients, and 6 to 8 % with them. A model without convolutions
+    would only lose by it, and on GPUs it is not always right (Apple's, PyTorch 2.5; compiled gradients of transposed
+    convolutions).
+    """
+    wanted = device.type == "cpu" if channels_last == "auto" else channels_last
+    has_convolutions = any(parameter.dim() == 4 for parameter in model.parameters())
+    return torch.channels_last if wanted and has_convolutions else torch.contiguous_format
 
 
 def for_inference(model: VAE) -> tuple[VAE, torch.memory_format]:
-    """Return the model, or a copy that computes faster without gradients, and the memory format to give it images in.
-
-    Channels last takes a quarter off the time of convolutions on CPUs; a model without them would only lose by it.
-    """
-    if has_convolutions(model):
-        return copy.deepcopy(model).to(memory_format=torch.channels_last), torch.channels_last
-    return model, torch.contiguous_format
+    """Return the model, or a copy that computes faster without gradients, and the memory format of its images."""
+    memory_format = memory_format_of(model, next(model.parameters()).device)
+    if memory_format == torch.channels_last:
+        return copy.deepcopy(model).to(memory_format=memory_format), memory_format
+    return model, memory_format
 
 
 @torch.no_grad()

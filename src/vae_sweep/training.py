@@ -13,7 +13,7 @@ import torch
 
 from vae_sweep.batches import Batches
 from vae_sweep.errors import UserError
-from vae_sweep.evaluation import Averages, evaluate, has_convolutions, sum_dtype
+from vae_sweep.evaluation import Averages, evaluate, memory_format_of, sum_dtype
 from vae_sweep.models.vae import VAE
 from vae_sweep.objective import elbo_terms
 
@@ -119,7 +119,7 @@ def fit(
     beta: float = 1.0,
     reduction: str = "sum",
     device: torch.device | None = None,
-    channels_last: bool = False,
+    channels_last: bool | str = "auto",  # memory format of convolutions, where there are any; auto: on a CPU
     compile: bool = False,
     precision: str = "float32",  # or "bfloat16": of the model's products in training, where the loss stays float32
     state: dict[str, Any] | None = None,  # a snapshot to continue from; None starts at the first epoch
@@ -132,7 +132,7 @@ def fit(
         UserError: when the loss stops being finite, with epoch, step and learning rate.
     """
     device = device or torch.device("cpu")
-    memory_format = torch.channels_last if channels_last and has_convolutions(model) else torch.contiguous_format
+    memory_format = memory_format_of(model, device, channels_last)
     model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
     batches, val = Batches(train, device, memory_format), val.to(device)
     forward = torch.compile(model) if compile else model
@@ -211,6 +211,7 @@ def fit(
         yield EpochMetrics(epoch, step, epoch * n, train_averages, val_averages, *times, improved, snapshot)
         if stopping.should_stop(epoch):
             break
+    model.to(memory_format=torch.contiguous_format)  # as loaded from a checkpoint
     model.load_state_dict(best_weights)
 
 
