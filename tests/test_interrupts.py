@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from running import ENDLESS
+from vae_sweep import interrupts
+from vae_sweep.errors import StoreError
+from vae_sweep.interrupts import Terminated, held, interrupt
+from vae_sweep.patience import Patient
+from vae_sweep.tracking import Store
 
 GRID = ["-m", "model=fc,linear", "params=tiny", "experiment=smoke"]
 
@@ -102,3 +111,129 @@ def test_a_killed_worker_is_said_in_one_line(start, tmp_path: Path) -> None:
     assert wait_until_gone(process.pid) == set()
     statuses = {run.data.tags["vae_sweep.role"]: run.info.status for run in stored(tmp_path)}
     assert statuses == {"sweep": "FAILED", "run": "KILLED"}
+
+
+@pytest.fixture
+def ours() -> Iterator[None]:
+    """The signals go to our handler, as in a run."""
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def arrives(*numbers: signal.Signals) -> None:
+    for number in numbers:
+        signal.raise_signal(number)
+
+
+class Client:
+    """Whose calls are reached by signals half way."""
+
+    def __init__(self, *numbers: signal.Signals, error: Exception | None = None) -> None:
+        self.numbers, self.error, self.began, self.done = numbers, error, 0, 0
+
+    def write(self) -> str:
+        self.began += 1
+        arrives(*self.numbers)
+        if self.error:
+            raise self.error
+        self.done += 1
+        return "written"
+
+
+def patient(client: Client, guard: Callable = held, patience: float = 0.0) -> Patient:
+    return Patient(client, "sqlite:///x", (OSError,), lambda error: True, patience, guard)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([signal.SIGINT], KeyboardInterrupt),
+        ([signal.SIGTERM], Terminated),
+        ([signal.SIGTERM, signal.SIGINT], Terminated),  # the first counts
+        ([signal.SIGINT, signal.SIGTERM, signal.SIGTERM], KeyboardInterrupt),
+    ],
+)
+def test_an_interrupt_waits_for_a_write_to_end(
+    ours: None, numbers: list[signal.Signals], expected: type[BaseException]
+) -> None:
+    client = Client(*numbers)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        patient(client).write()
+    assert caught.type is expected
+    assert client.done == 1
+    client.numbers = ()
+    assert patient(client).write() == "written"  # and is forgotten then
+
+
+def test_an_interrupt_comes_before_the_failure_that_it_met(ours: None) -> None:
+    client = Client(signal.SIGINT, error=OSError("busy"))
+    with pytest.raises(KeyboardInterrupt):
+        patient(client, patience=60).write()  # nor is a minute spent on trying again
+    assert client.began == 1
+    client.numbers = ()
+    with pytest.raises(StoreError, match="busy"):
+        patient(client).write()
+
+
+def test_who_insists_does_not_wait(ours: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "INSISTS_AFTER", 0.0)
+    client = Client(signal.SIGINT, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        patient(client).write()
+    assert (client.began, client.done) == (1, 0)
+    client.numbers = ()
+    assert patient(client).write() == "written"  # nothing is left over
+
+
+def test_what_waits_for_a_server_is_interrupted_at_once(ours: None, tmp_path: Path) -> None:
+    client = Client(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        patient(client, nullcontext).write()
+    assert client.done == 0
+    assert Store("http://127.0.0.1:1", "0").client._guard is nullcontext
+    assert Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "0").client._guard is held
+
+
+def test_other_threads_do_not_keep_the_main_thread_waiting(ours: None) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with held():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    try:
+        assert inside.wait(10)
+        with pytest.raises(KeyboardInterrupt):
+            arrives(signal.SIGINT)
+    finally:
+        leave.set()
+        thread.join()
+
+
+def test_a_run_interrupted_inside_the_database_can_be_closed(ours: None, tmp_path: Path) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, "interrupted")
+    run = store.start_run("run", {})
+    statements: list[str] = []
+
+    def met(connection: object, cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+        if statement.startswith("INSERT INTO metrics"):
+            arrives(signal.SIGINT)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", met)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run.log_metrics({"val/loss": 1.0}, step=1)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", met)
+    assert any(statement.startswith("INSERT INTO metrics") for statement in statements)
+    assert store.get(run.run_id).metrics == {"val/loss": 1.0}
+    run.finish("KILLED")
+    assert store.get(run.run_id).status == "KILLED"

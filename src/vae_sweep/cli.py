@@ -15,9 +15,10 @@ from omegaconf import DictConfig
 from vae_sweep import config as configuration
 from vae_sweep.errors import RunFailed, UserError
 from vae_sweep.grid import cell_name
+from vae_sweep.interrupts import interrupt, take_interrupts
 from vae_sweep.messages import one_line
 from vae_sweep.sweep import SweepCallback
-from vae_sweep.watch import raise_terminated, stop_workers
+from vae_sweep.watch import stop_workers
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,10 @@ def main() -> None:
     logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
     # joblib takes the memory of a worker's first real run after a skipped one for a leak; it only starts another.
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
-    signal.signal(signal.SIGTERM, raise_terminated)
+    signal.signal(signal.SIGTERM, interrupt)
+    take_interrupts()
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
-        signal.signal(signal.SIGHUP, raise_terminated)
+        signal.signal(signal.SIGHUP, interrupt)
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a user's own modules, for the console script as for `python -m`
     error: BaseException | None = None

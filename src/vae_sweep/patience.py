@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -20,7 +20,8 @@ TRY_EVERY = 5.0  # seconds
 class Patient:
     """Calls of ``client``, tried again for ``patience`` seconds where a failure may pass; what fails is a StoreError.
 
-    ``failures`` are the kinds of errors that the client raises, ``may_pass`` tells those that time may mend.
+    ``failures`` are the kinds of errors that the client raises, ``may_pass`` tells those that time may mend. Each try
+    runs inside ``guard()``; between tries an interrupt ends the waiting.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class Patient:
         failures: tuple[type[Exception], ...],
         may_pass: Callable[[Exception], bool],
         patience: float = 0.0,
+        guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._client, self._uri, self._failures, self._may_pass = client, uri, failures, may_pass
+        self._guard = guard
         self.patience = patience
 
     def __getattr__(self, name: str) -> Any:
@@ -42,7 +45,8 @@ class Patient:
             began, said = time.monotonic(), False
             while True:
                 try:
-                    return method(*arguments, **named)
+                    with self._guard():
+                        return method(*arguments, **named)
                 except self._failures as error:
                     failure = StoreError(f"the tracking store {masked(self._uri)} failed ({first_line(error)})")
                     left = self.patience - (time.monotonic() - began)

@@ -13,6 +13,7 @@ from vae_sweep import checkpoint, state
 from vae_sweep.context import Context
 from vae_sweep.errors import RunFailed, Stopped, UserError
 from vae_sweep.identity import code_key, run_key
+from vae_sweep.interrupts import Terminated
 from vae_sweep.lease import lease, me
 from vae_sweep.measuring import measure_again
 from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of, temporary_files_in
@@ -20,7 +21,7 @@ from vae_sweep.preparation import prepare
 from vae_sweep.provenance import environment
 from vae_sweep.recording import said_if_lost, train_and_record
 from vae_sweep.tracking import StoredRun, versions
-from vae_sweep.watch import Terminated, ends_with_its_sweep
+from vae_sweep.watch import ends_with_its_sweep
 
 log = logging.getLogger(__name__)
 

@@ -26,12 +26,12 @@ from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
 from vae_sweep.grid import LOCAL_LAUNCHERS, application, plan
 from vae_sweep.identity import code_key, sweep_key
+from vae_sweep.interrupts import interrupt
 from vae_sweep.launchers import mend
 from vae_sweep.lease import is_held, lease, me
 from vae_sweep.messages import one_line
 from vae_sweep.places import folder_of, forget_the_stop, place, temporary_files_in
 from vae_sweep.validation import validate
-from vae_sweep.watch import raise_terminated
 
 if TYPE_CHECKING:
     from vae_sweep.comparison import Row
@@ -104,7 +104,7 @@ def open_sweep(config: DictConfig) -> Context:
     os.environ.setdefault("JOBLIB_TEMP_FOLDER", str(own_folder / "tmp"))
     _bury_the_dead(store, root)
     forget_the_stop(root, key)
-    mend(config.hydra.launcher["_target_"], raise_terminated)
+    mend(config.hydra.launcher["_target_"], interrupt)
     choices = [f"{key}={','.join(values)}" for key, values in swept.items()]
     datasets = sorted({cell.dataset for cell in cells})
     own = {"vae_sweep.role": "sweep", "vae_sweep.sweep_key": key}

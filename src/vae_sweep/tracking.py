@@ -13,7 +13,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ import numpy as np
 from filelock import FileLock
 
 from vae_sweep.errors import StoreError, UserError, first_line
+from vae_sweep.interrupts import held
 from vae_sweep.patience import Patient
 from vae_sweep.relocate import relocate
 from vae_sweep.stores import check_answers, masked, store_uri
@@ -67,10 +68,11 @@ class StoredRun:
 
 
 def _client(uri: str, patience: float = 0.0) -> Any:
-    """MLflow's client for ``uri``, behind :class:`Patient`."""
+    """MLflow's client for ``uri``, behind :class:`Patient`; what waits for a server can be interrupted."""
     failures = (MlflowException, OSError, SQLAlchemyError)
+    guard = nullcontext if uri.startswith(("http://", "https://")) else held
     try:
-        return Patient(mlflow.MlflowClient(tracking_uri=uri), uri, failures, _may_pass, patience)
+        return Patient(mlflow.MlflowClient(tracking_uri=uri), uri, failures, _may_pass, patience, guard)
     except failures as error:
         raise StoreError(f"the tracking store {masked(uri)} failed ({first_line(error)})") from error
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from vae_sweep import launchers
+from vae_sweep.interrupts import interrupt, take_interrupts
 from vae_sweep.lease import is_held, me, owner_of
 from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of
 
@@ -29,15 +29,6 @@ CLOSE_WITHIN = 6.0  # seconds that a run has to say good-bye before its process 
 STOP_WITHIN = 8.0  # seconds that an interrupted sweep waits for its runs to end
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM to this process; a Ctrl-C to everybody is a plain KeyboardInterrupt."""
-
-
-def raise_terminated(signum: int, frame: FrameType | None) -> None:
-    """Signal handler: end like Ctrl-C does, with everything closed."""
-    raise Terminated
-
-
 @contextmanager
 def ends_with_its_sweep(context: Context) -> Iterator[None]:
     """While inside, SIGTERM interrupts this process, and so does the end of the sweep that it works for.
@@ -47,7 +38,8 @@ def ends_with_its_sweep(context: Context) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, raise_terminated)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    take_interrupts()
     launchers.let_requeue()
     done = threading.Event()
     if context.owner and context.owner != me():
