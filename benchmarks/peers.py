@@ -13,7 +13,7 @@ Only the epoch's updates are timed, the start of worker processes among them; se
 left out everywhere, as is the first round. One thread in every process. Core time includes the worker processes.
 
 What follows the options are overrides for ours alone: ``python benchmarks/peers.py --models conv
-training.channels_last=true``.
+training.precision=bfloat16``.
 
 pythae 0.1.2 runs on a current PyTorch as it is. It asks for the package ``dataclasses``, a copy of a module that Python
 itself has; the copy is never imported.

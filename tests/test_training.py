@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -290,6 +291,30 @@ def test_another_memory_format_changes_only_the_rounding() -> None:
     with torch.no_grad():
         assert torch.allclose(faster.reconstruct(x.to(memory_format=memory_format)), conv.reconstruct(x), atol=1e-5)
     assert all(p.is_contiguous() for p in conv.parameters())  # the model itself is left alone
+
+
+@pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this processor cannot flush denormal numbers")
+def test_averages_of_dead_units_do_not_become_denormal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would slow training down; without them the weights are the same to the last bit."""
+
+    def trained() -> tuple[torch.Tensor, int]:
+        seed_weights(0)
+        model = models.create(FC, SHAPE, 4)
+        settings = {"batch_size": 1, "lr": 1e-3, "seed": 0, "max_epochs": 11, "patience": 99, "min_delta": 0.0}
+        for epoch in fit(model, pictures(100), pictures(9, 1), **settings):
+            if epoch.epoch == 1:
+                with torch.no_grad():
+                    model.encoder[1].bias[:8] = -100.0  # half of the units die, and never have a gradient again
+            averages = [average["exp_avg"] for average in epoch.snapshot()["optimizer"]["state"].values()]
+        tiny = torch.finfo(torch.float32).tiny
+        return weights(model), sum(int(((a != 0) & (a.abs() < tiny)).sum()) for a in averages)
+
+    flushed, none = trained()
+    monkeypatch.setattr(training, "denormals_flushed", nullcontext)
+    kept, many = trained()
+    assert (none, many > 1000) == (0, True)
+    assert torch.equal(flushed, kept)
+    assert float(torch.full((1,), 1e-40) * 1.0) != 0.0  # nothing else of this process is concerned
 
 
 @pytest.mark.parametrize(
