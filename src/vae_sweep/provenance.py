@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -28,11 +29,29 @@ def environment() -> dict[str, str]:
         "mlflow.source.name": "vae_sweep",
     }
     package = Path(vae_sweep.__file__).parent
-    commit = _git(package, "rev-parse", "HEAD")
-    if commit:
-        tags["mlflow.source.git.commit"] = commit
+    if _git(package, "ls-files", "__init__.py"):  # else it only lies in somebody else's repository
+        tags["mlflow.source.git.commit"] = _git(package, "rev-parse", "HEAD")
         tags["vae_sweep.git_dirty"] = str(bool(_git(package, "status", "--porcelain", "-uno"))).lower()
     return tags
+
+
+@cache
+def machine_kind(device: torch.device) -> str:
+    """Return what two machines share on which one run has the same bits: processor, its instructions, PyTorch."""
+    if device.type == "cuda":
+        processor = torch.cuda.get_device_name(device)
+    else:
+        processor = f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{device.type}: {processor}, PyTorch {torch.__version__}".replace("'", "")  # as the store is asked for it
+
+
+def _processor() -> str:
+    """The processor's model as Linux names it, else what Python knows."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _git(folder: Path, *arguments: str) -> str:
