@@ -20,7 +20,7 @@ def row(model: str, params: str, seed: int, loss: float, **other: object) -> Row
         model=model, params=params, seed=seed, batch_size=64, lr=1e-3, latent_dim=128, beta=1.0, reduction="sum",
         reference=LINE, metrics={"test/loss": loss},
     )  # fmt: skip
-    known = replace(made, **other)  # type: ignore[arg-type]
+    known = replace(made, key=f"{model}{params}{seed}", **other)  # type: ignore[arg-type]
     settings = {"model.name": known.model, "seed": seed, "params.name": params, "params.lr": known.lr, "digest": "1a"}
     return replace(known, configuration={key: str(value) for key, value in settings.items()})
 

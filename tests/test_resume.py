@@ -12,9 +12,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from omegaconf import OmegaConf
 
-from vae_sweep import identity, models, state, training
+from vae_sweep import models, state, training
 from vae_sweep.errors import UserError
 from vae_sweep.lease import is_held, lease
 
@@ -104,30 +103,6 @@ def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
     with lease(tmp_path, "it"):
         assert is_held(tmp_path)
     assert not is_held(tmp_path)
-
-
-def test_identity_is_what_is_computed_not_where_it_is_kept() -> None:
-    base = {"seed": 0, "params": {"lr": 0.1}, "paths": {"root": "/a"}, "resume": True, "tracking": {"uri": None}}
-    key = identity.run_key(OmegaConf.create(base))
-    assert key == identity.run_key(OmegaConf.create(base | {"paths": {"root": "/b"}, "resume": False}))
-    assert key == identity.run_key(OmegaConf.create(base | {"metrics": {"features": "none"}}))
-    data = [{"name": "d"}, {"name": "d", "permute_pixels": False}, {"name": "d", "permute_pixels": True}]
-    plain, asked, permuted = (identity.run_key(OmegaConf.create(base | {"dataset": node})) for node in data)
-    assert plain == asked != permuted  # runs of versions that could not permute are still the same
-    later = {
-        "params": {"lr": 0.1, "schedule": "constant", "epochs": None, "mirror": False},
-        "training": {"precision": "float32"},
-    }
-    assert identity.run_key(OmegaConf.create(base | {"training": {}})) == identity.run_key(
-        OmegaConf.create(base | later)
-    )
-    assert key != identity.run_key(OmegaConf.create(base | {"seed": 1}))
-    assert key != identity.run_key(OmegaConf.create(base | {"params": {"lr": 0.2}}))
-    assert identity.sweep_key(["model=fc,conv", "seed=1"], None) == identity.sweep_key(
-        ["seed=1", "paths.root=/a", "model=fc,conv", "resume=false"], None
-    )
-    assert identity.sweep_key(["model=fc"], None) != identity.sweep_key(["model=conv"], None)
-    assert identity.sweep_key(["model=fc"], "mine") == identity.sweep_key(["model=conv"], "mine")
 
 
 GRID = ["-m", "model=linear,fc", "params=tiny", "experiment=smoke", "training.max_epochs=5"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,29 @@ def save(path: Path, model: VAE, config: dict[str, Any], facts: dict[str, Any]) 
     temporary = path.with_name(UNFINISHED)
     write(content, temporary)
     os.replace(temporary, path)
+
+
+def check_holds(path: Path | None, model: VAE) -> None:
+    """Refuse a stored checkpoint that does not hold the weights of ``model``.
+
+    Raises:
+        UserError: where it is another run's, or damaged; the same command stores it again.
+    """
+    found = {}
+    if path is not None:
+        with suppress(Exception):  # whatever a damaged file makes PyTorch raise
+            found = torch.load(path, map_location="cpu", weights_only=True)["weights"]
+    weights = model.state_dict()
+    same = found.keys() == weights.keys() and all(_same(found[key], weights[key].cpu()) for key in weights)
+    if not same:
+        raise UserError("the store does not hold the checkpoint that was written to it; start the same command again")
+
+
+def _same(stored: torch.Tensor, own: torch.Tensor) -> bool:
+    """Bit-identical, NaN included."""
+    if stored.dtype != own.dtype or stored.shape != own.shape:
+        return False
+    return torch.equal(stored, own) or torch.allclose(stored, own, rtol=0, atol=0, equal_nan=True)
 
 
 def load(path: Path) -> tuple[VAE, dict[str, Any]]:

@@ -14,7 +14,6 @@ from omegaconf import DictConfig
 
 from vae_sweep import config as configuration
 from vae_sweep.errors import RunFailed, UserError
-from vae_sweep.grid import cell_name
 from vae_sweep.interrupts import interrupt, take_interrupts
 from vae_sweep.messages import one_line
 from vae_sweep.sweep import SweepCallback
@@ -44,20 +43,19 @@ def task(cfg: DictConfig) -> float:
         raise RunFailed("the sweep's callback did not run; hydra.callbacks.sweep must stay as conf/config.yaml has it")
     context = sweep.context
     job = HydraConfig.get()
-    name = cell_name(cfg, list(job.overrides.task), context.swept)
 
-    def changed(finished: bool) -> None:
+    def changed(run_id: str, closed: bool) -> None:
         if context.parent_id is not None:
             try:
                 root, few = Path(context.root), len(context.cells) <= PICTURED
-                pictures = finished and few and pictures_are_due(root, context.parent_id)
-                refresh(context.store(hurried=True), context.parent_id, context.cells, root, pictures)
+                pictures = closed and few and pictures_are_due(root, context.parent_id)
+                refresh(context.store(hurried=True), context.parent_id, context.cells, root, pictures, run_id)
             except UserError as error:  # the table can be written again; the run must not suffer
                 log.warning("the sweep's comparison could not be refreshed: %s", error)
             except Exception:
                 log.warning("the sweep's comparison could not be refreshed", exc_info=True)
 
-    return execute(cfg, context, name, Path(job.runtime.output_dir), changed)
+    return execute(cfg, context, list(job.overrides.task), Path(job.runtime.output_dir), changed)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 REFERENCE = "linear (closed form)"
@@ -47,6 +47,7 @@ class Row:
     name: str
     status: str  # FINISHED | RUNNING | FAILED | KILLED | PENDING
     reason: str | None = None  # why it failed
+    trained_in: str | None = None  # what trained it, where that was another sweep
     dataset: str = ""
     digest: str | None = None  # sha256 of its images
     model: str = ""
@@ -76,9 +77,10 @@ class Row:
     reference: ReferenceRow | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)  # every held-out metric by its key, such as test/psnr
     configuration: Mapping[str, str] = field(default_factory=dict)  # what decides its numbers, once it has started
+    key: str = ""  # identity of the run; what makes two rows the same one
 
 
-COLUMNS = [f.name for f in fields(Row) if f.name not in ("reference", "metrics", "digest", "configuration")]
+COLUMNS = [f.name for f in fields(Row) if f.name not in ("reference", "metrics", "digest", "configuration", "key")]
 COLUMNS.insert(COLUMNS.index("wall_time_s"), "distance_to_linear")
 COLUMNS.insert(COLUMNS.index("n_parameters"), "active_latents")
 
@@ -134,7 +136,7 @@ def ordered(rows: Sequence[Row]) -> list[dict[str, Any]]:
         values = {**row.metrics, **vars(row)}
         record = blank | {name: value for name, value in values.items() if name in blank}
         if row.reference is not None:
-            numbers = asdict(row.reference)
+            numbers = vars(row.reference)  # not asdict, whose copies would take most of a refresh's time
             groups[tuple(value for key, value in numbers.items() if key not in ("latent_dim", "metrics"))].append(
                 row.reference
             )
@@ -163,6 +165,15 @@ def ordered(rows: Sequence[Row]) -> list[dict[str, Any]]:
         return record["dataset"], reference, size, *keys, record["name"], record["run_id"] or ""
 
     return sorted(found, key=order)
+
+
+def with_unique_names(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with names that say what sets equal ones apart: the dataset, or else the run."""
+    for form in ("{0.name}", "{0.name} on {0.dataset}", "{0.name} on {0.dataset}, {0.run_id}"):
+        names = [form.format(row) for row in rows]
+        if len(set(names)) == len(names):
+            break
+    return [replace(row, name=name) for row, name in zip(rows, names, strict=True)]
 
 
 def is_finite(value: Any) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from omegaconf import DictConfig
 
 from vae_sweep.grid import Cell
 from vae_sweep.tracking import Store
@@ -22,7 +25,7 @@ class Context:
     fail_fast: bool = False  # stop the sweep's other cells when one fails
     swept: tuple[str, ...] = ()  # override keys with several values
     cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
-    code: str | None = None  # what the first process would train with; a worker elsewhere may have another version
+    code: str | None = None  # hash of what the first process trains with; a worker elsewhere may have another version
     patience: float = 0.0  # seconds that a run waits for a store that is away
     features: str = "none"  # network of distribution distances, the same for all runs of a sweep
     features_reason: str = ""  # why this one, or why none
@@ -31,3 +34,16 @@ class Context:
     def store(self, hurried: bool = False) -> Store:
         """The store that the run writes to; a failing one is waited for, or not."""
         return Store(self.uri, self.experiment_id, 0.0 if hurried else self.patience)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that Hydra asks for."""
+
+    cfg: DictConfig
+    context: Context
+    name: str
+    key: str  # identity of the run
+    made_of: dict[str, str]  # its images and code, by name
+    output_dir: Path  # Hydra's folder of the job
+    folder: Path  # what it needs to continue

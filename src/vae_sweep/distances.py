@@ -21,6 +21,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from vae_sweep.features import Extractor
+from vae_sweep.identity import METRICS_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def real_features(
     if n < MIN_IMAGES:
         log.warning("distances between image sets are skipped: %d images a side, they need %d", n, MIN_IMAGES)
         return measured(extractor(_chosen(test_images, n)))
-    name = f"features-{digest[:16]}-{extractor.label}-{extractor.sha256[:8]}-{n}.npz"
+    name = f"features-{digest[:16]}-{extractor.label}-{extractor.sha256[:8]}-{n}-v{METRICS_VERSION}.npz"
     path = Path(cache_dir) / name
     shape = n, extractor.n_features
     found = _read(path, shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> 
     for sweep in sweeps:
         children = store.children(sweep.run_id)
         stored |= {run.run_id: run for run in children}
-        found += results.rows_of(children, _plan(store, sweep.run_id))
+        found += results.rows_of(children, _plan(store, sweep.run_id), sweep.run_id)
     found, notes = pairing.without_repeats(found)
     rows = pairing.told_apart(found)
     done = [row for row in rows if row.status == "FINISHED"]
@@ -53,7 +54,10 @@ def _plan(store: Store, sweep_id: str) -> list[Cell]:
     """The cells of a sweep, also those that have not started."""
     with store.artifact(sweep_id, results.PLAN) as path:
         cells = json.loads(path.read_text()) if path else []
-    return [Cell(**{"schedule": "constant"} | cell) for cell in cells]  # earlier versions knew no other
+    known = {f.name for f in fields(Cell)}
+    return [
+        Cell(**{"schedule": "constant"} | {key: value for key, value in cell.items() if key in known}) for cell in cells
+    ]
 
 
 def _references(done: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep.errors import UserError
-from vae_sweep.identity import RUN_CONTROL
+from vae_sweep.identity import Decides, decides, parts, run_key, settings_key
+from vae_sweep.sources import own_sources
 from vae_sweep.validation import validate
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
@@ -23,9 +26,9 @@ LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")  # their jobs see this mac
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of a sweep's values, named like its run."""
+    """One combination of a sweep's values."""
 
-    name: str
+    name: str  # of its run, until somebody renames that
     variant: str  # what sets it apart beside model, params and seed; "" where nothing else is swept
     dataset: str
     model: str
@@ -37,13 +40,17 @@ class Cell:
     latent_dim: int
     beta: float
     reduction: str
+    key: str = ""  # identity of its run; stored sweeps of earlier versions have none
+    settings: str = ""  # hash of its configuration alone
+    made_of: tuple[tuple[str, str], ...] = ()  # images and code, by name
+    overrides: tuple[str, ...] = ()  # of its job
 
 
-def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str]]]:
-    """Return the cells that the sweep's overrides span, checked, and the swept keys with their values.
+def plan(config: DictConfig, root: Path) -> tuple[dict[Cell, DictConfig], dict[str, list[str]]]:
+    """Return the cells that the sweep's overrides span, each with its configuration, and the swept keys with values.
 
-    Prepares every dataset on the way. Other sweepers than Hydra's own choose their cells as they go: then the list
-    is empty and nothing is known ahead. All values are checked before the first dataset is prepared.
+    Prepares every dataset on the way. Other sweepers than Hydra's own choose their cells as they go: then there
+    is no cell and nothing is known ahead. All values are checked before the first dataset is prepared.
 
     Raises:
         UserError: for values, data or architectures that cannot work, naming all bad values of a cell.
@@ -69,20 +76,19 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
         else:
             spans[key] = [str(override.input_line).partition("=")[2], "..."]
     swept = {key: values for key, values in spans.items() if len(values) > 1}
-    control = [key for key in swept if key.lstrip("+~").partition(".")[0] in RUN_CONTROL]
+    control = [key for key in swept if decides(key.lstrip("+~")) is not Decides.TRAINED and "dataset." not in key]
     if control:
         raise UserError(
             f"{control[0]}={','.join(swept[control[0]])}: decides no run's numbers and cannot be swept; give one value"
         )
     if not known_ahead:
-        return [], swept
+        return {}, swept
     if math.prod(map(len, spans.values())) > MAX_CELLS:
         counts = " x ".join(f"{len(values)}{'+' * (len(values) > MAX_CELLS)} {key}" for key, values in swept.items())
         raise UserError(
             f"the sweep holds more than {MAX_CELLS:,} runs ({counts}); give fewer values, or several sweeps"
         )
-    configs: dict[str, DictConfig] = {}
-    variants: dict[str, str] = {}
+    configs: dict[str, tuple[list[str], DictConfig]] = {}
     for values in itertools.product(*spans.values()):
         chosen = [f"{key}={value}" for key, value in zip(spans, values, strict=True)]
         cfg = application(loader.load_sweep_config(config, chosen))
@@ -90,44 +96,59 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
         name = cell_name(cfg, chosen, tuple(swept))
         if name in configs:
             raise UserError(f"the sweep holds {name} twice ({' '.join(chosen)}); name every value once")
-        configs[name] = cfg
-        variants[name] = variant(chosen, tuple(key for key in swept if key != "dataset.permute_pixels"))  # has a label
+        configs[name] = chosen, cfg
     local = config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS)
-    return _cells(configs, variants, root, local), swept
+    return _cells(configs, tuple(swept), root, local), swept
 
 
-def _cells(configs: dict[str, DictConfig], variants: dict[str, str], root: Path, local: bool) -> list[Cell]:
+def _cells(
+    configs: dict[str, tuple[list[str], DictConfig]], swept: tuple[str, ...], root: Path, local: bool
+) -> dict[Cell, DictConfig]:
     """Prepare the data of every cell and check that they, the model and the device fit together."""
     from vae_sweep.preparation import check_model, prepare, source
     from vae_sweep.training import resolve_device
 
-    for cfg in configs.values():
+    for _, cfg in configs.values():
         source(cfg.dataset, root)
         if local:
             resolve_device(cfg.training.device)
-    cells = []
-    shapes: dict[str, tuple[int, int, int]] = {}
-    for name, cfg in configs.items():
+    cells: dict[str, tuple[Cell, DictConfig]] = {}  # by identity
+    known: dict[str, tuple[tuple[int, int, int], str]] = {}  # shape and digest of the images
+    for name, (overrides, cfg) in configs.items():
         data = f"{OmegaConf.to_container(cfg.dataset)} {cfg.params.batch_size} {cfg.params.latent_dim}"
-        if data not in shapes:
-            shapes[data] = prepare(cfg, root)[0].image_shape
-        check_model(cfg, shapes[data])
-        p, o = cfg.params, cfg.objective
-        cells.append(
-            Cell(
-                *(
-                    name,
-                    variants[name],
-                    data_label(cfg.dataset.name, bool(cfg.dataset.get("permute_pixels"))),
-                    cfg.model.name,
-                    p.name,
-                    cfg.seed,
-                ),
-                *(p.batch_size, p.lr, schedule_label(p.schedule, p.epochs, p.mirror)),
-                *(p.latent_dim, o.beta, o.reduction),
+        if data not in known:
+            dataset = prepare(cfg, root)[0]
+            known[data] = dataset.image_shape, dataset.digest
+        shape, digest = known[data]
+        check_model(cfg, shape)
+        made_of = parts(digest, own_sources(cfg.model, cfg.dataset))
+        key = run_key(cfg, made_of)
+        if key in cells:
+            raise UserError(
+                f"the sweep holds {cells[key][0].name} and {name}, which are one run; leave one of them out"
             )
-        )
-    return cells
+        cells[key] = _cell(cfg, overrides, swept, name=name, key=key, made_of=tuple(made_of.items())), cfg
+    return dict(cells.values())
+
+
+def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **identity: Any) -> Cell:
+    p, o = cfg.params, cfg.objective
+    return Cell(
+        variant=variant(overrides, tuple(k for k in swept if k != "dataset.permute_pixels")),  # that has a label
+        dataset=data_label(cfg.dataset.name, bool(cfg.dataset.get("permute_pixels"))),
+        model=cfg.model.name,
+        params=p.name,
+        seed=cfg.seed,
+        batch_size=p.batch_size,
+        lr=p.lr,
+        schedule=schedule_label(p.schedule, p.epochs, p.mirror),
+        latent_dim=p.latent_dim,
+        beta=o.beta,
+        reduction=o.reduction,
+        settings=settings_key(cfg),
+        overrides=tuple(overrides),
+        **identity,
+    )
 
 
 def schedule_label(schedule: str, epochs: int | str | None, mirror: bool) -> str:
@@ -149,9 +170,14 @@ def cell_name(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...]) -> 
 
 def variant(overrides: list[str], swept: tuple[str, ...]) -> str:
     """Return what a job's overrides say of the swept keys that are neither model, params nor seed: ``beta=4``."""
-    given = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
+    given = {key.lstrip("+~"): value for key, value in by_key(overrides).items()}
     keys = [key for key in (k.lstrip("+~") for k in swept) if key not in FAMILIAR and key in given]
     return "-".join(f"{key.rpartition('.')[2]}={given[key]}" if "." in key else given[key] for key in keys)
+
+
+def by_key(overrides: Iterable[str]) -> dict[str, str]:
+    """Return overrides as key -> value; of one key given several times the last counts."""
+    return {key: value for key, _, value in (override.partition("=") for override in overrides)}
 
 
 def application(config: DictConfig) -> DictConfig:

@@ -1,60 +1,135 @@
-"""What makes two runs, or two sweeps, the same one."""
+"""The one answer to "is this the same run?".
+
+:data:`TABLE` says of every configuration key what it decides. From it follow the identity of runs and sweeps, which
+rows of tables are the same run, and which runs may be paired.
+"""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from enum import Enum
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-# Where a run is kept, how it is started, what is measured of it afterwards: not what it computes.
-RUN_CONTROL = ("paths", "tracking", "sweep", "resume", "fail_fast", "metrics")
+TRAINING_VERSION = 1  # raise it when a configuration would train, or test, to other numbers than before
+METRICS_VERSION = 1  # raise it when the same weights would measure other numbers than before
+
+
+class Decides(Enum):
+    """What a configuration key decides."""
+
+    TRAINED = "the trained numbers: another value is another run"
+    MEASURED = "the measured numbers: with another value a finished run is measured again"
+    SHOWN = "what is shown: with another value the figures of a finished run are drawn again"
+    PLACE = "where things are, and how a run is started: no number depends on it"
+
+
+IMAGES, TRAINING_CODE = "the images", "the training code of vae_sweep"  # parts of a run, beside its configuration
+
+# A key decides what its longest entry here says; a key without one decides the trained numbers.
+TABLE = {
+    "paths": Decides.PLACE,
+    "tracking": Decides.PLACE,
+    "sweep": Decides.PLACE,
+    "resume": Decides.PLACE,
+    "fail_fast": Decides.PLACE,
+    "dataset.path": Decides.PLACE,  # images are known by their digest, wherever they lie
+    "dataset.root": Decides.PLACE,
+    "dataset.download": Decides.PLACE,
+    "metrics": Decides.MEASURED,
+    "metrics.inception_weights": Decides.PLACE,  # the file's content is checked
+    "evaluation": Decides.SHOWN,
+    "evaluation.noise_draws": Decides.TRAINED,  # of the test loss, which is a run's own result
+}
 
 # Keys that came later, with the value that earlier versions had built in: their runs are the same runs.
-LATER = (
-    ("dataset", "permute_pixels", False),
-    ("params", "schedule", "constant"),
-    ("params", "epochs", None),
-    ("params", "mirror", False),
-    ("training", "precision", "float32"),
-)
+LATER = {
+    "dataset.permute_pixels": False,
+    "params.schedule": "constant",
+    "params.epochs": None,
+    "params.mirror": False,
+    "training.precision": "float32",
+    TRAINING_CODE: "version 1",
+}
 
 
-def run_key(cfg: DictConfig) -> str:
-    """Return the identity of a run: a hash of its resolved configuration without run-control keys.
+def decides(key: str) -> Decides:
+    """Return what the configuration key ``key`` (dotted) decides."""
+    while key not in TABLE and "." in key:
+        key = key.rpartition(".")[0]
+    return TABLE.get(key, Decides.TRAINED)
+
+
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """Return what decides the trained numbers of a configuration: dotted key -> value, resolved.
 
     What is configured by way of ``paths`` counts by its name there, so that a moved project keeps its runs.
     """
     cfg = copy.deepcopy(cfg)
     for key in cfg.get("paths", {}):
         cfg.paths[key] = str(key)
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    for section, key, default in LATER:
-        if key in plain.get(section, {}) and plain[section][key] == default:
-            del plain[section][key]
-    return _hash({key: value for key, value in plain.items() if key not in RUN_CONTROL})
+    return trained(flatten(OmegaConf.to_container(cfg, resolve=True)))
 
 
-def sweep_key(overrides: Iterable[str], name: str | None) -> str:
-    """Return the identity of a sweep: its name, or else a hash of its overrides, in whatever order they were given."""
-    if name is not None:
-        return _hash(["name", name])
-    return _hash(sorted(o for o in overrides if o.lstrip("+~").partition("=")[0].split(".")[0] not in RUN_CONTROL))
+def trained(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a flat configuration, or of a run's stored parameters, that decide the trained numbers."""
+    return {
+        key: value
+        for key, value in flat.items()
+        if decides(key) is Decides.TRAINED and not (key in LATER and str(value) == str(LATER[key]))
+    }
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one, keys joined by dots."""
+    if not isinstance(node, dict):
+        return {prefix.rstrip("."): node}
+    return {k: v for key, value in node.items() for k, v in flatten(value, f"{prefix}{key}.").items()}
+
+
+def settings_key(cfg: DictConfig) -> str:
+    """Return a hash of what is configured of a run: the same for other images and other code."""
+    return _hash(settings_of(cfg))
+
+
+def parts(digest: str, sources: Mapping[str, str]) -> dict[str, str]:
+    """Return what makes a run beside its configuration, each part by its name.
+
+    ``digest``: hash of its images. ``sources``: text of a user's own modules, by name.
+    """
+    own = {f"{module}.py": _hash(text) for module, text in sources.items()}
+    return {IMAGES: digest, TRAINING_CODE: f"version {TRAINING_VERSION}", **own}
+
+
+def run_key(cfg: DictConfig, made_of: Mapping[str, str]) -> str:
+    """Return the identity of a run: a hash of its configuration and of its :func:`parts`."""
+    return _hash([settings_of(cfg), dict(made_of)])
+
+
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Return which parts differ, in words."""
+    return " and ".join(key for key in sorted({*before, *now}) if before.get(key) != now.get(key))
+
+
+def sweep_key(runs: Iterable[str], name: str | None) -> str:
+    """Return the identity of a sweep: its name, or else the identities of its runs, in whatever order."""
+    return _hash(["name", name] if name is not None else sorted(runs))
 
 
 @cache
-def code_key() -> str:
-    """Return a hash of the code that decides a run's numbers: models, objective, training, evaluation."""
+def training_code() -> str:
+    """Return a hash of the texts that train, to tell whether two processes of one sweep have the same installed."""
     package = Path(__file__).parent
-    files = [package / name for name in ("objective.py", "batches.py", "training.py", "evaluation.py")]
+    files = [package / f"{name}.py" for name in ("objective", "batches", "training", "evaluation")]
     files += sorted((package / "models").glob("*.py"))
-    return _hash([[file.name, file.read_text()] for file in files])
+    return _hash([[file.name, file.read_text(encoding="utf-8")] for file in files])
 
 
 def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,17 @@ from threadpoolctl import threadpool_limits
 
 from vae_sweep import checkpoint, datasets, reference, training
 from vae_sweep.clock import listed
-from vae_sweep.context import Context
+from vae_sweep.context import Job
 from vae_sweep.errors import UserError
 from vae_sweep.evaluation import Averages, evaluate
 from vae_sweep.heldout.measure import Settings, measure, measure_reference
+from vae_sweep.identity import Decides, decides, flatten
 from vae_sweep.machine import seen_from
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import prepare
 from vae_sweep.remembered import remembered
 from vae_sweep.results import NAMES
-from vae_sweep.tracking import RunRecord, StoredRun
+from vae_sweep.tracking import RunRecord, Store, StoredRun
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,9 @@ REFERENCE = "reference.json"  # artifact: KL spectrum of the linear VAE, and its
 CURVE_BETAS = [10 ** (k / 12) for k in range(-15, 16)]  # of that curve; 1 is among them
 
 
-def settings_of(cfg: DictConfig, context: Context) -> Settings:
+def settings_of(job: Job) -> Settings:
     """Return what the configuration asks for, with the feature network that the sweep decided on."""
+    cfg, context = job.cfg, job.context
     plain = OmegaConf.to_container(cfg.metrics)
     assert isinstance(plain, dict)
     if cfg.metrics.inception_weights:
@@ -43,9 +46,7 @@ def settings_of(cfg: DictConfig, context: Context) -> Settings:
 
 
 def record_heldout(
-    cfg: DictConfig,
-    context: Context,
-    name: str,
+    job: Job,
     model: VAE,
     averages: Averages,
     dataset: datasets.ImageDataset,
@@ -58,7 +59,8 @@ def record_heldout(
     """
     from vae_sweep.report.figures import kl_spectra
 
-    settings = settings_of(cfg, context)
+    cfg, name = job.cfg, job.name
+    settings = settings_of(job)
     loss = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
     with threadpool_limits(cfg.training.threads):  # linear algebra rounds differently with every number of threads
         line = measure_reference(spectrum, *loss, dataset, settings, next(model.parameters()).device)
@@ -74,7 +76,8 @@ def record_heldout(
     record.log_text(json.dumps({"spectrum": line.spectrum.tolist(), "curve": curve}), REFERENCE)
     tags = {
         "vae_sweep.images": ", ".join(f"{len(split):,} {key}" for key, split in dataset.splits.items()),
-        "vae_sweep.features.why": context.features_reason,
+        "vae_sweep.features.why": job.context.features_reason,
+        **_recorded(cfg, Decides.MEASURED),
         "vae_sweep.measuring_s": listed(found.seconds),
     }
     tags[NAMES] = ",".join(sorted({*found.values, *line.values}))
@@ -92,26 +95,72 @@ def _curve(dataset: datasets.ImageDataset, spectrum: reference.Spectrum) -> dict
         kl, recon = reference.linear_curve(spectrum, dataset.test.images, CURVE_BETAS)
         return {"kl": kl.tolist(), "recon": recon.tolist()}
 
-    known = [dataset.digest, CURVE_BETAS, reference.code()]
+    known = [dataset.digest, CURVE_BETAS]
     return remembered(dataset.cache_dir, "curve", known, ("kl", "recon"), compute)
 
 
-def measure_again(cfg: DictConfig, context: Context, name: str, run: StoredRun) -> bool:
-    """Measure a finished run whose held-out metrics come from other settings or code; return whether it did.
+def _recorded(cfg: DictConfig, decides_what: Decides) -> dict[str, str]:
+    """Settings that may change after training, as tags: MLflow lets no parameter change."""
+    flat = flatten(OmegaConf.to_container(cfg, resolve=True))
+    return {f"config.{key}": str(value) for key, value in flat.items() if decides(key) is decides_what}
+
+
+def draw(
+    job: Job,
+    model: VAE,
+    dataset: datasets.ImageDataset,
+    history: list[dict[str, float]],
+    line: Mapping[str, float],
+    record: RunRecord,
+) -> None:
+    """Draw and record the figures of a trained run; ``line``: validation loss and terms of the closed form."""
+    from vae_sweep.pictures import record_pictures
+
+    record_pictures(
+        job.cfg, model, torch.from_numpy(dataset.test.images), dataset.facts, job.name, history, line, record
+    )
+    record.set_tags(_recorded(job.cfg, Decides.SHOWN))  # last: what is tagged is complete
+
+
+def draw_again(job: Job, run: StoredRun) -> bool:
+    """Draw the figures of a finished run again where other ones are asked for; return whether it did.
 
     Raises:
         UserError: where its checkpoint cannot be read.
     """
-    if run.tags.get(MEASURED) == settings_of(cfg, context).key():
+    if all(run.tags.get(key) == value for key, value in _recorded(job.cfg, Decides.SHOWN).items()):
         return False
-    store = context.store()
-    torch.set_num_threads(cfg.training.threads)
-    dataset, spectrum = prepare(cfg, Path(context.root))
+    store = job.context.store()
+    dataset, _ = prepare(job.cfg, Path(job.context.root))
+    terms = [f"{split}/{term}" for split in ("train", "val") for term in Averages._fields]
+    history = store.history(run.run_id, ("images_seen", *terms))
+    line = {term: run.metrics[f"reference/val_{term}"] for term in Averages._fields}
+    draw(job, _trained(job, run, store), dataset, history, line, store.record(run.run_id))
+    log.info("%s: its figures were drawn again", job.name)
+    return True
+
+
+def _trained(job: Job, run: StoredRun, store: Store) -> VAE:
+    """The model of a finished run, on the device of the job."""
+    torch.set_num_threads(job.cfg.training.threads)
     with store.artifact(run.run_id, "checkpoint.pt") as path:
         if path is None:
-            raise UserError(f"{name}: run {run.run_id[:8]} has no checkpoint, so it cannot be measured")
+            raise UserError(f"{job.name}: run {run.run_id[:8]} has no checkpoint; resume=false trains it again")
         model, _ = checkpoint.load(path)
-    model.to(training.resolve_device(cfg.training.device))
+    return model.to(training.resolve_device(job.cfg.training.device))
+
+
+def measure_again(job: Job, run: StoredRun) -> bool:
+    """Measure a finished run whose held-out metrics come from other settings or code; return whether it did.
+
+    Raises:
+        UserError: where its checkpoint cannot be read, or does not give the recorded loss.
+    """
+    if run.tags.get(MEASURED) == settings_of(job).key():
+        return False
+    cfg, store = job.cfg, job.context.store()
+    dataset, spectrum = prepare(cfg, Path(job.context.root))
+    model = _trained(job, run, store)
     averages = evaluate(
         model,
         torch.from_numpy(dataset.test.images),
@@ -121,8 +170,8 @@ def measure_again(cfg: DictConfig, context: Context, name: str, run: StoredRun) 
     )
     if not math.isclose(averages.loss, run.metrics["test/loss"], rel_tol=1e-4):
         raise UserError(
-            f"{name}: its checkpoint now gives a test loss of {averages.loss:.4f}, recorded is "
+            f"{job.name}: its checkpoint now gives a test loss of {averages.loss:.4f}, recorded is "
             f"{run.metrics['test/loss']:.4f}; the code has changed, so resume=false trains it again"
         )
-    record_heldout(cfg, context, name, model, averages, dataset, spectrum, store.record(run.run_id))
+    record_heldout(job, model, averages, dataset, spectrum, store.record(run.run_id))
     return True

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from vae_sweep import statistics
-from vae_sweep.comparison import Row, is_finite
+from vae_sweep.comparison import Row, is_finite, with_unique_names
 from vae_sweep.grid import PERMUTED
 from vae_sweep.statistics import Contrast, Group, Metric
 
@@ -18,24 +18,23 @@ Recipe = tuple[tuple[str, Any], ...]  # all that two runs must share, but archit
 
 
 def without_repeats(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
-    """Return one row per configuration, and a note on what was left out.
+    """Return one row per run, and a note on what was left out.
 
-    Of a configuration that several sweeps hold, the first finished run counts, never the better one. A cell that has
-    not started is left out where another sweep has finished one of its name and numbers.
+    Of a run that several sweeps hold, the first finished one counts, never the better one. A cell that has not started
+    is left out where another sweep has finished it.
     """
     kept: dict[Any, Row] = {}
-    repeats = 0
+    rows = list(rows)
+    finished = {row.key for row in rows if row.status == "FINISHED"}
     for row in rows:
-        key = tuple(sorted(row.configuration.items())) or _plain(row)
-        if key in kept:
-            repeats += 1
-            if kept[key].status == "FINISHED":
-                continue
-        kept[key] = row
-    finished = {_plain(row) for row in kept.values() if row.status == "FINISHED"}
-    found = [row for row in kept.values() if row.configuration or _plain(row) not in finished]
-    repeats += len(kept) - len(found)
-    return found, [f"{repeats} cells are in several of these sweeps; the first finished run counts."] if repeats else []
+        key = tuple(sorted(row.configuration.items())) or row.key
+        if not row.configuration and row.key in finished:
+            continue
+        if key not in kept or kept[key].status != "FINISHED":
+            kept[key] = row
+    repeats = len(rows) - len(kept)
+    note = f"{repeats} cells are in several of these sweeps; the first finished run counts."
+    return list(kept.values()), [note] if repeats else []
 
 
 def told_apart(rows: Sequence[Row]) -> list[Row]:
@@ -60,11 +59,7 @@ def told_apart(rows: Sequence[Row]) -> list[Row]:
         named.append(replace(row, dataset=dataset + row.dataset[len(base) :]))
     sets = _sets(named)
     named = [replace(row, params=sets[_recipe(row)], variant="") for row in named]
-    for form in ("{0.name}", "{0.name} on {0.dataset}", "{0.name} on {0.dataset}, {0.run_id}"):
-        names = [form.format(row) for row in named]
-        if len(set(names)) == len(names):
-            break
-    return [replace(row, name=name) for row, name in zip(named, names, strict=True)]
+    return with_unique_names(named)
 
 
 def groups_of(done: Sequence[Row], metric: Metric) -> list[Group]:
@@ -134,12 +129,6 @@ def of_loss(metric: Metric, rows: Sequence[Row]) -> Metric:
     """The metric for runs of the rows' loss: an averaged squared error is in no nats, and has no margin of them."""
     averaged = all(row.reduction == "mean" for row in rows) and metric.key in ("test/loss", "test/recon")
     return replace(metric, unit="averaged error, not nats", digits=4, margin=0.0) if averaged else metric
-
-
-def _plain(row: Row) -> tuple[Any, ...]:
-    """What is known of a cell before it starts."""
-    numbers = row.batch_size, row.lr, row.schedule, row.latent_dim, row.beta, row.reduction
-    return row.dataset, row.model, row.params, row.variant, row.seed, *numbers
 
 
 def _recipe(row: Row) -> Recipe:

@@ -10,9 +10,8 @@ import torch
 from omegaconf import DictConfig
 
 from vae_sweep import figures
-from vae_sweep.comparison import ReferenceRow
 from vae_sweep.datasets.permuted import PERMUTED, put_back
-from vae_sweep.evaluation import Averages, interpolate, to_float, to_uint8
+from vae_sweep.evaluation import interpolate, to_float, to_uint8
 from vae_sweep.models.vae import VAE
 from vae_sweep.tracking import RunRecord
 from vae_sweep.training import generator
@@ -29,20 +28,20 @@ def record_pictures(
     facts: Mapping[str, Any],
     name: str,
     history: list[dict[str, float]],
-    line: ReferenceRow,
+    line: Mapping[str, float],
     record: RunRecord,
 ) -> None:
     """Draw the figures of a trained run and record them, the samples also as an array (n, C, H, W).
 
-    ``facts`` are those of the dataset: pixels that it permuted are put back for the eye.
+    ``facts`` are those of the dataset: pixels that it permuted are put back for the eye. ``line``: validation loss and
+    terms of the closed-form linear VAE.
     """
     where = f"{name} on {cfg.dataset.name}, seed {cfg.seed}"
     if facts.get(PERMUTED):
         where += ", trained on permuted pixels, put back here"
     if cfg.objective.reduction == "mean":
         where += " (squared error averaged over an image's values: not nats)"
-    line_terms = {term: getattr(line, f"val_{term}") for term in Averages._fields}
-    record.log_figure(figures.learning_curves(history, where, line_terms), "figures/curves.png")
+    record.log_figure(figures.learning_curves(history, where, line), "figures/curves.png")
 
     chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
     originals = test[torch.from_numpy(chosen)]

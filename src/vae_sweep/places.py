@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
+from vae_sweep.errors import UserError
+
 
 def folder_of(root: Path, sweep: str, run: str = "") -> Path:
     """Return where a sweep, or a run of it, keeps its lock and what it needs to continue."""
@@ -63,3 +67,42 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
     finally:
         tempfile.tempdir = before
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def plan_run(root: Path, sweep: str, run: str, cfg: DictConfig) -> None:
+    """Keep the configuration of a run for the process that will train it, resolved."""
+    folder = folder_of(root, sweep, run)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"config-{os.getpid()}.yaml"
+    temporary.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
+    os.replace(temporary, folder / "config.yaml")
+
+
+def planned(root: Path, sweep: str, run: str) -> DictConfig:
+    """Return the configuration that :func:`plan_run` kept.
+
+    Raises:
+        UserError: where it is not there any more.
+    """
+    path = folder_of(root, sweep, run) / "config.yaml"
+    try:
+        cfg = OmegaConf.create(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); start the same command again") from error
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def own_folder(shared: Path, run_id: str) -> Path:
+    """Return a folder that is the run's alone: ``shared``, or one in it where another run was there first."""
+    shared.mkdir(parents=True, exist_ok=True)
+    owner = shared / ".run"
+    try:
+        with owner.open("x", encoding="utf-8") as file:
+            file.write(run_id)
+    except FileExistsError:
+        if owner.read_text(encoding="utf-8") != run_id:  # also where it is not written yet
+            own = shared / run_id
+            own.mkdir(exist_ok=True)
+            return own
+    return shared

@@ -14,8 +14,10 @@ from torch import nn
 
 from vae_sweep import datasets, models, reference
 from vae_sweep.errors import UserError
+from vae_sweep.identity import parts, run_key
 from vae_sweep.machine import check_memory, seen_from, total_memory
 from vae_sweep.models.vae import VAE
+from vae_sweep.sources import own_sources
 
 EXPANSION = 1000  # layers hold fewer numbers for one image than this times those of the image, usually far fewer
 COPIES = 5  # of the weights: themselves, gradients, Adam's two moments, those of the best epoch
@@ -60,6 +62,16 @@ def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, referen
         "give a smaller dataset.image_size, or fewer images",
     )
     return dataset, reference.cached_spectrum(dataset.train.images, dataset.digest, dataset.cache_dir, directions)
+
+
+def identity_of(cfg: DictConfig, root: Path) -> tuple[str, dict[str, str]]:
+    """Return the identity of the run of ``cfg`` and its parts beside the configuration; prepares its images.
+
+    Raises:
+        UserError: as :func:`prepare` does.
+    """
+    made_of = parts(prepare(cfg, root)[0].digest, own_sources(cfg.model, cfg.dataset))
+    return run_key(cfg, made_of), made_of
 
 
 def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:

@@ -19,15 +19,16 @@ from tqdm import tqdm
 from vae_sweep import checkpoint, datasets, models, reference, state, training
 from vae_sweep.clock import listed, timed
 from vae_sweep.comparison import ReferenceRow
-from vae_sweep.context import Context
+from vae_sweep.context import Job
 from vae_sweep.errors import Stopped, UserError
 from vae_sweep.evaluation import Averages, evaluate
+from vae_sweep.identity import Decides, changed, decides, flatten
 from vae_sweep.journal import Journal
-from vae_sweep.measuring import record_heldout
-from vae_sweep.pictures import record_pictures
-from vae_sweep.places import asked_to_stop
-from vae_sweep.preparation import prepare
+from vae_sweep.measuring import draw, record_heldout
+from vae_sweep.places import asked_to_stop, own_folder
+from vae_sweep.preparation import identity_of, prepare
 from vae_sweep.remembered import remembered
+from vae_sweep.sources import own_sources
 from vae_sweep.stores import masked
 from vae_sweep.tracking import RunRecord
 from vae_sweep.validation import validate
@@ -35,15 +36,23 @@ from vae_sweep.validation import validate
 log = logging.getLogger(__name__)
 
 
-def train_and_record(
-    cfg: DictConfig, context: Context, name: str, output_dir: Path, record: RunRecord, folder: Path
-) -> float:
-    """Train the model of ``cfg`` from its last state in ``folder``, evaluate and record it.
+def train_and_record(job: Job, record: RunRecord) -> float:
+    """Train the model of a job from its last state, evaluate and record it.
 
     Returns the lowest validation loss, nats per image.
+
+    Raises:
+        UserError: where images or code are no longer those that the sweep has planned, among others.
     """
+    cfg, context, name, folder = job.cfg, job.context, job.name, job.folder
+    output_dir = own_folder(job.output_dir, record.run_id)
     started = time.perf_counter()
     validate(cfg)
+    _, made_of = identity_of(cfg, Path(context.root))
+    if made_of != job.made_of:
+        raise UserError(
+            f"{changed(job.made_of, made_of)} changed since the sweep started; start the same command again"
+        )
     torch.set_num_threads(cfg.training.threads)
     device = training.resolve_device(cfg.training.device)
     dataset, spectrum = prepare(cfg, Path(context.root))
@@ -57,7 +66,10 @@ def train_and_record(
     if cfg.tracking.uri:
         cfg.tracking.uri = masked(cfg.tracking.uri)  # a password must not travel with the results
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    record.log_params(_flatten(plain) | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
+    fixed = {key: value for key, value in flatten(plain).items() if decides(key) in (Decides.TRAINED, Decides.PLACE)}
+    record.log_params(fixed | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
+    for module, text in own_sources(cfg.model, cfg.dataset).items():
+        record.log_text(text, f"source/{module.replace('.', '/')}.py")
     record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
     record.set_tags({"vae_sweep.device": str(device), "vae_sweep.outputs": str(output_dir)})
     record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), _profile(dataset))
@@ -141,11 +153,13 @@ def train_and_record(
     with timed(seconds, "checkpoint"):
         checkpoint.save(path, model, plain, facts)
         record.log_file(path)
+        with context.store().artifact(record.run_id, path.name) as copy:
+            checkpoint.check_holds(copy, model)
         record.log_once(final)
     with said_if_lost("the pictures"), timed(seconds, "pictures"):
-        record_pictures(cfg, model, splits["test"], dataset.facts, name, history, line, record)
+        draw(job, model, dataset, history, {term: getattr(line, f"val_{term}") for term in Averages._fields}, record)
     with said_if_lost("the held-out metrics"), timed(seconds, "metrics"):  # the same command measures what is missing
-        record_heldout(cfg, context, name, model, best["test"], dataset, spectrum, record)
+        record_heldout(job, model, best["test"], dataset, spectrum, record)
     wall_time = earlier + time.perf_counter() - started
     record.set_tags({"vae_sweep.time_s": listed({"training": train_seconds, **seconds})})
     record.log_once({"wall_time_s": wall_time})
@@ -175,7 +189,7 @@ def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: re
             found["active"] = optimum.active
         return found
 
-    known = [dataset.digest, *arguments, reference.code()]
+    known = [dataset.digest, *arguments]
     return ReferenceRow(
         dataset=dataset.name,
         latent_dim=cfg.params.latent_dim,
@@ -241,13 +255,6 @@ def _profile(dataset: datasets.ImageDataset) -> dict[str, Any]:
         "skipped": dataset.facts.get("skipped", 0),
         **{key: len(split.images) for key, split in dataset.splits.items()},
     }
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, keys joined by dots."""
-    if not isinstance(node, dict):
-        return {prefix.rstrip("."): node}
-    return {k: v for key, value in node.items() for k, v in _flatten(value, f"{prefix}{key}.").items()}
 
 
 @contextmanager

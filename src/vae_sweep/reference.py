@@ -30,6 +30,8 @@ import scipy.linalg
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from vae_sweep.identity import METRICS_VERSION
+
 Floats = NDArray[np.float64]
 Images = NDArray[np.uint8]
 
@@ -178,7 +180,7 @@ def cached_spectrum(images: Images, digest: str, cache_dir: Path, directions: in
 
     Safe when several processes ask at once: one computes, the others wait. A damaged or outdated file is replaced.
     """
-    path = Path(cache_dir) / f"spectrum-{digest[:16]}-{directions}.npz"
+    path = Path(cache_dir) / f"spectrum-{digest[:16]}-{directions}-v{METRICS_VERSION}.npz"
     sizes = {"n_images": len(images), "n_values": int(np.prod(images.shape[1:]))}
     found = _read(path, **sizes)
     if found is None:
@@ -189,11 +191,6 @@ def cached_spectrum(images: Images, digest: str, cache_dir: Path, directions: in
                 found = spectrum(images, directions)
                 _write(path, found)
     return found
-
-
-def code() -> str:
-    """Return the text of this module, on which what it computes depends."""
-    return Path(__file__).read_text(encoding="utf-8")
 
 
 def _used(spectrum: Spectrum, latent_dim: int, beta: float, reduction: str) -> tuple[Floats, float]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from vae_sweep.identity import METRICS_VERSION
+
 
 def remembered(
     folder: Path,
@@ -23,10 +25,12 @@ def remembered(
 ) -> dict[str, Any]:
     """Return what ``compute`` returned when it was first asked for the same ``kind`` and ``known`` (JSON values).
 
+    The version of the metrics' code is part of what is asked for.
+
     Of several processes that ask at once one computes and the others wait. A file without all of ``keys`` is damaged
     and replaced. What is not ``complete`` is returned, but not kept; nor is anything where ``folder`` may only be read.
     """
-    name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+    name = hashlib.sha256(json.dumps([METRICS_VERSION, known]).encode()).hexdigest()[:16]
     path = folder / f"{kind}-{name}.json"
     found = _read(path, keys)
     if found is not None:

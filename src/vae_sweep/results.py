@@ -7,7 +7,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import numpy as np
 from filelock import FileLock
 
 from vae_sweep import comparison, figures, table
-from vae_sweep.comparison import ReferenceRow, Row
+from vae_sweep.comparison import ReferenceRow, Row, with_unique_names
 from vae_sweep.grid import Cell, data_label, schedule_label
-from vae_sweep.identity import LATER, RUN_CONTROL
-from vae_sweep.tracking import NOTE, NOTE_LIMIT, Store, StoredRun
+from vae_sweep.identity import IMAGES, trained
+from vae_sweep.names import MADE_OF, RUN_KEY, SETTINGS
+from vae_sweep.tracking import NAME_LIMIT, NOTE, NOTE_LIMIT, Store, StoredRun
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +28,22 @@ REDRAW_AFTER = 60.0  # seconds: cells that end faster do not each pay for pictur
 PLAN = "sweep.json"  # artifact of the parent: the cells, also those that have not started
 
 
-def refresh(store: Store, parent_id: str, cells: Sequence[Cell], root: Path, pictures: bool = True) -> list[Row]:
+def refresh(
+    store: Store,
+    parent_id: str,
+    cells: Sequence[Cell],
+    root: Path,
+    pictures: bool = True,
+    changed: str | None = None,
+) -> list[Row]:
     """Write the comparison of a sweep as it stands now to its parent run; return its rows.
 
-    Safe when several workers of one machine do it at once.
+    With ``changed``, the id of a run, that run alone is read again. Safe when several workers of one machine do it at
+    once.
     """
-    with FileLock(root / "mlruns" / f".{parent_id}.lock"):
-        stored = store.children(parent_id)
-        rows = rows_of(stored, cells)
+    with FileLock(_beside(root, parent_id, "lock")):
+        stored = _stored(store, parent_id, root, changed)
+        rows = rows_of(stored, cells, parent_id)
         done = [row for row in rows if row.status == "FINISHED"]
         record = store.record(parent_id)
         record.set_tags({NOTE: table.markdown(rows, max_chars=NOTE_LIMIT)})
@@ -45,37 +54,75 @@ def refresh(store: Store, parent_id: str, cells: Sequence[Cell], root: Path, pic
         record.log_metrics({"cells": len(rows), "cells_finished": len(done)})
         if done and pictures:
             _log_pictures(store, parent_id, rows)
-            _drawn(root, parent_id).touch()
+            _beside(root, parent_id, "drawn").touch()
     return rows
+
+
+def _stored(store: Store, parent_id: str, root: Path, changed: str | None) -> list[StoredRun]:
+    """The sweep's runs: all from the store, or those of the last time with the changed one read again."""
+    path = _beside(root, parent_id, "runs")
+    runs = {} if changed is None else {run["run_id"]: StoredRun(**run) for run in _json(path)}
+    if changed is not None and runs:
+        runs[changed] = store.get(changed)
+    else:
+        runs = {run.run_id: run for run in store.children(parent_id)}
+    path.write_text(json.dumps([vars(run) for run in runs.values()]), encoding="utf-8")
+    return list(runs.values())
+
+
+def _json(path: Path) -> list[dict[str, Any]]:
+    """What the file holds; nothing where it is missing or was not written to its end."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
 
 
 def pictures_are_due(root: Path, parent_id: str) -> bool:
     """Return whether the sweep's pictures are old enough to be drawn again before it ends."""
     try:
-        return time.time() - _drawn(root, parent_id).stat().st_mtime > REDRAW_AFTER
+        return time.time() - _beside(root, parent_id, "drawn").stat().st_mtime > REDRAW_AFTER
     except FileNotFoundError:
         return True
 
 
-def _drawn(root: Path, parent_id: str) -> Path:
-    """A file as old as the sweep's pictures."""
-    return root / "mlruns" / f".{parent_id}.drawn"
+def _beside(root: Path, parent_id: str, kind: str) -> Path:
+    """A file about a sweep's comparison, beside the artifacts."""
+    return root / "mlruns" / f".{parent_id}.{kind}"
 
 
-def rows_of(stored: Sequence[StoredRun], cells: Sequence[Cell]) -> list[Row]:
-    """Return one row per cell: what the store has of its latest run, or PENDING."""
-    latest = {run.name: run for run in stored}
-    planned = {cell.name: asdict(cell) for cell in cells}
+def rows_of(stored: Sequence[StoredRun], cells: Sequence[Cell], parent_id: str) -> list[Row]:
+    """Return one row per cell and one per other run of the sweep, joined by identity, never by name.
+
+    A cell without a run is PENDING. Runs of a planned configuration that have other images or code are left out.
+    """
+    runs: dict[str, StoredRun] = {}
+    for run in stored:
+        key = run.tags.get(RUN_KEY, run.run_id)
+        if key not in runs or run.status == "FINISHED" or runs[key].status != "FINISHED":
+            runs[key] = run
+    ids = {run.name: key for key, run in runs.items()}
+    planned = {cell.key or ids.get(cell.name, cell.name): cell for cell in cells}  # no keys in earlier versions
+    replaced = {cell.settings for cell in cells} - {""}
     rows = []
-    for name in planned | latest:
-        run = latest.get(name)
-        facts = planned.get(name) or (_facts(run) if run else {})
-        row = {"run_id": None, "name": name, "status": "PENDING"} | facts
-        rows.append(Row(**(row | _measured(run) if run else row)))
+    for key in planned | runs:
+        found, cell = runs.get(key), planned.get(key)
+        if found and not cell and found.tags.get(SETTINGS) in replaced:
+            continue
+        facts = _cell_facts(cell) if cell else {}
+        row: dict[str, Any] = {"run_id": None, "status": "PENDING", "key": key} | facts
+        rows.append(Row(**(row | _facts(found) | _measured(found, parent_id) if found else row)))
+        if found and cell and found.name == cell.name[:NAME_LIMIT]:
+            rows[-1] = replace(rows[-1], name=cell.name)
     return rows
 
 
-def _measured(run: StoredRun) -> dict[str, Any]:
+def _cell_facts(cell: Cell) -> dict[str, Any]:
+    known = {f.name for f in fields(Row)} - {"key", "settings"}
+    return {key: value for key, value in asdict(cell).items() if key in known}
+
+
+def _measured(run: StoredRun, parent_id: str) -> dict[str, Any]:
     """What a run's metrics and tags say, under the names of a comparison's row."""
     m = run.metrics
     found: dict[str, Any] = {
@@ -83,6 +130,11 @@ def _measured(run: StoredRun) -> dict[str, Any]:
         "name": run.name,
         "status": run.status,
         "reason": run.tags.get("vae_sweep.error"),
+        "trained_in": None
+        if run.parent_id == parent_id
+        else f"sweep {run.parent_id[:8]}"
+        if run.parent_id
+        else "alone",
         "digest": run.params.get("dataset.digest"),
         "n_parameters": int(run.params["n_parameters"]) if "n_parameters" in run.params else None,
         "wall_time_s": m.get("wall_time_s"),
@@ -100,7 +152,8 @@ def _measured(run: StoredRun) -> dict[str, Any]:
         known["metrics"] = heldout | {f"test/{term}": known[f"test_{term}"] for term in ("loss", "recon", "kl")}
         found["reference"] = ReferenceRow(**known | {"active": int(known["active"])})
     found["metrics"] = _test_metrics(_without(m, "test/"), run)
-    found["configuration"] = {key: value for key, value in run.params.items() if _decides(key, value)}
+    parts = {key: value for key, value in json.loads(run.tags.get(MADE_OF, "{}")).items() if key != IMAGES}
+    found["configuration"] = trained({k: v for k, v in run.params.items() if k != "n_parameters"} | parts)
     return found
 
 
@@ -109,13 +162,6 @@ def _test_metrics(values: Mapping[str, float], run: StoredRun) -> dict[str, floa
     last = run.tags.get(NAMES)
     names = {*last.split(","), "loss", "recon", "kl"} if last else set(values)
     return {f"test/{key}": value for key, value in values.items() if key in names}
-
-
-def _decides(key: str, value: str) -> bool:
-    """Whether a parameter of a run decides its numbers; an image that is the same elsewhere is known by its digest."""
-    where = ("n_parameters", "dataset.path", "dataset.root", "dataset.download", "training.device")
-    old = any(key == f"{section}.{name}" and value == str(default) for section, name, default in LATER)
-    return key.partition(".")[0] not in RUN_CONTROL and key not in where and not old
 
 
 def _without(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
@@ -143,7 +189,7 @@ def _facts(run: StoredRun) -> dict[str, Any]:
 def _log_pictures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
     """The sweep's two figures: validation loss of all cells, and all cells' samples side by side."""
     curves, samples, captions = {}, {}, {}
-    for row in rows:
+    for row in with_unique_names(rows):
         if row.run_id is None:
             continue
         history = store.history(row.run_id, ("images_seen", "val/loss"))

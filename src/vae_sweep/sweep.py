@@ -25,12 +25,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
 from vae_sweep.grid import LOCAL_LAUNCHERS, application, plan
-from vae_sweep.identity import code_key, sweep_key
+from vae_sweep.identity import settings_key, sweep_key, training_code
 from vae_sweep.interrupts import interrupt
 from vae_sweep.launchers import mend
 from vae_sweep.lease import is_held, lease, me
 from vae_sweep.messages import one_line
-from vae_sweep.places import folder_of, forget_the_stop, place, temporary_files_in
+from vae_sweep.places import folder_of, forget_the_stop, place, plan_run, temporary_files_in
 from vae_sweep.validation import validate
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def open_sweep(config: DictConfig) -> Context:
     from vae_sweep.results import PLAN, plan_text, refresh
 
     store = _open_store(config, root)
-    key = sweep_key(config.hydra.overrides.task, config.sweep.name)
+    key = sweep_key([cell.key for cell in cells] or _search(config), config.sweep.name)
     own_folder = folder_of(root, key)
     _held.enter_context(lease(own_folder, "this sweep"))
     _held.enter_context(temporary_files_in(own_folder))
@@ -123,8 +123,11 @@ def open_sweep(config: DictConfig) -> Context:
         name = f"{','.join(datasets) or 'sweep'}: {' '.join(choices) or 'one cell'}"
         record = store.start_run(config.sweep.name or name, own | tags)
     try:
-        record.log_text(plan_text(cells), PLAN)
-        refresh(store, record.run_id, cells, root)
+        for cell, cfg in cells.items():
+            cfg.tracking.uri = config.tracking.uri  # without a password
+            plan_run(root, key, cell.key, cfg)
+        record.log_text(plan_text(list(cells)), PLAN)
+        refresh(store, record.run_id, list(cells), root)
     except BaseException:
         record.finish("FAILED")
         raise
@@ -136,7 +139,7 @@ def open_sweep(config: DictConfig) -> Context:
         sweep_key=key,
         place=place(root),
         owner=me(),
-        code=code_key(),
+        code=training_code(),
         patience=config.tracking.patience,
         features=features,
         features_reason=reason,
@@ -144,6 +147,12 @@ def open_sweep(config: DictConfig) -> Context:
         swept=tuple(swept),
         cells=tuple(cells),
     )
+
+
+def _search(config: DictConfig) -> list[str]:
+    """What a sweeper that chooses its cells as it goes searches in, and how."""
+    sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
+    return [settings_key(application(config)), json.dumps(sweeper, sort_keys=True), *config.hydra.overrides.task]
 
 
 def _bury_the_dead(store: Store, root: Path) -> None:

@@ -168,6 +168,7 @@ def _table(
         ("Images/s", True, lambda r: number(r["images_per_s"], ",.0f")),
         ("Status", any(r["status"] != "FINISHED" for r in runs), lambda r: escape(status_text(r, reasons))),
         ("Run", True, lambda r: escape((r["run_id"] or "")[:8])),
+        ("Trained in", any(r["trained_in"] for r in runs), lambda r: escape(r["trained_in"] or "")),
     ]
     shown = [(name, cell) for name, wanted, cell in columns if wanted]
     return [name for name, _ in shown], [[cell(record) for _, cell in shown] for record in found]

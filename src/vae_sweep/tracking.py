@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from vae_sweep.errors import StoreError, UserError, first_line
 from vae_sweep.interrupts import held
+from vae_sweep.names import linked
 from vae_sweep.patience import Patient
 from vae_sweep.relocate import relocate
 from vae_sweep.stores import check_answers, masked, store_uri
@@ -65,6 +66,11 @@ class StoredRun:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
+
+    @property
+    def parent_id(self) -> str:
+        """The sweep that trained it; "" for a run of its own."""
+        return self.tags.get("mlflow.parentRunId", "")
 
 
 def _client(uri: str, patience: float = 0.0) -> Any:
@@ -172,10 +178,13 @@ class Store:
         self.client.update_run(run_id, status="RUNNING")
         return record
 
-    def newest(self, tags: Mapping[str, str], parent_id: str | None = None) -> StoredRun | None:
-        """Return the newest run with all of ``tags`` (and, where given, of that sweep), or None."""
+    def newest(
+        self, tags: Mapping[str, str], parent_id: str | None = None, status: str | None = None
+    ) -> StoredRun | None:
+        """Return the newest run with all of ``tags`` (and, where given, of that sweep and status), or None."""
         wanted = {**tags, **({"mlflow.parentRunId": parent_id} if parent_id else {})}
-        condition = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
+        conditions = [f"tags.`{key}` = '{value}'" for key, value in wanted.items()]
+        condition = " AND ".join([*conditions, *([f"attributes.status = '{status}'"] if status else [])])
         found = [_stored(run) for run in self._search([self.experiment_id], condition)]
         return found[-1] if found else None
 
@@ -211,10 +220,10 @@ class Store:
             ) from error
 
     def children(self, parent_id: str) -> list[StoredRun]:
-        """Return the runs of a sweep, oldest first."""
-        parent = f"tags.`mlflow.parentRunId` = '{parent_id}'"
+        """Return the runs of a sweep, oldest first: those that another sweep has trained for it, then its own."""
         where = [self.experiment_id] if self.experiment_id else self._every()
-        return [_stored(run) for run in self._search(where, parent)]
+        conditions = f"tags.`{linked(parent_id)}` = 'reused'", f"tags.`mlflow.parentRunId` = '{parent_id}'"
+        return [_stored(run) for condition in conditions for run in self._search(where, condition)]
 
     def _every(self) -> list[str]:
         return [experiment.experiment_id for experiment in self.client.search_experiments()]

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from vae_sweep.datasets.permuted import put_back
 from vae_sweep.errors import UserError
 from vae_sweep.evaluation import BATCH, NOISE_SEED, Averages, evaluate, to_uint8
 from vae_sweep.heldout import bounds, latents, quality
+from vae_sweep.identity import METRICS_VERSION, Decides, decides
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.models.vae import VAE
 from vae_sweep.reference import Spectrum, ppca_weights
@@ -53,11 +53,9 @@ class Settings:
     inception_weights: str | None
 
     def key(self) -> str:
-        """Return the identity of what these settings and this code measure."""
-        package = Path(__file__).parent
-        files = [*sorted(package.glob("*.py")), package.parent / "features.py", package.parent / "distances.py"]
-        settings = asdict(self) | {"inception_weights": None}  # the file's content is checked, its place is no matter
-        known = json.dumps([settings, [file.read_text() for file in files]], sort_keys=True)
+        """Return the identity of what these settings and this version measure."""
+        settings = {key: value for key, value in asdict(self).items() if decides(f"metrics.{key}") is Decides.MEASURED}
+        known = json.dumps([settings, METRICS_VERSION], sort_keys=True)
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 

@@ -105,6 +105,7 @@ def runs_table(evidence: Evidence) -> Html:
         "Validation loss": lambda r: number(r.val_loss, 4 if r.reduction == "mean" else 2),
         "Wall time (s)": lambda r: number(r.wall_time_s, 0),
         "Run": lambda r: r.run_id or "–",
+        "Trained in": lambda r: r.trained_in or "this sweep",
     }
     names = ["Status", "Data", "Model", "Set", *list(facts)[3:]]
     head = [tag("th", name, scope="col", class_="words") for name in ["Name", *names]]

@@ -1,0 +1,149 @@
+"""What is the same run, and what is not: one table, from which identity, tables and pairs follow."""
+
+from __future__ import annotations
+
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import vae_sweep
+from vae_sweep import config, identity, provenance
+from vae_sweep.cli import config_dir
+from vae_sweep.identity import Decides, decides
+from vae_sweep.sources import own_sources
+
+BASE = {"seed": 0, "params": {"lr": 0.1}, "paths": {"root": "/a", "data": "/a/data"}, "resume": True}
+
+
+def key(changes: dict | None = None, digest: str = "d", sources: dict[str, str] | None = None) -> str:
+    cfg = OmegaConf.merge(BASE, changes or {})
+    assert OmegaConf.is_dict(cfg)
+    return identity.run_key(cfg, identity.parts(digest, sources or {}))
+
+
+def composed(*overrides: str) -> dict:
+    config.register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose("config", ["paths.root=/a", *overrides])
+    return identity.flatten(OmegaConf.to_container(cfg, resolve=False))
+
+
+def test_the_table_says_of_every_shipped_key_what_it_decides() -> None:
+    keys = {k for data in ("cifar10", "celeba", "folder", "shapes") for k in composed(f"dataset={data}")}
+    found: dict[Decides, set[str]] = {kind: {k for k in keys if decides(k) is kind} for kind in Decides}
+    assert found[Decides.PLACE] == {
+        *("dataset.path", "dataset.root", "dataset.download", "fail_fast", "metrics.inception_weights"),
+        *("paths.data", "paths.root", "resume", "sweep.name"),
+        *("tracking.experiment", "tracking.patience", "tracking.uri"),
+    }
+    assert found[Decides.SHOWN] == {"evaluation.n_samples", "evaluation.n_interpolations"}
+    assert found[Decides.MEASURED] == {k for k in keys if k.startswith("metrics.")} - {"metrics.inception_weights"}
+    assert {"seed", "model.name", "params.lr", "evaluation.noise_draws"} < found[Decides.TRAINED]
+    assert all(key in keys for key in identity.TABLE if "." in key)  # no entry for a key that does not exist
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"paths": {"root": "/b", "data": "/b/data"}},
+        {"resume": False},
+        {"metrics": {"features": "none"}},
+        {"evaluation": {"n_samples": 32}},
+        {"dataset": {"path": "elsewhere"}},
+        *({section: {name: value}} for section, name, value in
+          [(*k.split("."), v) for k, v in identity.LATER.items() if "." in k]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_trains_no_other_numbers_is_the_same_run(changes: dict) -> None:
+    assert key(changes) == key()
+
+
+def test_what_trains_other_numbers_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [
+        key({"seed": 1}),
+        key({"params": {"lr": 0.2}}),
+        key({"training": {"a_new_key": 1}}),  # what the table does not know decides
+        key(digest="other images"),
+        key(sources={"my_vae": "x = 1"}),
+        key(sources={"my_vae": "x = 2"}),
+    ]
+    monkeypatch.setattr(identity, "TRAINING_VERSION", identity.TRAINING_VERSION + 1)
+    assert len({key(), *others}) == len(others) + 1
+
+
+def test_what_lies_below_paths_counts_by_its_name_there() -> None:
+    by_name = {"model": {"weights": "${paths.data}/w.pt"}}
+    assert key(by_name) == key(by_name | {"paths": {"root": "/b", "data": "/b/data"}})
+
+
+def test_a_sweep_is_the_set_of_its_runs_or_its_name() -> None:
+    assert identity.sweep_key(["a", "b"], None) == identity.sweep_key(["b", "a"], None)
+    assert identity.sweep_key(["a"], None) != identity.sweep_key(["a", "b"], None)
+    assert identity.sweep_key(["a"], "mine") == identity.sweep_key(["b"], "mine") != identity.sweep_key(["a"], None)
+
+
+def test_a_difference_is_named() -> None:
+    before, now = identity.parts("d", {"my_vae": "1"}), identity.parts("e", {"my_vae": "2"})
+    assert identity.changed(before, now) == "my_vae.py and the images"
+    assert identity.changed(before, before) == ""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, modules: dict[str, str]) -> None:
+    for name, text in modules.items():
+        path = folder / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+
+
+def test_own_sources_are_the_module_and_what_it_imports_from_beside_it(folder: Path) -> None:
+    write(
+        folder,
+        {
+            "own_vae": "import json, torch\nimport own_layers\nfrom own_package.deep import thing  # why\n",
+            "own_layers": "x = 1\n",
+            "own_unused": "y = 1\n",
+            "own_package/deep": "from . import near\n",
+            "own_package/near": "import own_vae\n",  # a circle ends
+            "own_package/__init__": "",
+        },
+    )
+    found = own_sources({"_target_": "own_vae.Mine"}, {"_target_": "vae_sweep.datasets.shapes.Shapes"})
+    assert set(found) == {"own_vae", "own_layers", "own_package", "own_package.deep", "own_package.near"}
+    write(folder, {"own_layers": "# a comment\nx    = 1\n"})
+    assert own_sources({"_target_": "own_vae.Mine"}) == found
+    write(folder, {"own_layers": "x = 2\n"})
+    assert own_sources({"_target_": "own_vae.Mine"}) != found
+
+
+def test_of_an_installed_package_its_own_modules_count() -> None:
+    assert {"filelock"} < set(own_sources({"_target_": "filelock.FileLock"}))
+    assert all(name.startswith("filelock") for name in own_sources({"_target_": "filelock.FileLock"}))
+    assert own_sources({"_target_": "vae_sweep.models.fc.FCVAE"}) == {}
+
+
+def test_somebody_elses_repository_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout is known by its commit; an environment inside of another repository is not."""
+    package = tmp_path / ".venv" / "vae_sweep"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (tmp_path / "theirs.txt").touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "theirs.txt"], ["commit", "-qm", "theirs"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(vae_sweep, "__file__", str(package / "__init__.py"))
+    assert "mlflow.source.git.commit" not in provenance.environment.__wrapped__()
+    for command in (["add", "-f", ".venv"], ["commit", "-qm", "now it is ours"]):
+        subprocess.run([*git, *command], check=True)
+    assert len(provenance.environment.__wrapped__()["mlflow.source.git.commit"]) == 40

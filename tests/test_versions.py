@@ -1,0 +1,94 @@
+"""Numbers of tiny runs, as they were when the version was last raised: they say when it must be raised again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vae_sweep import models, reference, training
+from vae_sweep.datasets.base import ImageDataset
+from vae_sweep.datasets.cache import load
+from vae_sweep.datasets.shapes import Shapes
+from vae_sweep.heldout.measure import Settings, measure_reference
+from vae_sweep.identity import METRICS_VERSION, TRAINING_VERSION
+
+NODES = {
+    "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "hidden_dims": [32, 16]},
+    "conv": {"_target_": "vae_sweep.models.conv.ConvVAE", "channels": [8, 16]},
+    "linear": {"_target_": "vae_sweep.models.linear.LinearVAE"},
+    "fc_matched": {"_target_": "vae_sweep.models.fc_matched.MatchedFCVAE", "channels": [8, 16]},
+    "fc_skip": {"_target_": "vae_sweep.models.fc_skip.SkipFCVAE", "hidden_dims": [32, 16]},
+    "fc_res": {"_target_": "vae_sweep.models.fc_res.ResidualFCVAE", "width": 16, "blocks": 1},
+    "conv_res": {"_target_": "vae_sweep.models.conv_res.ResidualConvVAE", "channels": [8], "width": 16, "blocks": 1},
+}
+# Version -> training and validation loss after two epochs, nats/image. Add a line when the version is raised.
+TRAINED = {
+    1: {
+        "fc": (29.2143, 27.5185),
+        "conv": (30.3538, 28.2493),
+        "linear": (451.4157, 444.5565),
+        "fc_matched": (35.1892, 34.0963),
+        "fc_skip": (37.3708, 35.6906),
+        "fc_res": (32.0588, 30.3338),
+        "conv_res": (32.3759, 29.6024),
+    }
+}
+# Version -> metrics of the closed-form linear VAE with 4 latents. Add a line when the version is raised.
+MEASURED = {
+    1: {
+        "neg_elbo": 9.804779,
+        "neg_elbo_with_constant": 449.381055,
+        "bits_per_dim": 8.844166,
+        "optimal_sigma": 0.092291,
+        "neg_elbo_optimal_sigma": -736.985575,
+        "bits_per_dim_optimal_sigma": 6.615566,
+        "active_units": 3,
+        "aggregate_mean_norm": 0.112129,
+        "aggregate_variance": 1.014962,
+        "aggregate_kl": 0.033002,
+        "probe_accuracy": 22.0,
+        "probe_accuracy_pca": 18.0,
+        "psnr": 21.584554,
+        "ssim": 0.656872,
+        "mixture_gain": 0.156931,
+        "mixture_components": 2,
+        "iwae_10": 10.011738,
+        "iwae_10_gain": 0.0,
+        "iwae_10_ess": 10.0,
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
+    return load(Shapes(n_train=300, n_test=100, image_size=16), tmp_path_factory.mktemp("cache"))
+
+
+def trained(name: str, data: ImageDataset) -> tuple[float, float]:
+    training.seed_weights(0)
+    model = models.create(NODES[name], data.image_shape, 4)
+    images = [torch.from_numpy(split.images) for split in (data.train, data.val)]
+    options = {"batch_size": 32, "lr": 1e-3, "seed": 0, "max_epochs": 2, "patience": 5, "min_delta": 0.5}
+    *_, last = training.fit(model, *images, **options)
+    return last.train.loss, last.val.loss
+
+
+def measured(data: ImageDataset) -> dict[str, float]:
+    settings = Settings(10, 20, 2, 50, "none", 50, None)
+    spectrum = reference.spectrum(data.train.images)
+    return measure_reference(spectrum, 4, 1.0, "sum", data, settings).values
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_training_gives_the_numbers_of_its_version(name: str, data: ImageDataset) -> None:
+    assert trained(name, data) == pytest.approx(TRAINED[TRAINING_VERSION][name], rel=1e-3), (
+        "training gives other numbers than before: raise identity.TRAINING_VERSION, so that stored runs are not "
+        "taken for runs of this code, add the new numbers here, and say it in CHANGELOG.md"
+    )
+
+
+def test_measuring_gives_the_numbers_of_its_version(data: ImageDataset) -> None:
+    assert measured(data) == pytest.approx(MEASURED[METRICS_VERSION], rel=1e-3, abs=1e-3), (
+        "the metrics give other numbers than before: raise identity.METRICS_VERSION, so that finished runs are "
+        "measured again and caches made anew, add the new numbers here, and say it in CHANGELOG.md"
+    )
