@@ -79,7 +79,7 @@ CONFIGURATION = {
     "no such schedule": Bad("params.schedule=cosine", "params.schedule=cosine: must be constant or one_cycle"),
     "schedule without a length": Bad("params.schedule=one_cycle", "a one_cycle needs its number of epochs"),
     "length without a schedule": Bad("params.epochs=5", "a constant learning rate ends by early stopping"),
-    "no such precision": Bad("training.precision=half", "training.precision=half: must be float32 or bfloat16"),
+    "no such precision": Bad("training.precision=half", "training.precision=half: must be float32, tf32 or bfloat16"),
     "no such layout": Bad("training.channels_last=never", "training.channels_last=never: must be auto, true or false"),
     "too small": Bad("params.latent_dim=0", "params.latent_dim=0: must be a whole number from 1 to 65,536"),
     "too large": Bad("training.threads=1000000", "training.threads=1000000: must be a whole number from 1 to 256"),

@@ -89,9 +89,8 @@ def generate(options: Options, root: Path) -> list[Path]:
 
     from vae_sweep import figures  # here, since these take seconds and refusals should not
     from vae_sweep.datasets.permuted import pixels_put_back
-    from vae_sweep.evaluation import interpolate, to_float, to_uint8
-    from vae_sweep.pictures import INTERPOLATIONS, SAMPLES
-    from vae_sweep.training import generator
+    from vae_sweep.evaluation import inference, interpolate, to_float, to_uint8
+    from vae_sweep.randomness import Stream, generator
 
     name = content["facts"]["name"]
     where = f"{name} on {content['config']['dataset']['name']}, seed {options.seed}"
@@ -100,12 +99,12 @@ def generate(options: Options, root: Path) -> list[Path]:
     def shown(images: Any) -> Any:
         return pixels_put_back(images) if permuted else images
 
-    with torch.no_grad():
+    with torch.no_grad(), inference(torch.device("cpu")):
         if options.what == "samples":
-            images = shown(to_uint8(model.sample(options.n, generator(options.seed, SAMPLES))))
+            images = shown(to_uint8(model.sample(options.n, generator(options.seed, Stream.SAMPLES))))
             figure = figures.samples(images, f"{where}: samples from the prior")
         elif options.what == "interpolation":
-            grid = to_uint8(interpolate(model, options.n, generator=generator(options.seed, INTERPOLATIONS)))
+            grid = to_uint8(interpolate(model, options.n, generator=generator(options.seed, Stream.INTERPOLATIONS)))
             images = shown(grid.reshape(-1, *model.image_shape)).reshape(grid.shape)
             figure = figures.interpolations(images, f"{where}: between two prior draws")
         else:

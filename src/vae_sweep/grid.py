@@ -98,13 +98,13 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
 
 def _cells(configs: dict[str, DictConfig], variants: dict[str, str], root: Path, local: bool) -> list[Cell]:
     """Prepare the data of every cell and check that they, the model and the device fit together."""
+    from vae_sweep.device import resolve_device
     from vae_sweep.preparation import check_model, prepare, source
-    from vae_sweep.training import resolve_device
 
     for cfg in configs.values():
         source(cfg.dataset, root)
         if local:
-            resolve_device(cfg.training.device)
+            resolve_device(cfg.training.device, cfg.training.precision)
     cells = []
     shapes: dict[str, tuple[int, int, int]] = {}
     for name, cfg in configs.items():

@@ -12,11 +12,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from vae_sweep import checkpoint, datasets, reference, training
+from vae_sweep import checkpoint, datasets, reference
 from vae_sweep.clock import listed
 from vae_sweep.context import Context
+from vae_sweep.device import resolve_device
 from vae_sweep.errors import UserError
-from vae_sweep.evaluation import Averages, evaluate
+from vae_sweep.evaluation import Averages, evaluate, inference
 from vae_sweep.heldout.measure import Settings, measure, measure_reference
 from vae_sweep.machine import seen_from
 from vae_sweep.models.vae import VAE
@@ -60,9 +61,11 @@ def record_heldout(
 
     settings = settings_of(cfg, context)
     loss = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
-    with threadpool_limits(cfg.training.threads):  # linear algebra rounds differently with every number of threads
-        line = measure_reference(spectrum, *loss, dataset, settings, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    # Linear algebra rounds differently with every number of threads.
+    with threadpool_limits(cfg.training.threads), inference(device):
         found = measure(model, averages, cfg.objective.reduction, dataset, settings, cfg.seed)
+        line = measure_reference(spectrum, *loss, dataset, settings, device)
     values = {f"test/{key}": value for key, value in found.values.items()}
     values |= {f"reference/{key}": value for key, value in line.values.items()}
     record.log_changed({key: value for key, value in values.items() if np.isfinite(value)})
@@ -111,7 +114,7 @@ def measure_again(cfg: DictConfig, context: Context, name: str, run: StoredRun) 
         if path is None:
             raise UserError(f"{name}: run {run.run_id[:8]} has no checkpoint, so it cannot be measured")
         model, _ = checkpoint.load(path)
-    model.to(training.resolve_device(cfg.training.device))
+    model.to(resolve_device(cfg.training.device))
     averages = evaluate(
         model,
         torch.from_numpy(dataset.test.images),

@@ -20,13 +20,15 @@ from vae_sweep import checkpoint, datasets, models, reference, state, training
 from vae_sweep.clock import listed, timed
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.context import Context
+from vae_sweep.device import device_tags, resolve_device
 from vae_sweep.errors import Stopped, UserError
-from vae_sweep.evaluation import Averages, evaluate
+from vae_sweep.evaluation import Averages, evaluate, inference
 from vae_sweep.journal import Journal
 from vae_sweep.measuring import record_heldout
 from vae_sweep.pictures import record_pictures
 from vae_sweep.places import asked_to_stop
 from vae_sweep.preparation import prepare
+from vae_sweep.randomness import seed_weights
 from vae_sweep.remembered import remembered
 from vae_sweep.stores import masked
 from vae_sweep.tracking import RunRecord
@@ -45,13 +47,13 @@ def train_and_record(
     started = time.perf_counter()
     validate(cfg)
     torch.set_num_threads(cfg.training.threads)
-    device = training.resolve_device(cfg.training.device)
+    device = resolve_device(cfg.training.device, cfg.training.precision)
     dataset, spectrum = prepare(cfg, Path(context.root))
     beta, reduction = cfg.objective.beta, cfg.objective.reduction
     n_values = int(np.prod(dataset.image_shape))
     splits = {key: torch.from_numpy(split.images) for key, split in dataset.splits.items()}
 
-    training.seed_weights(cfg.seed)
+    seed_weights(cfg.seed)
     model = models.create(cfg.model, dataset.image_shape, cfg.params.latent_dim)
     n_parameters = sum(p.numel() for p in model.parameters())
     if cfg.tracking.uri:
@@ -59,7 +61,7 @@ def train_and_record(
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     record.log_params(_flatten(plain) | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
     record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
-    record.set_tags({"vae_sweep.device": str(device), "vae_sweep.outputs": str(output_dir)})
+    record.set_tags({**device_tags(device, cfg.training.precision), "vae_sweep.outputs": str(output_dir)})
     record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), _profile(dataset))
     line = _reference_row(cfg, dataset, spectrum)
     _announce(name, n_parameters, device, dataset, line, spectrum, record)
@@ -142,7 +144,7 @@ def train_and_record(
         checkpoint.save(path, model, plain, facts)
         record.log_file(path)
         record.log_once(final)
-    with said_if_lost("the pictures"), timed(seconds, "pictures"):
+    with said_if_lost("the pictures"), timed(seconds, "pictures"), inference(device):
         record_pictures(cfg, model, splits["test"], dataset.facts, name, history, line, record)
     with said_if_lost("the held-out metrics"), timed(seconds, "metrics"):  # the same command measures what is missing
         record_heldout(cfg, context, name, model, best["test"], dataset, spectrum, record)
