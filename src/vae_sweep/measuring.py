@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from vae_sweep import checkpoint, datasets, reference
+from vae_sweep import checkpoint, datasets, reference, targets
 from vae_sweep.clock import listed
 from vae_sweep.context import Context
 from vae_sweep.device import resolve_device
@@ -113,7 +113,7 @@ def measure_again(cfg: DictConfig, context: Context, name: str, run: StoredRun) 
     with store.artifact(run.run_id, "checkpoint.pt") as path:
         if path is None:
             raise UserError(f"{name}: run {run.run_id[:8]} has no checkpoint, so it cannot be measured")
-        model, _ = checkpoint.load(path)
+        model, _ = checkpoint.load(path, targets.find(cfg.model["_target_"], VAE, "model._target_"))
     model.to(resolve_device(cfg.training.device))
     averages = evaluate(
         model,
