@@ -216,6 +216,17 @@ class BufferLeftOut(Small):
         return super().decode(z) * self.scale
 
 
+class DrawnConstant(Small):
+    """Draws a number when it is built, and keeps it where no checkpoint does."""
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int) -> None:
+        super().__init__(image_shape, latent_dim)
+        self.factor = torch.rand(1, device="cpu").tolist()[0]
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return super().decode(z) * self.factor
+
+
 class Arguments(Small):
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, layer: object) -> None:
         super().__init__(image_shape, latent_dim)
@@ -244,6 +255,7 @@ class Arguments(Small):
             r"interrupted after epoch 1 and continued, epoch 2 has the losses .* must be a parameter",
         ),
         (AverageOutsideTheState, r"interrupted after epoch 1 and continued, epoch 2 has the losses"),
+        (DrawnConstant, r"gives another loss after it was read back from its checkpoint"),
         (BufferLeftOut, r"interrupted after epoch 1 and continued, epoch 2 has the losses"),
     ],
 )

@@ -73,6 +73,14 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 @contextmanager
+def _older_switches() -> Iterator[None]:
+    """While inside, PyTorch 2.9 does not warn about the switches that other code, its own compiler too, still reads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings to control TF32")
+        yield
+
+
+@contextmanager
 def numerics(precision: str = "float32") -> Iterator[None]:
     """While inside, float32 products round as ``precision`` says, the same in every run; then as before.
 
@@ -89,6 +97,7 @@ def numerics(precision: str = "float32") -> Iterator[None]:
     before = [operation.fp32_precision for operation in operations]
     deterministic, benchmark = cudnn.deterministic, cudnn.benchmark
 
+    @_older_switches()
     def switch(matmul: str | None, convolutions: bool | None, precisions: list[str]) -> None:
         if matmul is not None:
             torch.set_float32_matmul_precision(matmul)
@@ -106,6 +115,7 @@ def numerics(precision: str = "float32") -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
 
 
+@_older_switches()
 def _unless_mixed(read: Callable[[], T]) -> T | None:
     """Return a switch of the older kind, or None where those of the newer kind contradict it."""
     try:
