@@ -25,7 +25,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from vae_sweep import config, models, training
+from vae_sweep import config, models, randomness, training
 from vae_sweep.cli import config_dir
 from vae_sweep.datasets.shapes import draw_factors, render
 from vae_sweep.models.vae import VAE
@@ -109,7 +109,7 @@ def size(images: int) -> str:
 
 def built(cfg: DictConfig) -> VAE:
     """Return the model of a cell, its weights drawn with the cell's seed."""
-    training.seed_weights(cfg.seed)
+    randomness.seed_weights(cfg.seed)
     return models.create(cfg.model, SHAPE, cfg.params.latent_dim)
 
 

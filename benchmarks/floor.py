@@ -25,7 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import common
 from common import Cost, clock
-from vae_sweep.evaluation import memory_format_of, to_float
+from vae_sweep.device import memory_format_of
+from vae_sweep.evaluation import to_float
 from vae_sweep.objective import elbo_terms
 
 GEMM_SIZES = (1024, 2048, 4096)

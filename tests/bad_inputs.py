@@ -79,7 +79,7 @@ CONFIGURATION = {
     "no such schedule": Bad("params.schedule=cosine", "params.schedule=cosine: must be constant or one_cycle"),
     "schedule without a length": Bad("params.schedule=one_cycle", "a one_cycle needs its number of epochs"),
     "length without a schedule": Bad("params.epochs=5", "a constant learning rate ends by early stopping"),
-    "no such precision": Bad("training.precision=half", "training.precision=half: must be float32 or bfloat16"),
+    "no such precision": Bad("training.precision=half", "training.precision=half: must be float32, tf32 or bfloat16"),
     "no such layout": Bad("training.channels_last=never", "training.channels_last=never: must be auto, true or false"),
     "too small": Bad("params.latent_dim=0", "params.latent_dim=0: must be a whole number from 1 to 65,536"),
     "too large": Bad("training.threads=1000000", "training.threads=1000000: must be a whole number from 1 to 256"),
@@ -229,10 +229,15 @@ CHECKPOINTS = {
             ("pickle as weights", "not a checkpoint that can be read (UnpicklingError)", bad.bare_pickle),
             (
                 "call in weights",
-                "checkpoint.pt: model._target_='os.system': must be a subclass of",
+                "checkpoint.pt: model._target_='os.system': not a class of vae_sweep, so its module is not imported",
                 bad.saved_model("os.system"),
             ),
-            ("another class", "must be a subclass of vae_sweep.models.vae.VAE", bad.saved_model("torch.nn.Linear")),
+            ("another class", "not a class of vae_sweep, so its module is not", bad.saved_model("torch.nn.Linear")),
+            (
+                "not a model",
+                "must be a subclass of vae_sweep.models.vae.VAE",
+                bad.saved_model("vae_sweep.models.fc.nn"),
+            ),
             ("wrong shape", "size mismatch for logvar", bad.saved(latent_dim=3)),
             ("absurd size", "does not fit its architecture", bad.saved(latent_dim=10**12)),
             ("size nan", "sizes must be whole numbers > 0, not [3, 4, nan, 2]", bad.saved(image_shape=[3, 4, NAN])),
@@ -240,6 +245,12 @@ CHECKPOINTS = {
             ("no name", "does not fit its architecture (KeyError: 'facts')", bad.saved(facts=None)),
         ]
     },
+    "call as the model": Bad(
+        "run=checkpoint.pt model=os.system",
+        "model='os.system': must be a subclass of vae_sweep.models.vae.VAE",
+        bad.saved(),
+        MAKE,
+    ),
     "no images known": Bad(
         "run=checkpoint.pt what=reconstructions", "does not say what images it was trained on", bad.saved(), MAKE
     ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vae_sweep import datasets, models, training
+from vae_sweep import datasets, models, randomness, training
 from vae_sweep.datasets.permuted import pixel_order, put_back, reorder
 from vae_sweep.evaluation import evaluate
 from vae_sweep.models.vae import VAE
@@ -36,7 +36,7 @@ def load(tmp_path: Path, **settings: object) -> datasets.ImageDataset:
 
 
 def create(name: str, latent_dim: int = 8) -> VAE:
-    training.seed_weights(0)
+    randomness.seed_weights(0)
     return models.create(NODES[name], SHAPE, latent_dim)
 
 

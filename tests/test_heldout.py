@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from vae_sweep import models, reference, training
+from vae_sweep import models, randomness, reference
 from vae_sweep.datasets.base import ImageDataset, Split
 from vae_sweep.evaluation import Averages, evaluate, to_float
 from vae_sweep.heldout import bounds, latents, quality
@@ -31,7 +31,7 @@ def pictures(n: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> np.n
 
 
 def a_model(latent_dim: int = 4) -> VAE:
-    training.seed_weights(3)
+    randomness.seed_weights(3)
     node = {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]}
     return models.create(node, SHAPE, latent_dim).eval()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vae_sweep import models, reference, training
+from vae_sweep import models, randomness, reference, training
 from vae_sweep.errors import UserError
 from vae_sweep.evaluation import evaluate
 from vae_sweep.heldout.measure import linear_vae
@@ -113,7 +113,7 @@ def test_a_trained_linear_vae_approaches_the_closed_form() -> None:
     mean_image = spectrum.total_variance  # the loss of a model that uses no latent
     assert optimum.active >= 3
     assert optimum.loss < 0.5 * mean_image
-    training.seed_weights(0)
+    randomness.seed_weights(0)
     model = models.create(NODES["linear"], (3, 4, 4), 6)
     images = torch.from_numpy(train)
     for batch_size, lr in ((50, 1e-2), (50, 3e-3), (100, 1e-3), (250, 5e-4)):

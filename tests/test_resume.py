@@ -13,7 +13,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from vae_sweep import models, state, training
+from vae_sweep import models, randomness, state, training
 from vae_sweep.errors import UserError
 from vae_sweep.lease import is_held, lease
 
@@ -30,7 +30,7 @@ def images(n: int, seed: int) -> torch.Tensor:
 
 def fit(node: dict, folder: Path, stop_after: int | None = None, **options) -> tuple[list, dict[str, torch.Tensor]]:
     """Train from whatever state is in ``folder``; return what the epochs showed and the weights at the end."""
-    training.seed_weights(0)
+    randomness.seed_weights(0)
     model = models.create(node, (3, 8, 8), 4)
     settings = {"batch_size": 16, "lr": 0.02, "seed": 0, "max_epochs": 9, "patience": 3, "min_delta": 0.01} | options
     saved = state.load(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vae_sweep import models, reference, training
+from vae_sweep import models, randomness, reference, training
 from vae_sweep.datasets.base import ImageDataset
 from vae_sweep.datasets.cache import load
 from vae_sweep.datasets.shapes import Shapes
@@ -65,7 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageDataset:
 
 
 def trained(name: str, data: ImageDataset) -> tuple[float, float]:
-    training.seed_weights(0)
+    randomness.seed_weights(0)
     model = models.create(NODES[name], data.image_shape, 4)
     images = [torch.from_numpy(split.images) for split in (data.train, data.val)]
     options = {"batch_size": 32, "lr": 1e-3, "seed": 0, "max_epochs": 2, "patience": 5, "min_delta": 0.5}

@@ -1,6 +1,7 @@
 """A trained model on disk: plain tensors and plain values, read without unpickling anything else.
 
-The architecture's class is imported by the name in the checkpoint's configuration, and only a VAE is ever called.
+A checkpoint may be anybody's: the class that it names is built only where it is one of vae_sweep's, or given by whoever
+loads it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vae_sweep import models
+from vae_sweep import targets
 from vae_sweep.errors import UserError
 from vae_sweep.models.vae import VAE
 from vae_sweep.state import write
@@ -61,13 +62,14 @@ def _same(stored: torch.Tensor, own: torch.Tensor) -> bool:
     return torch.equal(stored, own) or torch.allclose(stored, own, rtol=0, atol=0, equal_nan=True)
 
 
-def load(path: Path) -> tuple[VAE, dict[str, Any]]:
+def load(path: Path, model_class: type[VAE] | None = None) -> tuple[VAE, dict[str, Any]]:
     """Return the model on the CPU, in evaluation mode, and the checkpoint's other content.
 
+    ``model_class`` is built instead of the class that the checkpoint names; without it, that must be vae_sweep's own.
     The content may be anybody's: it is checked before it is used, and takes no more memory than the file's size.
 
     Raises:
-        UserError: for a file that is missing or is no checkpoint of this project.
+        UserError: for a file that is missing or is no checkpoint of this project, and for a class of somebody else's.
     """
     if not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length
         raise UserError(f"run={path}: no such file; give a run id, or the path of a checkpoint.pt")
@@ -83,7 +85,7 @@ def load(path: Path) -> tuple[VAE, dict[str, Any]]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"run={path}: not a checkpoint of vae_sweep; give a checkpoint.pt that vae_sweep wrote")
     try:
-        model = _model(content)
+        model = _model(content, model_class)
         named = [content["facts"]["name"], content["config"]["dataset"]["name"]]
     except UserError as error:
         raise UserError(f"run={path}: {error}") from error
@@ -100,18 +102,22 @@ def load(path: Path) -> tuple[VAE, dict[str, Any]]:
     return model.eval(), content
 
 
-def _model(content: dict[str, Any]) -> VAE:
+def _model(content: dict[str, Any], model_class: type[VAE] | None) -> VAE:
     node, weights, latent_dim = content["config"]["model"], content["weights"], content["latent_dim"]
     c, h, w = content["image_shape"]
     if not all(type(size) is int and size > 0 for size in (c, h, w, latent_dim)):
         raise ValueError(f"sizes must be whole numbers > 0, not {[c, h, w, latent_dim]}")
+    if model_class is None:
+        targets.require_ours(node, "model")
+        model_class = targets.find(node["_target_"], VAE, "model._target_")
+    arguments = {"image_shape": (c, h, w), "latent_dim": latent_dim}
     try:
         with torch.device("meta"):
-            outline = models.create(node, (c, h, w), latent_dim)
+            outline = targets.build(model_class, node, "model", **arguments)
     except (NotImplementedError, RuntimeError):  # a user's own may want to see numbers while it is built
         outline = None
     if outline is not None:
         outline.load_state_dict(weights, assign=True)  # what does not fit is refused before it takes memory
-    model = models.create(node, (c, h, w), latent_dim)
+    model = targets.build(model_class, node, "model", **arguments)
     model.load_state_dict(weights)
     return model

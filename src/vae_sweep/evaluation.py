@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from vae_sweep.device import memory_format_of, numerics, sum_dtype
 from vae_sweep.models.vae import VAE
 from vae_sweep.objective import elbo_terms
+from vae_sweep.randomness import Stream, seeded
 
 BATCH = 500  # images per forward pass; fixed, so that the noise an image meets depends on its position alone
 NOISE_SEED = 20131220  # of every evaluation of every run: models are compared on the same posterior noise
@@ -33,29 +37,19 @@ def to_uint8(images: torch.Tensor) -> np.ndarray:
     return images.detach().clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
 
 
-def sum_dtype(device: torch.device) -> torch.dtype:
-    """Return the type to add up losses in: Apple GPUs have no float64."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def memory_format_of(model: VAE, device: torch.device, channels_last: bool | str = "auto") -> torch.memory_format:
-    """Return the memory format to compute in: with "auto", channels last for convolutions on a CPU.
-
-    There it takes a quarter off their time without gradients, and 6 to 8 % with them. A model without convolutions
-    would only lose by it, and on GPUs it is not always right (Apple's, PyTorch 2.5; compiled gradients of transposed
-    convolutions).
-    """
-    wanted = device.type == "cpu" if channels_last == "auto" else channels_last
-    has_convolutions = any(parameter.dim() == 4 for parameter in model.parameters())
-    return torch.channels_last if wanted and has_convolutions else torch.contiguous_format
-
-
 def for_inference(model: VAE) -> tuple[VAE, torch.memory_format]:
     """Return the model, or a copy that computes faster without gradients, and the memory format of its images."""
     memory_format = memory_format_of(model, next(model.parameters()).device)
     if memory_format == torch.channels_last:
         return copy.deepcopy(model).to(memory_format=memory_format), memory_format
     return model, memory_format
+
+
+@contextmanager
+def inference(device: torch.device) -> Iterator[None]:
+    """While inside, products are float32 and the global generators start from fixed numbers, in every run."""
+    with numerics("float32"), seeded(NOISE_SEED, Stream.INFERENCE, device=device):
+        yield
 
 
 @torch.no_grad()
@@ -72,14 +66,15 @@ def evaluate(
     model.eval()
     model, memory_format = for_inference(model)
     sums = torch.zeros(3, dtype=sum_dtype(device), device=device)
-    for draw in range(noise_draws):
-        noise_source = torch.Generator().manual_seed(NOISE_SEED + draw)
-        for start in range(0, len(images), BATCH):
-            x = to_float(images[start : start + BATCH].to(device), memory_format)
-            noise = torch.randn(BATCH, model.latent_dim, generator=noise_source)[: len(x)].to(device)
-            reconstruction, posterior = model(x, noise)
-            terms = elbo_terms(reconstruction, x, posterior, beta, reduction)
-            sums += torch.stack([term.sum(dtype=sums.dtype) for term in terms])
+    with inference(device):
+        for draw in range(noise_draws):
+            noise_source = torch.Generator().manual_seed(NOISE_SEED + draw)
+            for start in range(0, len(images), BATCH):
+                x = to_float(images[start : start + BATCH].to(device), memory_format)
+                noise = torch.randn(BATCH, model.latent_dim, generator=noise_source)[: len(x)].to(device)
+                reconstruction, posterior = model(x, noise)
+                terms = elbo_terms(reconstruction, x, posterior, beta, reduction)
+                sums += torch.stack([term.sum(dtype=sums.dtype) for term in terms])
     return Averages(*(sums / (noise_draws * len(images))).tolist())
 
 

@@ -22,6 +22,8 @@ usage: python -m vae_sweep.generate run=<run id or path of a checkpoint.pt> [key
   out=null          where the PNG goes; null: outputs/generated/<name>-<what>-<seed>.png
   array=false       true: also the raw uint8 array (n, C, H, W), beside the PNG as .npy
   uri=null          tracking store of a run id; null: as in training, seen from this folder
+  model=null        the model's class where it is not vae_sweep's own, such as my_vae.MyVAE; its module is imported
+  dataset=null      likewise the data source's class, for what=reconstructions
 """
 
 
@@ -36,6 +38,8 @@ class Options:
     out: str | None = None
     array: bool = False
     uri: str | None = None
+    model: str | None = None
+    dataset: str | None = None
 
 
 def parse(arguments: list[str]) -> Options:
@@ -89,9 +93,8 @@ def generate(options: Options, root: Path) -> list[Path]:
 
     from vae_sweep import figures  # here, since these take seconds and refusals should not
     from vae_sweep.datasets.permuted import pixels_put_back
-    from vae_sweep.evaluation import interpolate, to_float, to_uint8
-    from vae_sweep.pictures import INTERPOLATIONS, SAMPLES
-    from vae_sweep.training import generator
+    from vae_sweep.evaluation import inference, interpolate, to_float, to_uint8
+    from vae_sweep.randomness import Stream, generator
 
     name = content["facts"]["name"]
     where = f"{name} on {content['config']['dataset']['name']}, seed {options.seed}"
@@ -100,12 +103,12 @@ def generate(options: Options, root: Path) -> list[Path]:
     def shown(images: Any) -> Any:
         return pixels_put_back(images) if permuted else images
 
-    with torch.no_grad():
+    with torch.no_grad(), inference(torch.device("cpu")):
         if options.what == "samples":
-            images = shown(to_uint8(model.sample(options.n, generator(options.seed, SAMPLES))))
+            images = shown(to_uint8(model.sample(options.n, generator(options.seed, Stream.SAMPLES))))
             figure = figures.samples(images, f"{where}: samples from the prior")
         elif options.what == "interpolation":
-            grid = to_uint8(interpolate(model, options.n, generator=generator(options.seed, INTERPOLATIONS)))
+            grid = to_uint8(interpolate(model, options.n, generator=generator(options.seed, Stream.INTERPOLATIONS)))
             images = shown(grid.reshape(-1, *model.image_shape)).reshape(grid.shape)
             figure = figures.interpolations(images, f"{where}: between two prior draws")
         else:
@@ -141,13 +144,15 @@ def generate(options: Options, root: Path) -> list[Path]:
 def _load(options: Options, root: Path) -> Any:
     assert options.run is not None
     local = seen_from(root, options.run, "run")
-    if local.suffix == ".pt" or os.path.exists(local):
-        from vae_sweep import checkpoint
-
-        return checkpoint.load(local / "checkpoint.pt" if os.path.isdir(local) else local)
-    if not re.fullmatch(r"[0-9a-f]{1,32}", options.run):
+    is_file = local.suffix == ".pt" or os.path.exists(local)
+    if not is_file and not re.fullmatch(r"[0-9a-f]{1,32}", options.run):
         raise UserError(f"run={options.run}: no such file, and no run id, which is up to 32 of the signs 0-9 and a-f")
-    from vae_sweep import checkpoint
+    from vae_sweep import checkpoint, targets
+    from vae_sweep.models import VAE
+
+    model_class = targets.find(options.model, VAE, "model") if options.model else None
+    if is_file:
+        return checkpoint.load(local / "checkpoint.pt" if os.path.isdir(local) else local, model_class)
     from vae_sweep.tracking import Store
 
     missing = f"run={options.run}: no checkpoint of that name, and no runs are stored here"
@@ -159,19 +164,22 @@ def _load(options: Options, root: Path) -> Any:
                 f"run={options.run}: {run.name} is {run.status} and has no checkpoint; give the id of a finished run "
                 "(a sweep's own run has none: its table lists those that do)"
             )
-        return checkpoint.load(path)
+        return checkpoint.load(path, model_class)
 
 
 def _test_images(config: dict[str, Any], options: Options, root: Path) -> Any:
     import numpy as np
 
-    from vae_sweep import datasets
+    from vae_sweep import datasets, targets
     from vae_sweep.preparation import source
 
     try:
         trained_in = Path(config["paths"]["root"])  # relative data paths meant this folder
         home = trained_in if trained_in.is_dir() else root
-        images = source(config["dataset"], home)
+        node = config["dataset"] | ({"_target_": options.dataset} if options.dataset else {})
+        if not options.dataset:
+            targets.require_ours(node, "dataset")
+        images = source(node, home)
         cache = home / config["paths"]["data"] / "cache"
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(

@@ -105,13 +105,13 @@ def _cells(
     configs: dict[str, tuple[list[str], DictConfig]], swept: tuple[str, ...], root: Path, local: bool
 ) -> dict[Cell, DictConfig]:
     """Prepare the data of every cell and check that they, the model and the device fit together."""
+    from vae_sweep.device import resolve_device
     from vae_sweep.preparation import check_model, prepare, source
-    from vae_sweep.training import resolve_device
 
     for _, cfg in configs.values():
         source(cfg.dataset, root)
         if local:
-            resolve_device(cfg.training.device)
+            resolve_device(cfg.training.device, cfg.training.precision)
     cells: dict[str, tuple[Cell, DictConfig]] = {}  # by identity
     known: dict[str, tuple[tuple[int, int, int], str]] = {}  # shape and digest of the images
     for name, (overrides, cfg) in configs.items():

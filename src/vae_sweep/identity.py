@@ -126,7 +126,9 @@ def sweep_key(runs: Iterable[str], name: str | None) -> str:
 def training_code() -> str:
     """Return a hash of the texts that train, to tell whether two processes of one sweep have the same installed."""
     package = Path(__file__).parent
-    files = [package / f"{name}.py" for name in ("objective", "batches", "training", "evaluation")]
+    files = [
+        package / f"{name}.py" for name in ("objective", "batches", "training", "evaluation", "device", "randomness")
+    ]
     files += sorted((package / "models").glob("*.py"))
     return _hash([[file.name, file.read_text(encoding="utf-8")] for file in files])
 

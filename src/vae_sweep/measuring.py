@@ -13,11 +13,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from vae_sweep import checkpoint, datasets, reference, training
+from vae_sweep import checkpoint, datasets, reference, targets
 from vae_sweep.clock import listed
 from vae_sweep.context import Job
+from vae_sweep.device import resolve_device
 from vae_sweep.errors import UserError
-from vae_sweep.evaluation import Averages, evaluate
+from vae_sweep.evaluation import Averages, evaluate, inference
 from vae_sweep.heldout.measure import Settings, measure, measure_reference
 from vae_sweep.identity import Decides, decides, flatten
 from vae_sweep.machine import seen_from
@@ -62,9 +63,11 @@ def record_heldout(
     cfg, name = job.cfg, job.name
     settings = settings_of(job)
     loss = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
-    with threadpool_limits(cfg.training.threads):  # linear algebra rounds differently with every number of threads
-        line = measure_reference(spectrum, *loss, dataset, settings, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    # Linear algebra rounds differently with every number of threads.
+    with threadpool_limits(cfg.training.threads), inference(device):
         found = measure(model, averages, cfg.objective.reduction, dataset, settings, cfg.seed)
+        line = measure_reference(spectrum, *loss, dataset, settings, device)
     values = {f"test/{key}": value for key, value in found.values.items()}
     values |= {f"reference/{key}": value for key, value in line.values.items()}
     record.log_changed({key: value for key, value in values.items() if np.isfinite(value)})
@@ -116,9 +119,9 @@ def draw(
     """Draw and record the figures of a trained run; ``line``: validation loss and terms of the closed form."""
     from vae_sweep.pictures import record_pictures
 
-    record_pictures(
-        job.cfg, model, torch.from_numpy(dataset.test.images), dataset.facts, job.name, history, line, record
-    )
+    test = torch.from_numpy(dataset.test.images)
+    with inference(next(model.parameters()).device):
+        record_pictures(job.cfg, model, test, dataset.facts, job.name, history, line, record)
     record.set_tags(_recorded(job.cfg, Decides.SHOWN))  # last: what is tagged is complete
 
 
@@ -146,8 +149,8 @@ def _trained(job: Job, run: StoredRun, store: Store) -> VAE:
     with store.artifact(run.run_id, "checkpoint.pt") as path:
         if path is None:
             raise UserError(f"{job.name}: run {run.run_id[:8]} has no checkpoint; resume=false trains it again")
-        model, _ = checkpoint.load(path)
-    return model.to(training.resolve_device(job.cfg.training.device))
+        model, _ = checkpoint.load(path, targets.find(job.cfg.model["_target_"], VAE, "model._target_"))
+    return model.to(resolve_device(job.cfg.training.device))
 
 
 def measure_again(job: Job, run: StoredRun) -> bool:

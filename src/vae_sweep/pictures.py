@@ -13,10 +13,9 @@ from vae_sweep import figures
 from vae_sweep.datasets.permuted import PERMUTED, put_back
 from vae_sweep.evaluation import interpolate, to_float, to_uint8
 from vae_sweep.models.vae import VAE
+from vae_sweep.randomness import Stream, generator
 from vae_sweep.tracking import RunRecord
-from vae_sweep.training import generator
 
-SAMPLES, INTERPOLATIONS = 3, 4  # random streams of the run's seed, beside those of training
 N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 
 
@@ -51,11 +50,11 @@ def record_pictures(
     figure = figures.reconstructions(shown, pairs, f"{where}: test images and their reconstructions")
     record.log_figure(figure, "figures/reconstructions.png")
 
-    samples = put_back(to_uint8(model.sample(cfg.evaluation.n_samples, generator(cfg.seed, SAMPLES))), facts)
+    samples = put_back(to_uint8(model.sample(cfg.evaluation.n_samples, generator(cfg.seed, Stream.SAMPLES))), facts)
     record.log_figure(figures.samples(samples, f"{where}: samples from the prior"), "figures/samples.png")
     record.log_array(samples, "samples.npy")
 
-    source = generator(cfg.seed, INTERPOLATIONS)
+    source = generator(cfg.seed, Stream.INTERPOLATIONS)
     flat = to_uint8(interpolate(model, cfg.evaluation.n_interpolations, generator=source).flatten(0, 1))
     grid = put_back(flat, facts).reshape(cfg.evaluation.n_interpolations, -1, *flat.shape[1:])
     figure = figures.interpolations(grid, f"{where}: between two prior draws")

@@ -20,6 +20,7 @@ from vae_sweep import checkpoint, datasets, models, reference, state, training
 from vae_sweep.clock import listed, timed
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.context import Job
+from vae_sweep.device import device_tags, resolve_device
 from vae_sweep.errors import Stopped, UserError
 from vae_sweep.evaluation import Averages, evaluate
 from vae_sweep.identity import Decides, changed, decides, flatten
@@ -27,6 +28,7 @@ from vae_sweep.journal import Journal
 from vae_sweep.measuring import draw, record_heldout
 from vae_sweep.places import asked_to_stop, own_folder
 from vae_sweep.preparation import identity_of, prepare
+from vae_sweep.randomness import seed_weights
 from vae_sweep.remembered import remembered
 from vae_sweep.sources import own_sources
 from vae_sweep.stores import masked
@@ -54,13 +56,13 @@ def train_and_record(job: Job, record: RunRecord) -> float:
             f"{changed(job.made_of, made_of)} changed since the sweep started; start the same command again"
         )
     torch.set_num_threads(cfg.training.threads)
-    device = training.resolve_device(cfg.training.device)
+    device = resolve_device(cfg.training.device, cfg.training.precision)
     dataset, spectrum = prepare(cfg, Path(context.root))
     beta, reduction = cfg.objective.beta, cfg.objective.reduction
     n_values = int(np.prod(dataset.image_shape))
     splits = {key: torch.from_numpy(split.images) for key, split in dataset.splits.items()}
 
-    training.seed_weights(cfg.seed)
+    seed_weights(cfg.seed)
     model = models.create(cfg.model, dataset.image_shape, cfg.params.latent_dim)
     n_parameters = sum(p.numel() for p in model.parameters())
     if cfg.tracking.uri:
@@ -71,7 +73,7 @@ def train_and_record(job: Job, record: RunRecord) -> float:
     for module, text in own_sources(cfg.model, cfg.dataset).items():
         record.log_text(text, f"source/{module.replace('.', '/')}.py")
     record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
-    record.set_tags({"vae_sweep.device": str(device), "vae_sweep.outputs": str(output_dir)})
+    record.set_tags({**device_tags(device, cfg.training.precision), "vae_sweep.outputs": str(output_dir)})
     record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), _profile(dataset))
     line = _reference_row(cfg, dataset, spectrum)
     _announce(name, n_parameters, device, dataset, line, spectrum, record)

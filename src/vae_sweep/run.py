@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from vae_sweep import checkpoint, state
 from vae_sweep.context import Context, Job
+from vae_sweep.device import resolve_device
 from vae_sweep.errors import RunFailed, Stopped, UserError
 from vae_sweep.grid import Cell, by_key, cell_name
 from vae_sweep.identity import changed, settings_key, training_code
@@ -24,7 +25,6 @@ from vae_sweep.preparation import identity_of
 from vae_sweep.provenance import environment, machine_kind
 from vae_sweep.recording import said_if_lost, train_and_record
 from vae_sweep.tracking import RunRecord, Store, StoredRun, versions
-from vae_sweep.training import resolve_device
 from vae_sweep.watch import ends_with_its_sweep
 
 log = logging.getLogger(__name__)

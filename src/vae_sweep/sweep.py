@@ -175,10 +175,10 @@ def open_single(config: DictConfig) -> Context:
     root = _root(config)
     cfg = application(config)
     validate(cfg)
-    from vae_sweep.preparation import check_model, prepare  # here, since these take seconds and refusals should not
-    from vae_sweep.training import resolve_device
+    from vae_sweep.device import resolve_device  # here, since these take seconds and refusals should not
+    from vae_sweep.preparation import check_model, prepare
 
-    resolve_device(cfg.training.device)
+    resolve_device(cfg.training.device, cfg.training.precision)
     check_model(cfg, prepare(cfg, root)[0].image_shape)
     from vae_sweep.context import Context
 
@@ -245,9 +245,9 @@ def _features(config: DictConfig, root: Path) -> tuple[str, str]:
     """
     import torch
 
+    from vae_sweep.device import resolve_device
     from vae_sweep.features import resolve
     from vae_sweep.machine import seen_from
-    from vae_sweep.training import resolve_device
 
     name, weights = config.training.device, config.metrics.inception_weights
     if config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS):

@@ -11,33 +11,62 @@ from vae_sweep.errors import UserError
 
 T = TypeVar("T")
 
+OURS = ("vae_sweep.models.", "vae_sweep.datasets.")  # where the classes are that any file may name
+
 
 def instantiate(node: Mapping[str, Any], base: type[T], where: str, **arguments: Any) -> T:
-    """Return the object that ``node`` describes, built from its other keys and ``arguments``.
+    """Return the object that ``node`` describes: :func:`find`, then :func:`build`."""
+    return build(find(str(node.get("_target_", "")), base, f"{where}._target_"), node, where, **arguments)
 
-    Nothing is called unless ``_target_`` names a subclass of ``base``. ``name`` labels the choice in tables and is
-    not passed on.
+
+def require_ours(node: Mapping[str, Any], where: str) -> None:
+    """Refuse a node of a file that may be anybody's, unless its class is one of vae_sweep's; nothing is imported.
 
     Raises:
-        UserError: for a class that does not exist or is of another kind, and for arguments it does not take.
+        UserError: that says how the class is given by whoever trusts it.
     """
     target = str(node.get("_target_", ""))
+    if not target.startswith(OURS):
+        raise UserError(
+            f"{where}._target_={target[:200]!r}: not a class of vae_sweep, so its module is not imported; "
+            f"if you trust it, give {where}=<dotted path of the class>"
+        )
+
+
+def find(target: str, base: type[T], key: str) -> type[T]:
+    """Return the subclass of ``base`` at the dotted path ``target``, the value of ``key``; its module is imported.
+
+    Raises:
+        UserError: for a class that does not exist or is of another kind.
+    """
     module_name, _, class_name = target.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"{where}._target_={target!r}: cannot be imported ({error}); give the dotted path of a class, "
+            f"{key}={target!r}: cannot be imported ({error}); give the dotted path of a class, "
             f"such as my_module.My{base.__name__}"
         ) from error
     if not (inspect.isclass(cls) and issubclass(cls, base)):
         raise UserError(
-            f"{where}._target_={target!r}: must be a subclass of {base.__module__}.{base.__name__}, "
-            "nothing else is called"
+            f"{key}={target!r}: must be a subclass of {base.__module__}.{base.__name__}, nothing else is called"
         )
+    return cls
+
+
+def build(cls: type[T], node: Mapping[str, Any], where: str, **arguments: Any) -> T:
+    """Return an object of ``cls``, built from the keys of ``node`` and ``arguments``.
+
+    ``name`` labels the choice in tables and is not passed on.
+
+    Raises:
+        UserError: for arguments that the class does not take.
+    """
     given = {key: value for key, value in node.items() if key not in ("_target_", "name")} | arguments
     try:
         inspect.signature(cls).bind(**given)
     except TypeError as error:
-        raise UserError(f"{where}: {target} does not fit its configuration ({error})") from error
+        raise UserError(
+            f"{where}: {cls.__module__}.{cls.__qualname__} does not fit its configuration ({error})"
+        ) from error
     return cls(**given)

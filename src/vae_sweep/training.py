@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,12 +12,13 @@ import numpy as np
 import torch
 
 from vae_sweep.batches import Batches
+from vae_sweep.device import autocast, denormals_flushed, memory_format_of, numerics, sum_dtype
 from vae_sweep.errors import UserError
-from vae_sweep.evaluation import Averages, evaluate, memory_format_of, sum_dtype
+from vae_sweep.evaluation import Averages, evaluate
 from vae_sweep.models.vae import VAE
 from vae_sweep.objective import elbo_terms
+from vae_sweep.randomness import Stream, generator, seeded
 
-WEIGHTS, SHUFFLE, NOISE, MIRROR = 0, 1, 2, 3  # independent random streams of one seed
 FINITE_CHECK_EVERY = 100  # steps between looks at the loss; each look waits for the device
 
 
@@ -66,58 +66,12 @@ class EarlyStopping:
         return epoch - self.anchor_epoch >= self.patience
 
 
-def generator(seed: int, stream: int, epoch: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
-    """Return a generator that depends on nothing but its arguments."""
-    state = np.random.SeedSequence((seed, stream, epoch)).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state) & (2**63 - 1))
-
-
-def seed_weights(seed: int) -> None:
-    """Make the next modules draw the weights of ``seed``: call it right before they are made."""
-    torch.manual_seed(generator(seed, WEIGHTS).initial_seed())
-
-
 def one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
     """Return the schedule that raises the learning rate from lr / 25 to lr in 30 % of ``steps``, then lowers it to 0.
 
     Both along a cosine, one step for each update (Smith & Topin 2018); Adam's betas stay what they are.
     """
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.3, cycle_momentum=False)
-
-
-@contextmanager
-def denormals_flushed() -> Iterator[None]:
-    """While inside, this CPU thread, and threads that it starts, take numbers nearer to 0 than 1e-38 for 0.
-
-    Adam's averages of the gradient of a dead unit shrink by a tenth with every update. After some 900 they would stay
-    at the least that float32 can hold, and arithmetic with such denormal numbers is so slow that fc would train at a
-    third of its speed. They are far too small to change a weight.
-    """
-    before = float(torch.full((1,), 1e-40) * 1.0) == 0.0
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-
-    Raises:
-        UserError: where this machine does not have it.
-    """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    kind, _, index = name.partition(":")
-    if kind == "cuda" and (not cuda or int(index or 0) >= torch.cuda.device_count()):
-        raise UserError(
-            f"training.device={name}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; give auto or cpu"
-        )
-    if kind == "mps" and not mps:
-        raise UserError("training.device=mps: PyTorch sees no Apple GPU here; give auto or cpu")
-    return torch.device(name)
 
 
 def fit(
@@ -127,7 +81,7 @@ def fit(
     *,
     batch_size: int,  # images per update; the last batch of an epoch may be smaller
     lr: float,  # Adam's learning rate; of one_cycle the highest
-    seed: int,  # drives shuffling and posterior noise
+    seed: int,  # drives shuffling, posterior noise, and what the model draws from a global generator
     max_epochs: int,
     patience: int,  # epochs
     min_delta: float,  # nats per image
@@ -138,7 +92,7 @@ def fit(
     device: torch.device | None = None,
     channels_last: bool | str = "auto",  # memory format of convolutions, where there are any; auto: on a CPU
     compile: bool = False,
-    precision: str = "float32",  # or "bfloat16": of the model's products in training, where the loss stays float32
+    precision: str = "float32",  # or "tf32", "bfloat16": of products in training; loss and validation stay float32
     state: dict[str, Any] | None = None,  # a snapshot to continue from; None starts at the first epoch
 ) -> Iterator[EpochMetrics]:
     """Train ``model`` in place, yielding after every epoch; at the end it holds the weights of the best epoch.
@@ -171,21 +125,21 @@ def fit(
             first = max_epochs + 1
 
     for epoch in range(first, max_epochs + 1):
-        order = batches.order(torch.randperm(n, generator=generator(seed, SHUFFLE, epoch)))
-        noise_source = generator(seed, NOISE, epoch, device)
-        mirrored = torch.rand(n, generator=generator(seed, MIRROR, epoch)).lt(0.5).to(device) if mirror else None
+        order = batches.order(torch.randperm(n, generator=generator(seed, Stream.SHUFFLE, epoch)))
+        noise_source = generator(seed, Stream.NOISE, epoch, device)
+        mirrored = torch.rand(n, generator=generator(seed, Stream.MIRROR, epoch)).lt(0.5).to(device) if mirror else None
         sums = torch.zeros(3, dtype=sum_dtype(device), device=device)
         losses = torch.zeros(steps_per_epoch, device=device)
         model.train()
         started = time.perf_counter()
-        with denormals_flushed():
+        with denormals_flushed(), numerics(precision), seeded(seed, Stream.TRAINING, epoch, device):
             for i in range(steps_per_epoch):
                 part = slice(i * batch_size, (i + 1) * batch_size)
                 x = batches.take(order[part])  # (B, C, H, W)
                 if mirrored is not None:
                     x = torch.where(mirrored[part].view(-1, 1, 1, 1), x.flip(3), x)
                 noise = torch.randn(len(x), model.latent_dim, generator=noise_source, device=device)  # (B, L)
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                with autocast(device, precision):
                     reconstruction, posterior = forward(x, noise)
                 if precision == "bfloat16":
                     reconstruction, posterior = reconstruction.float(), posterior.float()
