@@ -18,11 +18,13 @@ from vae_sweep import comparison, figures, table
 from vae_sweep.comparison import ReferenceRow, Row
 from vae_sweep.grid import Cell, data_label, schedule_label
 from vae_sweep.identity import LATER, RUN_CONTROL
+from vae_sweep.losses import number, spec
 from vae_sweep.tracking import NOTE, NOTE_LIMIT, Store, StoredRun
 
 log = logging.getLogger(__name__)
 
 NAMES = "vae_sweep.metrics.names"  # tag: the held-out metrics of the last measuring, without prefix
+TRAINING_STATE = "vae_sweep.training_state"  # tag: how training ended; with .why after it, in a sentence
 REDRAW_AFTER = 60.0  # seconds: cells that end faster do not each pay for pictures
 PLAN = "sweep.json"  # artifact of the parent: the cells, also those that have not started
 
@@ -83,6 +85,7 @@ def _measured(run: StoredRun) -> dict[str, Any]:
         "name": run.name,
         "status": run.status,
         "reason": run.tags.get("vae_sweep.error"),
+        "training_state": run.tags.get(TRAINING_STATE),
         "digest": run.params.get("dataset.digest"),
         "n_parameters": int(run.params["n_parameters"]) if "n_parameters" in run.params else None,
         "wall_time_s": m.get("wall_time_s"),
@@ -156,7 +159,7 @@ def _log_pictures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
             with store.artifact(row.run_id, "samples.npy") as path:
                 if path:
                     samples[row.name] = np.load(path)
-                    captions[row.name] = f"test {row.test_loss:.2f}"
+                    captions[row.name] = f"test {number(row.test_loss, spec(row.reduction))}"
     where = ", ".join(sorted({row.dataset for row in rows}))
     seeds = ", ".join(map(str, sorted({row.seed for row in rows if row.seed is not None})))
     record = store.record(parent_id)
