@@ -22,6 +22,7 @@ REMEDIES = {
     COLLAPSED: "objective.reduction=sum or a smaller objective.beta",
 }
 LONGER = "raise params.epochs or try another params.lr"
+LAST = 3  # epochs in which a loss that is lost stays lost
 RISE = 1.1  # a loss this many times the best is no noise: between epochs it varies by about 1 %
 SHORTFALL = 0.2  # of what the closed form gains over the mean image
 WINDOW = 5  # epochs that a trend is read from, at least
@@ -137,7 +138,8 @@ def _divergence(val: Sequence[float], train: Sequence[float], mean_image: float 
     A model that overfits has a training loss below its best validation loss; one that diverged has lost both.
     """
     best = min(val)
-    if min(val[-1], train[-1]) > RISE * best:
+    end = max(val.index(best) + 1, len(val) - LAST)
+    if min([*val[end:], *train[end:]], default=best) > RISE * best:
         return val.index(best) + 1
     for epoch in range(1, len(val)):
         before = min(val[:epoch])

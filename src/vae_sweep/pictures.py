@@ -13,6 +13,7 @@ from vae_sweep import figures
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.datasets.permuted import PERMUTED, put_back
 from vae_sweep.evaluation import Averages, interpolate, to_float, to_uint8
+from vae_sweep.losses import unit
 from vae_sweep.models.vae import VAE
 from vae_sweep.tracking import RunRecord
 from vae_sweep.training import generator
@@ -42,7 +43,7 @@ def record_pictures(
     if cfg.objective.reduction == "mean":
         where += " (squared error averaged over an image's values: not nats)"
     line_terms = {term: getattr(line, f"val_{term}") for term in Averages._fields}
-    record.log_figure(figures.learning_curves(history, where, line_terms), "figures/curves.png")
+    record.log_figure(figures.learning_curves(history, where, line_terms, unit([line.reduction])), "figures/curves.png")
 
     chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
     originals = test[torch.from_numpy(chosen)]

@@ -18,7 +18,7 @@ from vae_sweep import comparison, figures, table
 from vae_sweep.comparison import ReferenceRow, Row
 from vae_sweep.grid import Cell, data_label, schedule_label
 from vae_sweep.identity import LATER, RUN_CONTROL
-from vae_sweep.losses import number, spec
+from vae_sweep.losses import number, spec, unit
 from vae_sweep.tracking import NOTE, NOTE_LIMIT, Store, StoredRun
 
 log = logging.getLogger(__name__)
@@ -163,7 +163,10 @@ def _log_pictures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
     where = ", ".join(sorted({row.dataset for row in rows}))
     seeds = ", ".join(map(str, sorted({row.seed for row in rows if row.seed is not None})))
     record = store.record(parent_id)
-    figure = figures.validation_curves(curves, _reference_lines(rows), f"{where}: validation loss, seed {seeds}")
+    measured = unit({row.reduction for row in rows if row.reduction})
+    figure = figures.validation_curves(
+        curves, _reference_lines(rows), f"{where}: validation loss, seed {seeds}", measured
+    )
     record.log_figure(figure, "figures/validation_loss.png")
     if samples:
         figure = figures.sample_columns(samples, f"{where}: samples from the prior, seed {seeds}", captions=captions)

@@ -84,9 +84,13 @@ def seed_points(
 
 
 def validation_bands(
-    histories: Curves, cells: Cells, references: Mapping[str, float] | None = None, models: Sequence[str] = ()
+    histories: Curves,
+    cells: Cells,
+    references: Mapping[str, float] | None = None,
+    models: Sequence[str] = (),
+    unit: str = "nats/image",
 ) -> Figure:
-    """Validation loss (nats/image) against training images seen: one panel for each set, one colour for each model.
+    """Validation loss (in ``unit``) against training images seen: one panel for each set, one colour for each model.
 
     Line and band are the mean and the range of all seeds, as far as every seed trained; beyond that each seed goes
     on as a thin line. The first epochs and a diverging run may lie above the picture.
@@ -115,7 +119,7 @@ def validation_bands(
         _finish(axis, short(params, 30), f"images seen ({unit})", "")
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
     for axis in axes[::columns]:
-        axis.set_ylabel("validation loss\n(nats/image, lower is better)", fontsize=10)
+        axis.set_ylabel(f"validation loss\n({', '.join(filter(None, [unit, 'lower is better']))})", fontsize=10)
     _robust_limits(axes[0], [*(y for _, y in shown.values()), *(np.array([v]) for v in levels.values())])
     draw.close(figure, axes, len(sets) if shown else 0)
     return figure
@@ -169,8 +173,9 @@ def rate_distortion(
     marks: Mapping[str, tuple[float, float]] | None = None,
     models: Sequence[str] = (),
     beta: float = 1.0,
+    unit: str = "nats/image",
 ) -> Figure:
-    """Every run's (kl, recon) in nats/image: the colour is the model, the marker the set.
+    """Every run's kl in nats/image and its recon in ``unit``: the colour is the model, the marker the set.
 
     `points`: (model, set) -> one pair for each seed. `curve`: kl and recon of the closed-form linear VAE as its beta
     varies, `marks` single points of it by label. Grey lines have one loss, recon + `beta` * kl, each.
@@ -198,7 +203,12 @@ def rate_distortion(
     outside = draw.window(axis, everything)
     draw.constant_loss(axis, beta)
     said = "lower left is better" + (f"; points outside: {outside}" if outside else "")
-    _finish(axis, f"grey: constant loss, recon + {beta:g} · kl; {said}", "kl (nats/image)", "recon (nats/image)")
+    _finish(
+        axis,
+        f"grey: constant loss, recon + {beta:g} · kl; {said}",
+        "kl (nats/image)",
+        f"recon ({unit})" if unit else "recon",
+    )
     axis.grid(visible=False)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False, labelspacing=0.6)
     return figure
