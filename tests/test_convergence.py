@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vae_sweep import losses, table
+from vae_sweep import figures, losses, summary, table
 from vae_sweep.comparison import Row
 from vae_sweep.convergence import BOUNDED, COLLAPSED, CONVERGED, FALLING, FAR, Facts, Limits, caveat, judge
-from vae_sweep.pairing import contrasts_of, controls_of
+from vae_sweep.pairing import contrasts_of, controls_of, of_loss
+from vae_sweep.report import figures as report_figures
 from vae_sweep.statistics import Metric
 from vae_sweep.training import EarlyStopping
 
@@ -224,6 +225,34 @@ def test_a_loss_is_written_as_its_terms_add_up(values: tuple[float, float, float
     left, right = equation.split(" = ")
     product = [math.prod(map(float, term.split(" * "))) for term in right.split(" + ")]
     assert sum(product) == pytest.approx(float(left), abs=0.0101)
+
+
+def test_an_averaged_error_has_no_unit_in_any_figure() -> None:
+    """KL keeps its nats."""
+    history = [
+        {"epoch": e, "images_seen": 9 * e, **{f"val/{t}": 1 / e for t in ("loss", "recon", "kl")}} for e in (1, 2)
+    ]
+    x = np.array([1.0, 2.0])
+    curve = {"fc-p1": (x, 1 / x)}
+    drawn = [
+        figures.learning_curves(history, "run", unit=""),
+        figures.validation_curves(curve, {}, "sweep", ""),
+        report_figures.validation_bands(curve, {"fc-p1": ("fc", "p1")}, unit=""),
+        report_figures.rate_distortion({("fc", "p1"): [(0.01, 0.06)]}, unit=""),
+    ]
+    labels = [text for figure in drawn for axis in figure.axes for text in (axis.get_xlabel(), axis.get_ylabel())]
+    assert [text for text in labels if "nats" in text] == ["nats/image", "kl (nats/image)"]  # panel and axis of the KL
+    assert "validation loss" in labels
+
+
+def test_a_metric_of_two_kinds_of_loss_names_both() -> None:
+    mixed = [CUT[0], replace(CUT[1], reduction="mean")]
+    assert of_loss(LOSS, mixed).unit == "nats/image, or averaged error"
+    assert of_loss(LOSS, CUT).unit == "nats/image"
+    assert of_loss(LOSS, mixed[1:]).unit == "averaged error, not nats"
+    averaged = [replace(r, reduction="mean", training_state=None) for r in CUT]
+    assert "nats" not in summary.summary(averaged)
+    assert "nats" not in table.caption(averaged).replace("not nats", "")
 
 
 # The real command.

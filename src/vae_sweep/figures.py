@@ -98,7 +98,7 @@ def validation_curves(
     levels = {label: level for label, level in references.items() if np.isfinite(level)}
     top = _robust_limits(axis, [*(y for _, y in data.values()), *(np.array([v]) for v in levels.values())])
     seen = max((np.nanmax(x, initial=0.0) for x, _ in data.values()), default=0.0)
-    scale, unit = (1e6, "millions") if seen >= 2e6 else (1e3, "thousands")
+    scale, many = (1e6, "millions") if seen >= 2e6 else (1e3, "thousands")
     cells: dict[tuple[str, str], list[str]] = {}
     for name in data:
         model, _, rest = name.partition("-")
@@ -115,7 +115,7 @@ def validation_curves(
         style = _STYLES[(1, 2, 3)[i % 3]][0]
         axis.axhline(level, color="black", lw=1.4, ls=style, label=f"{_wrap(label, 30)}\n({level:.2f})")
     heading = "validation images, lower is better"
-    _finish(axis, heading, f"training images seen ({unit})", f"validation loss ({unit})" if unit else "validation loss")
+    _finish(axis, heading, f"training images seen ({many})", f"validation loss ({unit})" if unit else "validation loss")
     if data or levels:
         figure.legend(loc="outside right center", fontsize=9, frameon=False, labelspacing=0.7, handlelength=3)
     _heading(figure, title)

@@ -102,7 +102,7 @@ def validation_bands(
     lines = -(-len(sets) // columns)
     figure, axes = draw.panels(lines, columns, 0.9 + 2.7 * lines, sharey=True)
     seen = max((float(np.nanmax(x, initial=0.0)) for x, _ in shown.values()), default=0.0)
-    scale, unit = (1e6, "millions") if seen >= 2e6 else (1e3, "thousands")
+    scale, many = (1e6, "millions") if seen >= 2e6 else (1e3, "thousands")
     look_of = draw.looks(models or [cells[run][0] for run in shown])
     levels = {label: level for label, level in (references or {}).items() if np.isfinite(level)}
     for axis, params in zip(axes, sets, strict=False):
@@ -116,7 +116,7 @@ def validation_bands(
             axis.fill_between(x / scale, all_y.min(0), all_y.max(0), color=colour, alpha=0.18, lw=0)
             axis.plot(x / scale, all_y.mean(0), color=colour, ls=style, lw=1.8, label=short(model, 30))
         draw.levels(axis, levels)
-        _finish(axis, short(params, 30), f"images seen ({unit})", "")
+        _finish(axis, short(params, 30), f"images seen ({many})", "")
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
     for axis in axes[::columns]:
         axis.set_ylabel(f"validation loss\n({', '.join(filter(None, [unit, 'lower is better']))})", fontsize=10)
