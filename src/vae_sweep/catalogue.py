@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from vae_sweep.convergence import MARGIN
 from vae_sweep.statistics import Metric
 
 
@@ -50,7 +51,7 @@ ENTRIES = (
         "test/loss",
         *("test loss", "nats/image", "lower", 2),
         "recon + beta * kl, the trained loss, averaged over the test images",
-        margin=0.5,
+        margin=MARGIN,
     ),
     _entry(
         "test/recon",

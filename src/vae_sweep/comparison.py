@@ -63,6 +63,7 @@ class Row:
     n_parameters: int | None = None
     epochs: int | None = None  # run until training stopped
     best_epoch: int | None = None
+    training_state: str | None = None  # how training ended: see convergence
     train_loss: float | None = None
     train_recon: float | None = None
     train_kl: float | None = None

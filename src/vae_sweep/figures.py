@@ -38,7 +38,10 @@ _GAP = 2  # white pixels between the pictures of a mosaic
 
 
 def learning_curves(
-    history: Sequence[Mapping[str, Any]], title: str, reference: Mapping[str, float] | None = None
+    history: Sequence[Mapping[str, Any]],
+    title: str,
+    reference: Mapping[str, float] | None = None,
+    unit: str = "nats/image",
 ) -> Figure:
     """Loss, recon and kl of train and validation over the epochs of one run, best epoch (least val loss) marked.
 
@@ -68,7 +71,7 @@ def learning_curves(
             place = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
             axis.text(0.995, level, f"{level:.4g}", fontsize=9, clip_on=True, **place)
             lines.append(np.array([level]))
-        _finish(axis, heading, "epoch", "nats/image")
+        _finish(axis, heading, "epoch", "nats/image" if term == "kl" else unit)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
         _robust_limits(axis, lines)
     handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -78,7 +81,10 @@ def learning_curves(
 
 
 def validation_curves(
-    curves: Mapping[str, tuple[ArrayLike, ArrayLike]], references: Mapping[str, float], title: str
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    references: Mapping[str, float],
+    title: str,
+    unit: str = "nats/image",
 ) -> Figure:
     """Validation loss of every run of a sweep over training images seen: colour = model, line and marker = set.
 
@@ -92,7 +98,7 @@ def validation_curves(
     levels = {label: level for label, level in references.items() if np.isfinite(level)}
     top = _robust_limits(axis, [*(y for _, y in data.values()), *(np.array([v]) for v in levels.values())])
     seen = max((np.nanmax(x, initial=0.0) for x, _ in data.values()), default=0.0)
-    scale, unit = (1e6, "millions") if seen >= 2e6 else (1e3, "thousands")
+    scale, many = (1e6, "millions") if seen >= 2e6 else (1e3, "thousands")
     cells: dict[tuple[str, str], list[str]] = {}
     for name in data:
         model, _, rest = name.partition("-")
@@ -109,7 +115,7 @@ def validation_curves(
         style = _STYLES[(1, 2, 3)[i % 3]][0]
         axis.axhline(level, color="black", lw=1.4, ls=style, label=f"{_wrap(label, 30)}\n({level:.2f})")
     heading = "validation images, lower is better"
-    _finish(axis, heading, f"training images seen ({unit})", "validation loss (nats/image)")
+    _finish(axis, heading, f"training images seen ({many})", f"validation loss ({unit})" if unit else "validation loss")
     if data or levels:
         figure.legend(loc="outside right center", fontsize=9, frameon=False, labelspacing=0.7, handlelength=3)
     _heading(figure, title)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vae_sweep import catalogue, pairing, results
 from vae_sweep.comparison import Row, is_finite
+from vae_sweep.convergence import Facts, Limits, judge
 from vae_sweep.evidence import Evidence
 from vae_sweep.grid import Cell
 from vae_sweep.measuring import MEASURED, REFERENCE, SPECTRUM
@@ -27,6 +28,7 @@ def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> 
         children = store.children(sweep.run_id)
         stored |= {run.run_id: run for run in children}
         found += results.rows_of(children, _plan(store, sweep.run_id), sweep.run_id)
+    found = [_with_training(store, row, stored) for row in found]
     found, notes = pairing.without_repeats(found)
     rows = pairing.told_apart(found)
     done = [row for row in rows if row.status == "FINISHED"]
@@ -58,6 +60,29 @@ def _plan(store: Store, sweep_id: str) -> list[Cell]:
     return [
         Cell(**{"schedule": "constant"} | {key: value for key, value in cell.items() if key in known}) for cell in cells
     ]
+
+
+def _with_training(store: Store, row: Row, stored: Mapping[str | None, StoredRun]) -> Row:
+    """The row with how its training ended: of a run of an earlier version as far as its history tells."""
+    if row.status != "FINISHED" or row.training_state or row.run_id is None or row.beta is None:
+        return row
+    run, history = stored[row.run_id], store.history(row.run_id, ("train/loss", "val/loss"))
+    if not history or "training.max_epochs" not in run.params:
+        return row
+    max_epochs, patience, min_delta = (run.params[f"training.{key}"] for key in ("max_epochs", "patience", "min_delta"))
+    cycle = run.params.get("params.epochs", "None")
+    variance = run.metrics.get("implied_variance", row.beta / 2)  # beta / 2 for a sum, D times that for a mean
+    limits = Limits(
+        *(int(max_epochs), int(patience), float(min_delta)),
+        cycle=None if cycle == "None" else int(cycle),
+        nat=row.beta / 2 / variance,
+    )
+    active = row.metrics.get("test/active_units")
+    facts = Facts(
+        linear_active=row.reference.active if row.reference else None, active=None if active is None else int(active)
+    )
+    val, train = ([epoch[key] for epoch in history] for key in ("val/loss", "train/loss"))
+    return replace(row, training_state=judge(val, train, limits, facts).state)
 
 
 def _references(done: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:

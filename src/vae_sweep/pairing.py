@@ -10,6 +10,7 @@ from typing import Any
 
 from vae_sweep import statistics
 from vae_sweep.comparison import Row, is_finite, with_unique_names
+from vae_sweep.convergence import caveat
 from vae_sweep.grid import PERMUTED
 from vae_sweep.statistics import Contrast, Group, Metric
 
@@ -94,7 +95,8 @@ def contrasts_of(done: Sequence[Row], metrics: Sequence[Metric]) -> list[Contras
                 for (model, params, seed), value in values.items():
                     if model == a and seed is not None and (b, params, seed) in values:
                         pairs[params][seed] = (value, values[b, params, seed])
-                contrast = statistics.contrast(dataset, of_loss(metric, here), a, b, pairs)
+                states = [r.training_state for r in here if r.model in (a, b) and r.seed in pairs.get(r.params, {})]
+                contrast = statistics.contrast(dataset, of_loss(metric, here), a, b, pairs, states)
                 found += [contrast] if contrast else []
     return list(statistics.declare(found))
 
@@ -118,17 +120,20 @@ def controls_of(contrasts: Sequence[Contrast]) -> list[str]:
         unit = f" {metric.unit}" if metric.unit else ""
         before, after = (f"{fmean(side[pair] for pair in shared):+.{metric.digits}f}{unit}" for side in sides)
         sets = ", ".join(dict.fromkeys(params for params, _ in shared))
+        rests = caveat([*given.states, *permuted.states])
         said.append(
-            f"Control on {given.dataset} ({sets}; {len(shared)} pairs): {a} - {b} in {metric.label} is {before} on the "
-            f"pictures as they are and {after} with their pixels in one fixed random order."
+            f"{rests} Control on {given.dataset} ({sets}; {len(shared)} pairs): {a} - {b} in {metric.label} is "
+            f"{before} on the pictures as they are and {after} with their pixels in one fixed random order.".lstrip()
         )
     return said
 
 
 def of_loss(metric: Metric, rows: Sequence[Row]) -> Metric:
     """The metric for runs of the rows' loss: an averaged squared error is in no nats, and has no margin of them."""
-    averaged = all(row.reduction == "mean" for row in rows) and metric.key in ("test/loss", "test/recon")
-    return replace(metric, unit="averaged error, not nats", digits=4, margin=0.0) if averaged else metric
+    reductions = {row.reduction for row in rows} if metric.key in ("test/loss", "test/recon") else set()
+    if reductions == {"mean"}:
+        return replace(metric, unit="averaged error, not nats", digits=4, margin=0.0)
+    return replace(metric, unit="nats/image, or averaged error") if "mean" in reductions else metric
 
 
 def _recipe(row: Row) -> Recipe:

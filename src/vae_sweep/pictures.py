@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from vae_sweep import figures
 from vae_sweep.datasets.permuted import PERMUTED, put_back
 from vae_sweep.evaluation import interpolate, to_float, to_uint8
+from vae_sweep.losses import unit
 from vae_sweep.models.vae import VAE
 from vae_sweep.randomness import Stream, generator
 from vae_sweep.tracking import RunRecord
@@ -40,7 +41,8 @@ def record_pictures(
         where += ", trained on permuted pixels, put back here"
     if cfg.objective.reduction == "mean":
         where += " (squared error averaged over an image's values: not nats)"
-    record.log_figure(figures.learning_curves(history, where, line), "figures/curves.png")
+    curves = figures.learning_curves(history, where, line, unit([cfg.objective.reduction]))
+    record.log_figure(curves, "figures/curves.png")
 
     chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
     originals = test[torch.from_numpy(chosen)]

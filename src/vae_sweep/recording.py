@@ -16,20 +16,23 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from vae_sweep import checkpoint, datasets, models, reference, state, training
+from vae_sweep import checkpoint, datasets, losses, models, reference, state, training
 from vae_sweep.clock import listed, timed
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.context import Job
+from vae_sweep.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.device import device_tags, resolve_device
 from vae_sweep.errors import Stopped, UserError
-from vae_sweep.evaluation import Averages, evaluate
-from vae_sweep.identity import Decides, changed, decides, flatten
+from vae_sweep.evaluation import Averages, evaluate, inference
+from vae_sweep.heldout import latents
+from vae_sweep.identity import Decides, changed, decides, flatten, parts
 from vae_sweep.journal import Journal
 from vae_sweep.measuring import draw, record_heldout
 from vae_sweep.places import asked_to_stop, own_folder
-from vae_sweep.preparation import identity_of, prepare
+from vae_sweep.preparation import prepare
 from vae_sweep.randomness import seed_weights
 from vae_sweep.remembered import remembered
+from vae_sweep.results import TRAINING_STATE
 from vae_sweep.sources import own_sources
 from vae_sweep.stores import masked
 from vae_sweep.tracking import RunRecord
@@ -50,14 +53,13 @@ def train_and_record(job: Job, record: RunRecord) -> float:
     output_dir = own_folder(job.output_dir, record.run_id)
     started = time.perf_counter()
     validate(cfg)
-    _, made_of = identity_of(cfg, Path(context.root))
-    if made_of != job.made_of:
-        raise UserError(
-            f"{changed(job.made_of, made_of)} changed since the sweep started; start the same command again"
-        )
+    dataset, spectrum = prepare(cfg, Path(context.root))
+    sources = own_sources(cfg.model, cfg.dataset)
+    difference = changed(job.made_of, parts(dataset.digest, sources))
+    if difference:
+        raise UserError(f"{difference} changed since the sweep started; start the same command again")
     torch.set_num_threads(cfg.training.threads)
     device = resolve_device(cfg.training.device, cfg.training.precision)
-    dataset, spectrum = prepare(cfg, Path(context.root))
     beta, reduction = cfg.objective.beta, cfg.objective.reduction
     n_values = int(np.prod(dataset.image_shape))
     splits = {key: torch.from_numpy(split.images) for key, split in dataset.splits.items()}
@@ -70,7 +72,7 @@ def train_and_record(job: Job, record: RunRecord) -> float:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     fixed = {key: value for key, value in flatten(plain).items() if decides(key) in (Decides.TRAINED, Decides.PLACE)}
     record.log_params(fixed | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
-    for module, text in own_sources(cfg.model, cfg.dataset).items():
+    for module, text in sources.items():
         record.log_text(text, f"source/{module.replace('.', '/')}.py")
     record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
     record.set_tags({**device_tags(device, cfg.training.precision), "vae_sweep.outputs": str(output_dir)})
@@ -108,7 +110,7 @@ def train_and_record(job: Job, record: RunRecord) -> float:
         precision=cfg.training.precision,
         state=saved["fit"],
     )
-    for metrics in _reported(epochs, name, len(history), max_epochs, context.progress_bar):
+    for metrics in _reported(epochs, cfg, name, len(history), max_epochs, context.progress_bar):
         train_seconds += metrics.train_seconds
         if metrics.epoch == first_epoch:
             since = time.perf_counter() - started - metrics.train_seconds - metrics.val_seconds
@@ -130,6 +132,9 @@ def train_and_record(job: Job, record: RunRecord) -> float:
         journal.send()
     best_entry = min(history, key=lambda epoch: epoch["val/loss"])
     best_epoch = best_entry["epoch"]
+    with timed(seconds, "losses"), inference(device):
+        active = latents.active_units(latents.encode(model, splits["test"]))
+    _record_training(cfg, name, history, line, spectrum, active, record)
 
     with timed(seconds, "losses"):
         best = {"val": Averages(*(best_entry[f"val/{term}"] for term in Averages._fields))}  # on the same weights
@@ -166,11 +171,10 @@ def train_and_record(job: Job, record: RunRecord) -> float:
     record.set_tags({"vae_sweep.time_s": listed({"training": train_seconds, **seconds})})
     record.log_once({"wall_time_s": wall_time})
     log.info(
-        "%s finished: test loss %.2f = %.2f + %.2f nats/image, %+.2f against the closed-form linear VAE, "
-        "best of %d epochs: %d, %.0f s",
+        "%s finished: test loss %s, %s against the closed-form linear VAE, best of %d epochs: %d, %.0f s",
         name,
-        *best["test"],
-        final["distance_to_linear"],
+        losses.equation(*best["test"], beta, reduction),
+        losses.number(final["distance_to_linear"], "+" + losses.spec(reduction)),
         len(history),
         best_epoch,
         wall_time,
@@ -216,9 +220,9 @@ def _announce(
     if dataset.facts.get("skipped"):
         log.warning("%s: %d broken pictures of %s were left out", name, dataset.facts["skipped"], dataset.name)
     log.info(
-        "%s: the loss implies a decoder variance of %g; the closed-form linear VAE uses %d of %d latents, "
-        "test loss %.2f nats/image",
-        *(name, variance, line.active, line.latent_dim, line.test_loss),
+        "%s: the loss implies a decoder variance of %g; the closed-form linear VAE uses %d of %d latents, test loss %s",
+        *(name, variance, line.active, line.latent_dim),
+        losses.equation(line.test_loss, line.test_recon, line.test_kl, line.beta, line.reduction),
     )
     if line.active == 0:
         largest = spectrum.eigenvalues.max(initial=0)
@@ -231,23 +235,49 @@ def _announce(
         record.set_tags({"vae_sweep.warning": warning})
 
 
+def _record_training(
+    cfg: DictConfig,
+    name: str,
+    history: list[dict[str, float]],
+    line: ReferenceRow,
+    spectrum: reference.Spectrum,
+    active: int,
+    record: RunRecord,
+) -> None:
+    """Say how the training ended, in the log and in the run's tags; ``active``: latents that its model uses."""
+    nat = 1.0 if line.reduction == "sum" else 1 / len(spectrum.mean)
+    limits = Limits(
+        cfg.training.max_epochs, cfg.training.patience, cfg.training.min_delta, cycle=cfg.params.epochs, nat=nat
+    )
+    facts = Facts(spectrum.total_variance * nat, line.val_loss, line.active, active)
+    val, train = ([epoch[f"{split}/loss"] for epoch in history] for split in ("val", "train"))
+    found = judge(val, train, limits, facts)
+    log.log(logging.INFO if found.state == CONVERGED else logging.WARNING, "%s %s", name, found.sentence)
+    record.set_tags({TRAINING_STATE: found.state, f"{TRAINING_STATE}.why": found.sentence})
+
+
 def _reported(
-    epochs: Iterable[training.EpochMetrics], name: str, done: int, max_epochs: int, progress_bar: bool
+    epochs: Iterable[training.EpochMetrics],
+    cfg: DictConfig,
+    name: str,
+    done: int,
+    max_epochs: int,
+    progress_bar: bool,
 ) -> Iterator[training.EpochMetrics]:
     """Pass the epochs on, showing them as a bar on a terminal and as plain lines elsewhere."""
     tqdm.set_lock(threading.RLock())  # its own holds semaphores that a killed process leaves behind
+    beta, reduction = cfg.objective.beta, cfg.objective.reduction
     bar = tqdm(epochs, name, max_epochs, initial=done, unit="epoch", disable=not progress_bar)
+    metrics: training.EpochMetrics
     for metrics in bar:
         rate = metrics.images_seen / metrics.epoch / metrics.train_seconds
         if bar.disable:
-            log.info(
-                "%s epoch %d: train %.2f = %.2f + %.2f, val %.2f = %.2f + %.2f nats/image%s, %.0f images/s",
-                *(name, metrics.epoch, *metrics.train, *metrics.val, " *" if metrics.improved else "", rate),
-            )
+            train, val = (losses.equation(*found, beta, reduction) for found in (metrics.train, metrics.val))
+            mark = " *" if metrics.improved else ""
+            log.info("%s epoch %d: train %s, val %s%s, %.0f images/s", name, metrics.epoch, train, val, mark, rate)
         else:
-            bar.set_postfix(
-                train=f"{metrics.train.loss:.2f}", val=f"{metrics.val.loss:.2f}", images_per_s=f"{rate:.0f}"
-            )
+            train, val = (losses.number(found.loss, losses.spec(reduction)) for found in (metrics.train, metrics.val))
+            bar.set_postfix(train=train, val=val, images_per_s=f"{rate:.0f}")
         yield metrics
 
 

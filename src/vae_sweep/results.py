@@ -18,12 +18,14 @@ from vae_sweep import comparison, figures, table
 from vae_sweep.comparison import ReferenceRow, Row, with_unique_names
 from vae_sweep.grid import Cell, data_label, schedule_label
 from vae_sweep.identity import IMAGES, trained
+from vae_sweep.losses import number, spec, unit
 from vae_sweep.names import MADE_OF, RUN_KEY, SETTINGS
 from vae_sweep.tracking import NAME_LIMIT, NOTE, NOTE_LIMIT, Store, StoredRun
 
 log = logging.getLogger(__name__)
 
 NAMES = "vae_sweep.metrics.names"  # tag: the held-out metrics of the last measuring, without prefix
+TRAINING_STATE = "vae_sweep.training_state"  # tag: how training ended; with .why after it, in a sentence
 REDRAW_AFTER = 60.0  # seconds: cells that end faster do not each pay for pictures
 PLAN = "sweep.json"  # artifact of the parent: the cells, also those that have not started
 
@@ -130,11 +132,8 @@ def _measured(run: StoredRun, parent_id: str) -> dict[str, Any]:
         "name": run.name,
         "status": run.status,
         "reason": run.tags.get("vae_sweep.error"),
-        "trained_in": None
-        if run.parent_id == parent_id
-        else f"sweep {run.parent_id[:8]}"
-        if run.parent_id
-        else "alone",
+        "trained_in": _where_trained(run, parent_id),
+        "training_state": run.tags.get(TRAINING_STATE),
         "digest": run.params.get("dataset.digest"),
         "n_parameters": int(run.params["n_parameters"]) if "n_parameters" in run.params else None,
         "wall_time_s": m.get("wall_time_s"),
@@ -155,6 +154,13 @@ def _measured(run: StoredRun, parent_id: str) -> dict[str, Any]:
     parts = {key: value for key, value in json.loads(run.tags.get(MADE_OF, "{}")).items() if key != IMAGES}
     found["configuration"] = trained({k: v for k, v in run.params.items() if k != "n_parameters"} | parts)
     return found
+
+
+def _where_trained(run: StoredRun, parent_id: str) -> str | None:
+    """Another sweep, or a run of its own, that trained what a sweep shows; None for the sweep's own runs."""
+    if run.parent_id == parent_id:
+        return None
+    return f"sweep {run.parent_id[:8]}" if run.parent_id else "a run of its own"
 
 
 def _test_metrics(values: Mapping[str, float], run: StoredRun) -> dict[str, float]:
@@ -202,11 +208,14 @@ def _log_pictures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
             with store.artifact(row.run_id, "samples.npy") as path:
                 if path:
                     samples[row.name] = np.load(path)
-                    captions[row.name] = f"test {row.test_loss:.2f}"
+                    captions[row.name] = f"test {number(row.test_loss, spec(row.reduction))}"
     where = ", ".join(sorted({row.dataset for row in rows}))
     seeds = ", ".join(map(str, sorted({row.seed for row in rows if row.seed is not None})))
     record = store.record(parent_id)
-    figure = figures.validation_curves(curves, _reference_lines(rows), f"{where}: validation loss, seed {seeds}")
+    measured = unit({row.reduction for row in rows if row.reduction})
+    figure = figures.validation_curves(
+        curves, _reference_lines(rows), f"{where}: validation loss, seed {seeds}", measured
+    )
     record.log_figure(figure, "figures/validation_loss.png")
     if samples:
         figure = figures.sample_columns(samples, f"{where}: samples from the prior, seed {seeds}", captions=captions)

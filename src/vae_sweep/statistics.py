@@ -92,7 +92,8 @@ class Contrast:
     b_better_high: float | None
     margin: float  # of equivalence, in the metric's unit
     verdict: str  # of b against a: "better", "worse", "equivalent" or "inconclusive"
-    sentence: str
+    sentence: str  # what it rests on first
+    states: tuple[str | None, ...] = ()  # how the training of each run that was compared ended; None is unknown
 
 
 def group(dataset: str, model: str, params: str, values: Mapping[int, float]) -> Group:
@@ -109,11 +110,17 @@ def group(dataset: str, model: str, params: str, values: Mapping[int, float]) ->
 
 
 def contrast(
-    dataset: str, metric: Metric, a: str, b: str, pairs: Mapping[str, Mapping[int, tuple[float, float]]]
+    dataset: str,
+    metric: Metric,
+    a: str,
+    b: str,
+    pairs: Mapping[str, Mapping[int, tuple[float, float]]],
+    states: Sequence[str | None] = (),
 ) -> Contrast | None:
     """Return what ``pairs[params][seed] = (value of a, value of b)`` say about a - b; None where there is no pair.
 
-    Pairs with a value that is not finite are left out. d_z carries the factor 1 - 3 / (4 (n - 1) - 1) (Hedges 1981),
+    Pairs with a value that is not finite are left out. ``states``: how the trainings that are compared ended
+    (:mod:`vae_sweep.convergence`); None is unknown. d_z carries the factor 1 - 3 / (4 (n - 1) - 1) (Hedges 1981),
     which is 0 for two pairs. The interval of P(b better) is Clopper & Pearson's (1934), valid also where that
     probability differs between sets (Hoeffding 1956): 9 of 9 gives [0.66, 1], where a bootstrap gives [1, 1], which
     at 3 sets x 3 seeds covers a true 0.9 in 57 of 100 cases.
@@ -154,6 +161,7 @@ def contrast(
             margin=metric.margin * (abs(float(both.mean())) if metric.relative else 1.0),
             verdict="",
             sentence="",
+            states=tuple(states),
         )
     )
 

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from vae_sweep.comparison import Row, is_finite, ordered
-from vae_sweep.table import cell_key, digits, number, one_line, seeds_sentence, status_text
+from vae_sweep.convergence import caveat
+from vae_sweep.losses import number, spec, unit
+from vae_sweep.table import cell_key, one_line, seeds_sentence, status_text
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """What these rows allow one to say: differences between models per set, the linear reference, what is missing.
+    """What these rows allow one to say: how far they are trained, differences between models per set, what is missing.
 
-    Differences are paired on equal data, hyperparameters and seed, in nats/image of test loss; finished runs only.
+    Differences are paired on equal data, hyperparameters and seed, in test loss; finished runs only.
     """
     runs = [r for r in ordered(rows) if r["status"] != "REFERENCE"]
     done = [r for r in runs if r["status"] == "FINISHED" and is_finite(r["test_loss"])]
@@ -25,7 +27,8 @@ def summary(rows: Sequence[Row]) -> str:
     models = sorted({r["model"] for r in done})
     nonlinear = [model for model in models if model != "linear"]
     base = "conv" if "conv" in nonlinear else (nonlinear or models)[0]
-    parts = [_differences(done, other, base) for other in nonlinear if other != base]
+    parts = [caveat(r["training_state"] for r in done)]
+    parts += [_differences(done, other, base) for other in nonlinear if other != base]
     parts += [seeds_sentence(done)]
     stands = [_standing(model, [r for r in done if r["model"] == model]) for model in models]
     if any(stands):
@@ -41,7 +44,7 @@ def _differences(done: list[dict[str, Any]], model: str, base: str) -> str:
     for r in done:
         losses[cell_key(r)][r["seed"]][r["model"]].append(r["test_loss"])
     names = [cell[:3] for cell in losses]
-    said = []
+    said, reductions = [], set()
     for cell, seeds in losses.items():
         pairs = [by[model] for by in seeds.values()], [by[base] for by in seeds.values()]
         d = [statistics.fmean(m) - statistics.fmean(b) for m, b in zip(*pairs, strict=True) if m and b]
@@ -52,20 +55,24 @@ def _differences(done: list[dict[str, Any]], model: str, base: str) -> str:
         label = " ".join(filter(None, [data if several else "", params, variant]))
         if names.count(cell[:3]) > 1:
             label += f" [batch {batch}, lr {lr}, {schedule}, latent {latent}, beta {beta}, {reduction}]"
-        spread = f" (mean of {len(d)} seeds, sd {statistics.stdev(d):.2f})" if len(d) > 1 else ""
-        said.append(f"{label} {statistics.fmean(d):+{'.4f' if reduction == 'mean' else '.2f'}}{spread}")
+        sd = f" (mean of {len(d)} seeds, sd {number(statistics.stdev(d), spec(reduction))})" if len(d) > 1 else ""
+        said.append(f"{label} {number(statistics.fmean(d), '+' + spec(reduction))}{sd}")
+        reductions.add(reduction)
     if not said:
         return f"{model} and {base} share no finished cell (same data, hyperparameters and seed)."
-    return f"Test loss of {model} minus {base}, nats/image (positive: {base} is better): {', '.join(said)}."
+    head = ", ".join(filter(None, [f"Test loss of {model} minus {base}", unit(reductions)]))
+    return f"{head} (positive: {base} is better): {', '.join(said)}."
 
 
 def _standing(model: str, runs: list[dict[str, Any]]) -> str:
     """How often a model beats the closed form, and by how much."""
-    found = sorted((r["distance_to_linear"], digits(r)) for r in runs if is_finite(r["distance_to_linear"]))
+    found = sorted(
+        (r["distance_to_linear"], "+" + spec(r["reduction"])) for r in runs if is_finite(r["distance_to_linear"])
+    )
     if not found:
         return ""
     better = sum(distance < 0 for distance, _ in found)
     word, count = ("better", better) if better else ("worse", sum(distance > 0 for distance, _ in found))
-    ends = [number(distance, "+" + digits) for distance, digits in (found[0], found[-1])]
+    ends = [number(*end) for end in (found[0], found[-1])]
     span = ends[0] if len(found) == 1 else " to ".join(ends)
     return f"{model} is {word} in {count} of {len(found)} runs ({span})"

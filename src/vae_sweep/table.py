@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from vae_sweep.comparison import REFERENCE, Row, is_finite, ordered
+from vae_sweep.convergence import CONVERGED, caveat
+from vae_sweep.losses import number, spec, terms, unit
 
 _REASON_LENGTH = 80
 
@@ -43,11 +45,14 @@ def markdown(rows: Sequence[Row], title: str = "Comparison", max_chars: int | No
 
 
 def text(rows: Sequence[Row], title: str = "Comparison") -> str:
-    """The same table for a terminal: aligned, at most 160 wide for usual names, reasons of failures below."""
+    """The same table for a terminal: aligned, at most 160 wide for usual names.
+
+    Reasons of failures, and how trainings ended that did not converge, stand below.
+    """
     found = ordered(rows)
-    head, body = _table(found, "linear*", one_line, reasons=False)
+    head, body = _table(found, "linear*", one_line, wide=False)
     head = [name.replace(" loss", "").replace(" time", "") for name in head]  # width is scarce here
-    body = [[cell.replace(" + ", "+") if cell.endswith(")") else cell for cell in cells] for cells in body]
+    body = [[re.sub(r" ([+*]) ", r"\1", cell) if cell.endswith(")") else cell for cell in cells] for cells in body]
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
     left = {head.index(name) for name in ("Data", "Set", "Model", "Variant", "Status", "Run") if name in head}
     lines = [
@@ -62,6 +67,7 @@ def text(rows: Sequence[Row], title: str = "Comparison") -> str:
         for r in found
         if r["status"] in ("FAILED", "KILLED") and r["reason"]
     ]
+    lines += [line for part in _trainings(found) for line in textwrap.wrap(part, 158)]
     notes = [line for part in caption(rows).split(". ") for line in textwrap.wrap(part.rstrip(".") + ".", 158)]
     notes += [f"* {REFERENCE}."] if any(r["status"] == "REFERENCE" for r in found) else []
     return "\n".join([title, "", *lines, "", *notes]) + "\n"
@@ -73,11 +79,13 @@ def caption(rows: Sequence[Row]) -> str:
     data = ", ".join(sorted({r["dataset"] for r in found if r["dataset"]})) or "unknown"
     losses = sorted({(r["reduction"], r["beta"]) for r in found if r["beta"] is not None and r["reduction"]})
     said = "; ".join(f"{reduction}, beta {beta:g}" for reduction, beta in losses) or "unknown"
+    measured = f"Losses in {unit({r for r, _ in losses})}".removesuffix(" in ")
     parts = [
         f"Data: {data}.",
-        f"Losses in nats/image, lower is better: loss = recon + beta * kl (squared error: {said}).",
+        f"{measured}, lower is better: loss = recon + beta * kl (squared error: {said}).",
         "Train, Val, Test = images the loss is averaged over; Val chose the epoch, Test was used once, at the end.",
         "Epochs = run until training stopped; Best = the epoch whose weights count.",
+        caveat([r["training_state"] for r in found if r["status"] == "FINISHED"], remedies=True),
         "Vs linear = test loss minus that of the closed-form optimal linear VAE (probabilistic PCA of the training "
         "images, same loss and latent size); negative is better than it.",
         seeds_sentence(found),
@@ -86,7 +94,7 @@ def caption(rows: Sequence[Row]) -> str:
         parts.insert(2, "With reduction mean the squared error is averaged over an image's values: not nats.")
     if len(losses) > 1 or "," in data:
         parts.insert(2, "Compare losses only within the same data, beta and reduction.")
-    return " ".join(parts)
+    return " ".join(filter(None, parts))
 
 
 def seeds_sentence(runs: list[dict[str, Any]]) -> str:
@@ -117,26 +125,19 @@ def status_text(record: dict[str, Any], reasons: bool = False) -> str:
     return str(record["status"])
 
 
-def number(value: float | None, spec: str) -> str:
-    """The number, nothing when unknown, and the word when it is not finite: divergence should be seen."""
-    if value is None:
-        return ""
-    return format(value, spec) if math.isfinite(value) else str(float(value))
-
-
-def digits(record: dict[str, Any]) -> str:
-    return ".4f" if record["reduction"] == "mean" else ".2f"  # averaged squared errors are about 0.06
-
-
 def one_line(value: str) -> str:
     return " ".join(value.split())
 
 
 def _table(
-    found: list[dict[str, Any]], reference: str, escape: Callable[[str], str], reasons: bool = True
+    found: list[dict[str, Any]], reference: str, escape: Callable[[str], str], wide: bool = True
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and cells, as text; a column that would say the same in every row is left to the caption."""
+    """Header and cells, as text; a column that would say the same in every row is left to the caption.
+
+    What :func:`text` says below the table has no place in it unless ``wide``.
+    """
     runs = [r for r in found if r["status"] != "REFERENCE"]
+    summed = "recon + kl" if {r["beta"] for r in runs} <= {None, 1.0} else "recon + beta * kl"
     columns: list[tuple[str, bool, Callable[[dict[str, Any]], str]]] = [
         ("Data", len({r["dataset"] for r in runs}) > 1, lambda r: escape(r["dataset"])),
         ("Set", True, lambda r: escape(r["params"] or "")),
@@ -160,13 +161,18 @@ def _table(
         ("Parameters", True, lambda r: number(r["n_parameters"], ",d")),
         ("Epochs", True, lambda r: number(r["epochs"], "d")),
         ("Best", True, lambda r: number(r["best_epoch"], "d")),
-        ("Train loss (recon + kl)", True, lambda r: _loss(r, "train")),
-        ("Val loss", True, lambda r: number(r["val_loss"], digits(r))),
-        ("Test loss (recon + kl)", True, lambda r: _loss(r, "test")),
-        ("vs linear", True, lambda r: number(r["distance_to_linear"], "+" + digits(r))),
+        (
+            "Training",
+            wide and not {r["training_state"] for r in runs} <= {None, CONVERGED},
+            lambda r: escape(r["training_state"] or ""),
+        ),
+        (f"Train loss ({summed})", True, lambda r: _loss(r, "train")),
+        ("Val loss", True, lambda r: number(r["val_loss"], spec(r["reduction"]))),
+        (f"Test loss ({summed})", True, lambda r: _loss(r, "test")),
+        ("vs linear", True, lambda r: number(r["distance_to_linear"], "+" + spec(r["reduction"]))),
         ("Wall time", True, lambda r: _duration(r["wall_time_s"])),
         ("Images/s", True, lambda r: number(r["images_per_s"], ",.0f")),
-        ("Status", any(r["status"] != "FINISHED" for r in runs), lambda r: escape(status_text(r, reasons))),
+        ("Status", any(r["status"] != "FINISHED" for r in runs), lambda r: escape(status_text(r, wide))),
         ("Run", True, lambda r: escape((r["run_id"] or "")[:8])),
         ("Trained in", any(r["trained_in"] for r in runs), lambda r: escape(r["trained_in"] or "")),
     ]
@@ -174,9 +180,22 @@ def _table(
     return [name for name, _ in shown], [[cell(record) for _, cell in shown] for record in found]
 
 
+def _trainings(found: list[dict[str, Any]]) -> list[str]:
+    """The runs of each state of training but the good one; the caption says what all of them share."""
+    named: dict[str, list[str]] = defaultdict(list)
+    for r in found:
+        if r["training_state"] not in (None, CONVERGED):
+            named[r["training_state"]].append(r["name"])
+    runs = sum(r["status"] != "REFERENCE" for r in found)
+    return [f"{', '.join(names)}: {state}." for state, names in named.items() if len(names) < runs]
+
+
 def _loss(record: dict[str, Any], split: str) -> str:
-    loss, recon, kl = (number(record[f"{split}_{term}"], digits(record)) for term in ("loss", "recon", "kl"))
-    return f"{loss} ({recon} + {kl})" if loss and recon and kl else loss
+    known = {key: record[f"{split}_{key}"] for key in ("recon", "kl")} | {"beta": record["beta"]}
+    loss = number(record[f"{split}_loss"], spec(record["reduction"]))
+    if not loss or None in known.values():
+        return loss
+    return f"{loss} ({terms(**known, reduction=record['reduction'])})"
 
 
 def _duration(seconds: float | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vae_sweep.convergence import caveat
+
 if TYPE_CHECKING:
     from vae_sweep.statistics import Contrast
 
@@ -41,7 +43,8 @@ def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
         means = ", ".join(f"{s.params} {_number(c, s.mean, '+')}" for s in c.sets)
         ends.append(f"the sign differs between the sets ({means})")
     ends += [] if c.metric.primary else ["descriptive, as p is not corrected for the number of metrics"]
-    return f"On {c.dataset}, {claim} {'; '.join([', '.join(facts), *ends])}."
+    said = f"On {c.dataset}, {claim} {'; '.join([', '.join(facts), *ends])}."
+    return f"{caveat(c.states)} {said}".lstrip()
 
 
 def _why(c: Contrast, p: float, least: float) -> str:

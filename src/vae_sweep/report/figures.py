@@ -84,9 +84,13 @@ def seed_points(
 
 
 def validation_bands(
-    histories: Curves, cells: Cells, references: Mapping[str, float] | None = None, models: Sequence[str] = ()
+    histories: Curves,
+    cells: Cells,
+    references: Mapping[str, float] | None = None,
+    models: Sequence[str] = (),
+    unit: str = "nats/image",
 ) -> Figure:
-    """Validation loss (nats/image) against training images seen: one panel for each set, one colour for each model.
+    """Validation loss (in ``unit``) against training images seen: one panel for each set, one colour for each model.
 
     Line and band are the mean and the range of all seeds, as far as every seed trained; beyond that each seed goes
     on as a thin line. The first epochs and a diverging run may lie above the picture.
@@ -98,7 +102,7 @@ def validation_bands(
     lines = -(-len(sets) // columns)
     figure, axes = draw.panels(lines, columns, 0.9 + 2.7 * lines, sharey=True)
     seen = max((float(np.nanmax(x, initial=0.0)) for x, _ in shown.values()), default=0.0)
-    scale, unit = (1e6, "millions") if seen >= 2e6 else (1e3, "thousands")
+    scale, many = (1e6, "millions") if seen >= 2e6 else (1e3, "thousands")
     look_of = draw.looks(models or [cells[run][0] for run in shown])
     levels = {label: level for label, level in (references or {}).items() if np.isfinite(level)}
     for axis, params in zip(axes, sets, strict=False):
@@ -112,10 +116,10 @@ def validation_bands(
             axis.fill_between(x / scale, all_y.min(0), all_y.max(0), color=colour, alpha=0.18, lw=0)
             axis.plot(x / scale, all_y.mean(0), color=colour, ls=style, lw=1.8, label=short(model, 30))
         draw.levels(axis, levels)
-        _finish(axis, short(params, 30), f"images seen ({unit})", "")
+        _finish(axis, short(params, 30), f"images seen ({many})", "")
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
     for axis in axes[::columns]:
-        axis.set_ylabel("validation loss\n(nats/image, lower is better)", fontsize=10)
+        axis.set_ylabel(f"validation loss\n({', '.join(filter(None, [unit, 'lower is better']))})", fontsize=10)
     _robust_limits(axes[0], [*(y for _, y in shown.values()), *(np.array([v]) for v in levels.values())])
     draw.close(figure, axes, len(sets) if shown else 0)
     return figure
@@ -169,8 +173,9 @@ def rate_distortion(
     marks: Mapping[str, tuple[float, float]] | None = None,
     models: Sequence[str] = (),
     beta: float = 1.0,
+    unit: str = "nats/image",
 ) -> Figure:
-    """Every run's (kl, recon) in nats/image: the colour is the model, the marker the set.
+    """Every run's kl in nats/image and its recon in ``unit``: the colour is the model, the marker the set.
 
     `points`: (model, set) -> one pair for each seed. `curve`: kl and recon of the closed-form linear VAE as its beta
     varies, `marks` single points of it by label. Grey lines have one loss, recon + `beta` * kl, each.
@@ -198,7 +203,12 @@ def rate_distortion(
     outside = draw.window(axis, everything)
     draw.constant_loss(axis, beta)
     said = "lower left is better" + (f"; points outside: {outside}" if outside else "")
-    _finish(axis, f"grey: constant loss, recon + {beta:g} · kl; {said}", "kl (nats/image)", "recon (nats/image)")
+    _finish(
+        axis,
+        f"grey: constant loss, recon + {beta:g} · kl; {said}",
+        "kl (nats/image)",
+        f"recon ({unit})" if unit else "recon",
+    )
     axis.grid(visible=False)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False, labelspacing=0.6)
     return figure

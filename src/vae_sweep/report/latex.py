@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from vae_sweep.convergence import caveat
 from vae_sweep.evidence import Evidence
 from vae_sweep.report import presentation as show
 from vae_sweep.report.presentation import MINUS, number
@@ -55,7 +56,9 @@ def table(evidence: Evidence) -> str:
             title = rf"\multicolumn{{3}}{{@{{}}l}}{{\textit{{{escape(name)}}}}}"
             lines += [r"\addlinespace[2pt]", _line([title, *values, "", ""])]
     recipes = escape("; ".join(show.recipes(evidence)))
-    caption = f"{escape(evidence.title)}. Mean $\\pm$ standard deviation between seeds. {recipes}".strip()
+    ended = escape(caveat(row.training_state for row in evidence.rows if row.status == "FINISHED"))
+    parts = [f"{escape(evidence.title)}.", ended, "Mean $\\pm$ standard deviation between seeds.", recipes]
+    caption = " ".join(filter(None, parts))
     return "\n".join(
         [
             r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}",

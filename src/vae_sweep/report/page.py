@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from importlib import resources
 
+from vae_sweep.convergence import caveat
 from vae_sweep.evidence import Evidence
 from vae_sweep.report import pictures, tables
 from vae_sweep.report import presentation as show
@@ -40,11 +41,13 @@ def html(evidence: Evidence, glossary: Mapping[str, str] | None = None) -> str:
 
 
 def _state(evidence: Evidence) -> str:
-    """How many runs there are and what became of them."""
+    """How many runs there are, what became of them, and how their training ended."""
     count = Counter(row.status for row in evidence.rows)
     said = ", ".join(f"{n} {status.lower()}" for status, n in count.most_common())
     seeds = {sum(row.status == "FINISHED" for row in rows) for rows in show.cells(evidence).values()} - {0}
     runs = f"{len(evidence.rows)} runs: {said}." if said else "No run is known."
+    ended = caveat((row.training_state for row in evidence.rows if row.status == "FINISHED"), remedies=True)
+    runs = f"{runs} {ended}".rstrip()
     if not seeds:
         return runs
     if max(seeds) == 1:
@@ -81,8 +84,10 @@ def _verdict(contrast: Contrast) -> Html:
         f"p = {show.share(contrast.p)}{holm}; the least that so many pairs can give is {show.share(contrast.p_least)}."
     )
     fine += f" Differences under {contrast.margin:.3g}{unit} count as equivalent." if contrast.margin > 0 else ""
-    said = f"{contrast.b} against {contrast.a}: {contrast.verdict}"
-    words = [tag("span", said, class_="word"), tag("p", contrast.sentence, class_="sentence")]
+    words = [tag("span", f"{contrast.b} against {contrast.a}: {contrast.verdict}", class_="word")]
+    if caveat(contrast.states):
+        words.insert(0, tag("span", "on runs not converged", class_="word"))
+    words.append(tag("p", contrast.sentence, class_="sentence"))
     return tag(
         "div", tag("div", *words, tag("p", fine, class_="fine")), pictures.differences(contrast), class_="verdict"
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vae_sweep.comparison import REFERENCE, Row
 from vae_sweep.evidence import Evidence, Images
+from vae_sweep.losses import unit
 from vae_sweep.report import figures as draw
 from vae_sweep.report import presentation as show
 from vae_sweep.report.markup import Html, mosaic, plot, tag
@@ -39,10 +40,11 @@ def plots(evidence: Evidence, dataset: str) -> list[Html]:
     cells = {name: (row.model, show.cell_of(row).params) for name, row in rows.items()}
     models = show.models(evidence)
     named = " and ".join(dict.fromkeys(model for model, _ in cells.values()))
+    measured = unit({row.reduction for row in rows.values() if row.reduction})
     found = []
     histories = {name: curve for name, curve in evidence.histories.items() if name in rows and len(curve[0])}
     if histories:
-        figure = draw.validation_bands(histories, cells, _val_lines(list(rows.values())), models)
+        figure = draw.validation_bands(histories, cells, _val_lines(list(rows.values())), models, measured)
         said = (
             "Validation loss against training images seen. Line and band: mean and range over seeds, as far as every "
             "seed trained; thin lines: single seeds. Black: the linear VAE on the same images."
@@ -65,7 +67,7 @@ def plots(evidence: Evidence, dataset: str) -> list[Html]:
         said += " Black: linear VAE." if linear else ""
         used = "; ".join(f"{name} {int((np.asarray(v) > 0.01).sum())}" for name, v in spectra.items())
         found.append(_figure(plot(figure, f"KL per latent. Latents above 0.01 nats: {used}"), said))
-    return [*found, *_rate_distortion(evidence, dataset, models)]
+    return [*found, *_rate_distortion(evidence, dataset, models, measured)]
 
 
 def samples(evidence: Evidence, dataset: str) -> Html | None:
@@ -96,7 +98,7 @@ def nameless(evidence: Evidence) -> list[str]:
     return [name for name in dict.fromkeys(given) if name not in known]
 
 
-def _rate_distortion(evidence: Evidence, dataset: str, models: Sequence[str]) -> list[Html]:
+def _rate_distortion(evidence: Evidence, dataset: str, models: Sequence[str], measured: str) -> list[Html]:
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     marks: dict[str, tuple[float, float]] = {}
     betas = set()
@@ -111,10 +113,10 @@ def _rate_distortion(evidence: Evidence, dataset: str, models: Sequence[str]) ->
     if not points:
         return []
     curve = evidence.linear_curves.get(dataset)
-    figure = draw.rate_distortion(points, curve, marks, models, betas.pop() if len(betas) == 1 else 1.0)
+    figure = draw.rate_distortion(points, curve, marks, models, betas.pop() if len(betas) == 1 else 1.0, measured)
     mean = {key: np.mean(pairs, axis=0) for key, pairs in points.items()}
     alt = "; ".join(
-        f"{model} {params}: kl {kl:.2f}, recon {recon:.2f}" for (model, params), (kl, recon) in mean.items()
+        f"{model} {params}: kl {kl:.4g}, recon {recon:.4g}" for (model, params), (kl, recon) in mean.items()
     )
     said = "Rate and distortion on test images, one point for each run. A network above the dashed curve reconstructs "
     said += "worse than a linear VAE that spends as much KL." if curve else "worse than the linear VAE at the same KL."

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from vae_sweep.comparison import REFERENCE, Row
+from vae_sweep.convergence import CONVERGED, remedy
 from vae_sweep.evidence import Evidence
 from vae_sweep.statistics import Group, Metric
 
@@ -182,6 +184,14 @@ def epochs(rows: Sequence[Row]) -> str:
         return "–"
     mean = f"{sum(found) / len(found):.1f}".removesuffix(".0")
     return mean if min(found) == max(found) else f"{mean} ({min(found)}–{max(found)})"
+
+
+def training(rows: Sequence[Row]) -> str:
+    """How the training of finished runs ended, and what helps: `2 converged; 1 collapsed: a smaller objective.beta`."""
+    states = Counter(row.training_state for row in rows if row.status == "FINISHED" and row.training_state)
+    said = [state if state == CONVERGED else f"{state}: {remedy(state)}" for state in states]
+    counts = [f"{n} " if len(rows) > 1 else "" for n in states.values()]
+    return "; ".join(map("".join, zip(counts, said, strict=True))) or "–"
 
 
 def parameters(rows: Sequence[Row]) -> str:

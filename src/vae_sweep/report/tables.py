@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vae_sweep.comparison import Row
+from vae_sweep.convergence import CONVERGED
 from vae_sweep.evidence import Evidence
 from vae_sweep.report import presentation as show
 from vae_sweep.report.markup import Html, tag
@@ -23,6 +24,8 @@ def main_table(evidence: Evidence) -> Html:
         ("Epochs", "mean (range)", show.epochs),
         ("Parameters", "", show.parameters),
     ]
+    if {row.training_state for row in evidence.rows} - {None, CONVERGED}:
+        more.insert(1, ("Training", "how it ended", show.training))
     return _cells_table(evidence, chosen, more, f"{LEVELS}. {'; '.join(show.recipes(evidence))}")
 
 
@@ -102,6 +105,7 @@ def runs_table(evidence: Evidence) -> Html:
         "Beta": lambda r: "–" if r.beta is None else f"{r.beta:g}",
         "Epochs": lambda r: "–" if r.epochs is None else str(r.epochs),
         "Best epoch": lambda r: "–" if r.best_epoch is None else str(r.best_epoch),
+        "Training": lambda r: show.training([r]),
         "Validation loss": lambda r: number(r.val_loss, 4 if r.reduction == "mean" else 2),
         "Wall time (s)": lambda r: number(r.wall_time_s, 0),
         "Run": lambda r: r.run_id or "–",
