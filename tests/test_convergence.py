@@ -337,13 +337,13 @@ def test_a_run_that_diverged_says_so_in_table_and_report(command, tmp_path: Path
     done = command(
         *(
             "-m",
-            "model=fc_res,conv",
+            "model=fc_res,fc",
             "params=fast",
             "experiment=smoke",
             "training.max_epochs=8",
             "params.batch_size=16",
         ),
-        *("params.lr=0.02", "dataset.n_train=800", *QUICK),
+        *("params.lr=0.02", *QUICK),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout + done.stderr
