@@ -98,6 +98,7 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
 
 def _cells(configs: dict[str, DictConfig], variants: dict[str, str], root: Path, local: bool) -> list[Cell]:
     """Prepare the data of every cell and check that they, the model and the device fit together."""
+    from vae_sweep.datasets import announce
     from vae_sweep.preparation import check_model, prepare, source
     from vae_sweep.training import resolve_device
 
@@ -110,7 +111,9 @@ def _cells(configs: dict[str, DictConfig], variants: dict[str, str], root: Path,
     for name, cfg in configs.items():
         data = f"{OmegaConf.to_container(cfg.dataset)} {cfg.params.batch_size} {cfg.params.latent_dim}"
         if data not in shapes:
-            shapes[data] = prepare(cfg, root)[0].image_shape
+            dataset, _ = prepare(cfg, root)
+            announce(dataset)
+            shapes[data] = dataset.image_shape
         check_model(cfg, shapes[data])
         p, o = cfg.params, cfg.objective
         cells.append(

@@ -20,6 +20,7 @@ from vae_sweep import checkpoint, datasets, models, reference, state, training
 from vae_sweep.clock import listed, timed
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.context import Context
+from vae_sweep.datasets import describe
 from vae_sweep.errors import Stopped, UserError
 from vae_sweep.evaluation import Averages, evaluate
 from vae_sweep.journal import Journal
@@ -61,6 +62,7 @@ def train_and_record(
     record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
     record.set_tags({"vae_sweep.device": str(device), "vae_sweep.outputs": str(output_dir)})
     record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), _profile(dataset))
+    record.log_text(describe.record(dataset), describe.RECORD)
     line = _reference_row(cfg, dataset, spectrum)
     _announce(name, n_parameters, device, dataset, line, spectrum, record)
 
@@ -194,9 +196,8 @@ def _announce(
     spectrum: reference.Spectrum,
     record: RunRecord,
 ) -> None:
-    sizes = ", ".join(f"{len(split.images)} {key}" for key, split in dataset.splits.items())
     variance = reference.implied_variance(line.beta, line.reduction, int(np.prod(dataset.image_shape)))
-    log.info("%s: %d parameters on %s; %s: %s images", name, n_parameters, device, dataset.name, sizes)
+    log.info("%s: %d parameters on %s; data: %s", name, n_parameters, device, "; ".join(describe.lines(dataset)))
     if dataset.facts.get("skipped"):
         log.warning("%s: %d broken pictures of %s were left out", name, dataset.facts["skipped"], dataset.name)
     log.info(
