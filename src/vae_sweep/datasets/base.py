@@ -21,6 +21,7 @@ SPLITS = ("train", "val", "test")
 MAX_SIZE = 4096  # pixels; models of this project take far smaller ones
 MAX_IMAGES = 10_000_000  # drawn ones
 LEFT_OUT = "left_out"  # fact: reason -> number of files that are not used
+MAX_FACT = "max_images"  # fact: the limit of each split, where there is one
 NOTE = "note"  # fact: a sentence about the images
 ORIGINS = "splits"  # fact: split -> where its images come from
 
@@ -89,11 +90,6 @@ class ImageDataset:
     @property
     def test(self) -> Split:
         return self.splits["test"]
-
-
-def escaped(text: object) -> str:
-    """`text` with whatever is not UTF-8, such as bytes of a file's name, as an escape: it can be stored anywhere."""
-    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def capped(splits: Mapping[str, Split], most: int | None, seed: int = 0) -> dict[str, Split]:

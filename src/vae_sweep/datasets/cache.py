@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from vae_sweep.datasets.base import SPLITS, Built, ImageDataset, Source, Split, capped, escaped
-from vae_sweep.errors import UserError
+from vae_sweep.datasets.base import MAX_FACT, SPLITS, Built, ImageDataset, Source, Split, capped
+from vae_sweep.errors import UserError, escaped
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,8 @@ def _prepare(source: Source, fingerprint: dict[str, Any], folder: Path) -> None:
     for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):  # of builds that died: we hold their lock
         shutil.rmtree(leftover, ignore_errors=True)
     built = source.build()
-    built = Built(capped(built.splits, source.max_images), _escaped(built.facts))
+    limit = {} if source.max_images is None else {MAX_FACT: source.max_images}
+    built = Built(capped(built.splits, source.max_images), _escaped(built.facts | limit))
     _check(source.name, built)
     scratch = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     discarded = folder.with_name(f"{folder.name}.tmp-{os.getpid()}-old")

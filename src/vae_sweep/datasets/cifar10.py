@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import shutil
 import socket
 import tarfile
@@ -121,7 +122,8 @@ class Cifar10(Source):
         root = self._archive.parent
         if not root.is_dir():
             return [root]
-        return [root, *sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return [root, *(path for path in folders if os.access(path, os.R_OK | os.X_OK))]
 
     @property
     def _extracted(self) -> Path | None:

@@ -6,7 +6,8 @@ import json
 import logging
 from pathlib import Path
 
-from vae_sweep.datasets.base import LEFT_OUT, NOTE, ORIGINS, ImageDataset, escaped
+from vae_sweep.datasets.base import LEFT_OUT, MAX_FACT, NOTE, ORIGINS, ImageDataset
+from vae_sweep.errors import escaped
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +25,15 @@ def lines(dataset: ImageDataset) -> list[str]:
         f"{len(part):,} {split}" + (f" ({origins[split]})" if split in origins else "")
         for split, part in dataset.splits.items()
     ]
+    limit = f"; at most {facts[MAX_FACT]:,} of each (dataset.max_images)" if MAX_FACT in facts else ""
     classes = facts.get("classes", [])
     left_out = sorted(facts.get(LEFT_OUT, {}).items(), key=lambda item: -item[1])
     shape = "x".join(map(str, dataset.image_shape))
     found = [
         f"source: {facts.get('source', dataset.name)}; images of {shape}",
-        f"splits: {', '.join(splits)}",
+        f"splits: {', '.join(splits)}{limit}",
         f"classes: {len(classes)} ({_short(classes)})" if classes else "classes: none",
-        f"left out: {_short([f'{n:,} {reason}' for reason, n in left_out])}" if left_out else "left out: nothing",
+        f"left out: {_short([f'{n:,} ({reason})' for reason, n in left_out])}" if left_out else "left out: nothing",
         *([f"note: {facts[NOTE]}"] if NOTE in facts else []),
     ]
     return [escaped(line) for line in found]

@@ -25,12 +25,11 @@ from vae_sweep.datasets.base import (
     check_common,
     draw,
     draw_fraction,
-    escaped,
     hold_out_or_fail,
 )
 from vae_sweep.datasets.images import Fit, UnknownScale, broken_facts, decode_usable, endings
 from vae_sweep.datasets.layout import Layout, Picture, arrange
-from vae_sweep.errors import UserError
+from vae_sweep.errors import UserError, escaped
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +139,7 @@ class Folder(Source):
         except OSError as error:
             raise UserError(f"{given}: {escaped(error.filename)} cannot be read ({error.strerror})") from None
         if not files:
-            others = "".join(f"{n:,} {reason}, " for reason, n in left_out.most_common(3)).rstrip(", ")
+            others = ", ".join(f"{n:,} {reason}" for reason, n in left_out.most_common(3))
             kinds = " ".join(ending[1:] for ending in endings())
             raise UserError(
                 f"{given}: no pictures in {escaped(root)} or below{f', only {others}' if others else ''}; "

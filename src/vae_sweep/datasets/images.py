@@ -27,8 +27,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from vae_sweep.config import available_cores
-from vae_sweep.datasets.base import LEFT_OUT, check_fits, escaped
-from vae_sweep.errors import UserError
+from vae_sweep.datasets.base import LEFT_OUT, check_fits
+from vae_sweep.errors import UserError, escaped
 
 log = logging.getLogger(__name__)
 
@@ -302,8 +302,8 @@ def broken_facts(broken: Broken, total: int) -> dict[str, Any]:
     if broken:
         more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
         log.warning("left out %d of %d pictures as broken: %s%s", len(broken), total, "; ".join(named[:NAMED]), more)
-    reasons = Counter(f"broken pictures ({re.sub('[0-9]+', 'N', reason)})" for _, reason in broken)
-    return {"skipped": len(broken), "skipped_files": named, LEFT_OUT: dict(reasons.most_common())}
+    kinds = Counter(f"broken: {re.sub('[0-9]+', 'N', reason.partition(' (')[0])}" for _, reason in broken)
+    return {"skipped": len(broken), "skipped_files": named, LEFT_OUT: dict(kinds.most_common())}
 
 
 def _reason(error: Exception) -> str:

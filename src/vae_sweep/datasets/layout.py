@@ -18,6 +18,8 @@ SPLIT_OF = {
 }
 DEEPEST = 2  # folders above train/ and test/, at most
 
+ANOTHER = "*"  # rest of a name that is one word, but no usual one: eval, trainset
+
 _WORDS = {**SPLIT_OF, **dict.fromkeys(("eval", "evaluation"), "val"), "holdout": "test"}
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(sorted(_WORDS, key=len, reverse=True))})(?:set)?(?![a-z])")
 
@@ -56,10 +58,13 @@ def arrange(names: Sequence[str], splits: str = "auto") -> Layout:
         roles = _roles({part[depth] for part in parts if len(part) > depth + 1})
         if roles and (is_clear := _is_clear(parts, depth, roles)) is not None:
             layout = _take(parts, depth, roles)
+            if "train" not in layout.given:
+                raise UserError(
+                    f"no training pictures beside {_listed(sorted(roles))}; call their folder train, or give "
+                    "dataset.splits=draw (all pictures together, val and test drawn)"
+                )
             if splits == "auto" and not is_clear:
                 raise UserError(_doubt(layout, sorted(roles)))
-            if not layout.given.get("train"):
-                raise UserError(f"dataset.splits=given: no folder of training pictures beside {_listed(sorted(roles))}")
             return layout
     if splits == "given":
         raise UserError(
@@ -86,7 +91,7 @@ def _role(folder: str) -> _Role | None:
     if len(found) != 1:
         return None
     rest = spaced[: found[0].start()] + spaced[found[0].end() :]
-    return _Role(_WORDS[found[0][1]], rest if spaced in SPLIT_OF else rest or found[0][0])
+    return _Role(_WORDS[found[0][1]], rest or ("" if spaced in SPLIT_OF else ANOTHER))
 
 
 def _is_clear(parts: Sequence[list[str]], depth: int, roles: dict[str, _Role]) -> bool | None:
@@ -116,7 +121,9 @@ def _take(parts: Sequence[list[str]], depth: int, roles: dict[str, _Role]) -> La
             members[role.split].append(part)
             folders[role.split].add("/".join(part[: depth + 1]))
     several = len({tuple(part[:depth]) for found in members.values() for part in found}) > 1
-    given = {split: _classify(found, depth - 1 if several else depth + 1) for split, found in members.items() if found}
+    nested = all(part[depth + 1 : depth + 2] == [part[depth]] for found in members.values() for part in found)
+    level = depth - 1 if several else depth + 1 + nested  # train/train/, as two archives unpacked side by side
+    given = {split: _classify(found, level) for split, found in members.items() if found}
     if not members["train"] and others:
         given = {"train": _classify(others, depth), **given}
         folders["train"], others = {"all other pictures"}, []
