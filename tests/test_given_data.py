@@ -81,6 +81,8 @@ def test_one_training_image_gives_the_metrics_that_exist_and_says_why_others_do_
     shown = done.stdout + done.stderr
     assert done.returncode == 0, shown
     assert "Traceback" not in shown
+    assert "the training images do not differ, so there is nothing to learn from them" in shown
+    assert "collapse" not in shown
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         metrics = {key for (key,) in connection.execute("SELECT key FROM latest_metrics")}
         tags = dict(connection.execute("SELECT key, value FROM tags"))
@@ -145,6 +147,13 @@ def test_a_rehearsal_is_small_on_any_data(choice: str) -> None:
     small = (400, 100, None) if choice == "shapes" else (None, None, 400)
     assert (cfg.dataset.get("n_train"), cfg.dataset.get("n_test"), cfg.dataset.max_images) == small
     assert composed("experiment=smoke", f"dataset={choice}", "dataset.max_images=50").dataset.max_images == 50
+
+
+@pytest.mark.parametrize("experiment", ["smoke", "[smoke]", "[smoke,celeba30]"])
+def test_rehearsals_go_with_other_overlays(experiment: str) -> None:
+    cfg = composed(f"experiment={experiment}")
+    assert (cfg.dataset.name, cfg.training.max_epochs) == ("celeba" if "celeba" in experiment else "shapes", 2)
+    assert cfg.dataset.get("n_train", cfg.dataset.max_images) == 400
 
 
 def test_a_rehearsal_is_small_on_a_source_of_ones_own(command: Any, tmp_path: Path) -> None:

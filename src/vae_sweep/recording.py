@@ -205,7 +205,9 @@ def _announce(
         "test loss %.2f nats/image",
         *(name, variance, line.active, line.latent_dim, line.test_loss),
     )
-    if line.active == 0:
+    if spectrum.total_variance < 1e-6:
+        log.warning("%s: the training images do not differ, so there is nothing to learn from them", name)
+    elif line.active == 0:
         largest = spectrum.eigenvalues.max(initial=0)
         warning = (
             f"posterior collapse predicted: the loss (reduction={line.reduction}, beta={line.beta:g}) implies a "

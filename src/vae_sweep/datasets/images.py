@@ -48,6 +48,7 @@ TURNS = {  # EXIF 2.3, tag 0x0112
     8: Image.Transpose.ROTATE_90,
 }
 SAMPLE_FORMAT = 339  # TIFF 6.0: 1 is unsigned
+LARGEST = 200 * 2**20  # bytes of a file that is read as a whole
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # how the files begin
 
 Broken = list[tuple[Path, str]]  # (file, reason)
@@ -167,6 +168,8 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 def _without_metadata(path: Path) -> io.BytesIO:
     """The file without what describes its picture; the orientation stays where it is whole."""
+    if path.stat().st_size > LARGEST:
+        raise ValueError("too large to be read as a whole")
     data = path.read_bytes()
     kept: list[bytes] = []
     if data.startswith(PNG):

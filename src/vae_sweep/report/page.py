@@ -124,11 +124,9 @@ def _further(evidence: Evidence) -> Html:
 
 
 def _data(evidence: Evidence) -> Html:
-    """What each dataset was taken for: its splits, classes and what was left out."""
-    known = [part for name, lines in evidence.data.items() for part in (tag("h3", name), _list(lines)) if lines]
-    return tag(
-        "section", tag("h2", "Data"), *(known or [tag("p", "No run has recorded what its data were taken for.")])
-    )
+    """What each dataset was taken for: its splits, classes and what was left out; nothing where no run recorded it."""
+    known = [part for name, lines in evidence.data.items() if lines for part in (tag("h3", name), _list(lines))]
+    return tag("section", tag("h2", "Data"), *known) if known else Html("")
 
 
 def _list(lines: Iterable[str]) -> Html:
