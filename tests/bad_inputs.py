@@ -241,7 +241,8 @@ DATA = {
     ),
     "faces not unpacked": Bad(
         "dataset=celeba dataset.fraction=1.0",
-        "1 of 1 val pictures are missing in ./data/img_align_celeba (the first: 2.jpg); finish unpacking",
+        "1 of 1 val pictures are missing in ./data/img_align_celeba (the first: 2.jpg); what lies there is called "
+        "000001.jpg; finish unpacking",
         bad.faces(b"000001.jpg 0\n2.jpg 1\n3.jpg 2\n"),
     ),
     "garbled partition": Bad(

@@ -67,8 +67,6 @@ def test_a_rehearsal_on_a_folder_records_and_reports_what_it_was_taken_for(comma
     assert "<h2>Data</h2>" in page
     assert "6 val (archive/valid)" in page
     assert "trying again" not in shown
-    again = command("-m", *REHEARSAL, "dataset=folder", "dataset.path=pictures", "model=linear", cwd=tmp_path)
-    assert "finished already" in again.stdout + again.stderr
 
 
 def test_one_training_image_gives_the_metrics_that_exist_and_says_why_others_do_not(
@@ -81,6 +79,7 @@ def test_one_training_image_gives_the_metrics_that_exist_and_says_why_others_do_
     shown = done.stdout + done.stderr
     assert done.returncode == 0, shown
     assert "Traceback" not in shown
+    assert "could not record" not in shown
     assert "the training images do not differ, so there is nothing to learn from them" in shown
     assert "collapse" not in shown
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:

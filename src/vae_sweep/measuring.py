@@ -79,6 +79,7 @@ def record_heldout(
         "vae_sweep.measuring_s": listed(found.seconds),
     }
     undefined = list(dict.fromkeys([*line.undefined, *found.undefined]))
+    undefined += [f"{key}: its value is {value}" for key, value in values.items() if not np.isfinite(value)]
     tags[UNDEFINED] = "\n".join(undefined)
     tags[NAMES] = ",".join(sorted({*found.values, *line.values}))
     complete = {MEASURED: settings.key()} if not found.missing and not line.missing else {}

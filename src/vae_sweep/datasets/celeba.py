@@ -175,9 +175,11 @@ def _check_unpacked(split: str, paths: Sequence[Path], pictures: Path) -> None:
     missing = [path for path in paths if not path.exists()]
     said = f"{len(missing):,} of {len(paths):,} {split} pictures are missing in {escaped(pictures)}"
     if len(missing) == len(paths):
+        other = next((path.name for path in pictures.iterdir() if path.is_file()), None)
+        there = f"; what lies there is called {escaped(other)}" if other else ""
         raise UserError(
-            f"dataset=celeba: {said} (the first: {missing[0].name}); finish unpacking {PICTURES}.zip, or give the "
-            "partition file that belongs to these pictures"
+            f"dataset=celeba: {said} (the first: {missing[0].name}){there}; finish unpacking {PICTURES}.zip, or give "
+            "the partition file that belongs to these pictures"
         )
     if missing:
         log.warning("%s (the first: %s); finish unpacking %s.zip", said, missing[0].name, PICTURES)

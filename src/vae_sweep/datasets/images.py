@@ -104,7 +104,7 @@ class Fit:
 
     def _scaled(self, picture: Image.Image) -> np.ndarray:
         """Values of mode I or F, `value_range` to 0..255, float64 (H, W)."""
-        kind = "floating-point" if picture.mode == "F" else "32-bit"
+        kind = "floating-point" if picture.mode == "F" else "32-bit or signed"
         if self.value_range is None:
             raise UnknownScale(f"{kind} values of unknown scale")
         values = np.asarray(picture)
