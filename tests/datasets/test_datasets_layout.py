@@ -35,6 +35,7 @@ GIVEN = {  # layout -> the folders of train, val and test; None: drawn from trai
     "one level down": ("archive/train", None, "archive/test"),
     "one level down, upper case, three": ("My data/Train", "My data/Val", "My data/Test"),
     "two levels down": ("archive/images/train", "archive/images/val", None),
+    "a wrapper with the name of a split": ("dev/train", None, "dev/test"),
     "classes below": ("archive/Train/a", None, "archive/Test/a"),
     "unpacked side by side": ("train/train", None, "test/test"),
 }
@@ -93,6 +94,14 @@ def test_a_class_may_have_the_name_of_a_split(names: list[str], classes: set[str
     layout = arrange(names)
     assert {cls for _, cls in layout.given["train"]} == classes
     assert layout.given.keys() == {"train"}
+
+
+def test_a_folder_that_only_resembles_a_split_stands_back_behind_one_that_is_called_so() -> None:
+    layout = arrange(["train/x.png", "train_masks/x.png", "test/x.png"])
+    assert layout.given == {"train": [("train/x.png", "")], "test": [("test/x.png", "")]}
+    assert layout.unused == 1
+    with pytest.raises(UserError, match=r"test, train, val_2 are splits"):
+        arrange(["train/x.png", "val_2/x.png", "test/x.png"])
 
 
 def test_classes_stand_below_the_split_however_deep_it_lies() -> None:

@@ -54,8 +54,11 @@ def arrange(names: Sequence[str], splits: str = "auto") -> Layout:
         UserError: the names leave a doubt, or nothing is given; the text lacks the folder's path.
     """
     parts = [name.split("/") for name in names]
+    levels = [{part[depth] for part in parts if len(part) > depth + 1} for depth in range(DEEPEST + 2)]
     for depth in range(DEEPEST + 1) if splits != "draw" else ():
-        roles = _roles({part[depth] for part in parts if len(part) > depth + 1})
+        roles, below = _roles(levels[depth]), {role.split for role in _roles(levels[depth + 1]).values()}
+        if depth < DEEPEST and len(levels[depth]) == 1 and {"train"} < below:
+            continue  # a wrapper, whatever it is called
         if roles and (is_clear := _is_clear(parts, depth, roles)) is not None:
             layout = _take(parts, depth, roles)
             if "train" not in layout.given:
@@ -74,13 +77,16 @@ def arrange(names: Sequence[str], splits: str = "auto") -> Layout:
 
 
 def _roles(folders: set[str]) -> dict[str, _Role]:
-    """The folders that may be splits: called so, or like each other but for that word (train2017, val2017)."""
+    """The folders that may be splits: called so, or like each other but for that word (train2017, val2017).
+
+    Where a split has a folder called so, no other is asked about (train_masks beside train).
+    """
     found = {folder: role for folder in folders if (role := _role(folder))}
     plain = {role.split for role in found.values() if role.is_clear}
 
     def related(role: _Role) -> bool:
         alike = {other.split for other in found.values() if other.rest == role.rest} | plain
-        return role.is_clear or (len(alike | {role.split}) > 1 and "train" in alike | {role.split})
+        return role.is_clear or (role.split not in plain and len(alike) > 1 and "train" in alike)
 
     return {folder: role for folder, role in found.items() if related(role)}
 
