@@ -94,9 +94,15 @@ PROGRAM = Path(sys.executable).read_bytes()[:20_000]
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(../executed) (w) file closefile\nshowpage\n"
 
 
-def pictures(content: bytes, n: int = 20) -> Prepare:
+def float_tiff() -> bytes:
+    found = io.BytesIO()
+    Image.new("F", (8, 8), 0.5).save(found, "TIFF")
+    return found.getvalue()
+
+
+def pictures(content: bytes, n: int = 20, below: str = "") -> Prepare:
     """A folder in which every picture has this content."""
-    return both(*(file(f"pictures/{i}.png", content) for i in range(n)))
+    return both(*(file(f"pictures/{below}{i}.png", content) for i in range(n)))
 
 
 def one_of_many(content: bytes) -> Prepare:
@@ -123,6 +129,15 @@ def faces(partition: bytes | None) -> Prepare:
             file("data/list_eval_partition.txt", partition)(root)
 
     return write
+
+
+def small_faces(root: Path) -> None:
+    """Three faces of half the published size, one for each split."""
+    found = io.BytesIO()
+    Image.new("RGB", (89, 109)).save(found, "JPEG")
+    for i in range(3):
+        file(f"data/img_align_celeba/{i}.jpg", found.getvalue())(root)
+    file("data/list_eval_partition.txt", b"0.jpg 0\n1.jpg 1\n2.jpg 2\n")(root)
 
 
 def hostile_archive(root: Path) -> None:

@@ -189,8 +189,28 @@ DATA = {
         FOLDER, "dataset.path=./pictures: there is no folder ./pictures; name the folder of your pictures"
     ),
     "file for a folder": Bad(FOLDER, "./pictures is a file; give a folder, and unpack", bad.file("pictures")),
-    "empty folder": Bad(FOLDER, "no pictures in ./pictures or below; known endings: jpg", bad.folder("pictures")),
-    "no pictures": Bad(FOLDER, "no pictures in ./pictures or below", bad.file("pictures/notes.txt", b"x")),
+    "empty folder": Bad(FOLDER, "no pictures in ./pictures or below; known endings: apng", bad.folder("pictures")),
+    "no pictures": Bad(FOLDER, "or below, only 1 files ending in .txt; known", bad.file("pictures/notes.txt", b"x")),
+    "splits in doubt": Bad(
+        FOLDER,
+        "it is not clear whether holdout, train are splits; give dataset.splits=given (20 train: train; 20 test: "
+        "holdout) or dataset.splits=draw",
+        bad.both(bad.pictures(bad.good_png(), 20, "train/"), bad.pictures(bad.good_png(), 20, "holdout/")),
+    ),
+    "no splits": Bad(
+        f"{FOLDER} dataset.splits=given", "no folders are called train, val, test", bad.pictures(bad.good_png())
+    ),
+    "no such splits": Bad(
+        f"{FOLDER} dataset.splits=some", "dataset.splits=some is not allowed: it must be auto, given"
+    ),
+    "unknown scale": Bad(
+        FOLDER,
+        "0.png holds floating-point values of unknown scale; give the values of black and white in all such pictures, "
+        "as dataset.value_range=[0,1]",
+        bad.pictures(bad.float_tiff()),
+    ),
+    "no scale": Bad(f"{FOLDER} dataset.value_range=[1,0]", "must be [black, white], two numbers, such as [0,1] or"),
+    "no number of images": Bad(f"{FOLDER} dataset.max_images=0", "dataset.max_images=0 is not allowed: it must be a"),
     "too few": Bad(FOLDER, "dataset.test_fraction=0.1 of 3 images leaves no test", bad.pictures(bad.good_png(), 3)),
     "0 bytes": Bad(FOLDER, "is usable; the first, ./pictures/0.png: not a picture of a known", bad.pictures(b"")),
     "text as picture": Bad(FOLDER, "0.png: not a picture of a known kind (JPEG, PNG", bad.pictures(b"hello")),
@@ -207,8 +227,24 @@ DATA = {
     ),
     "hostile archive": Bad("seed=0", "delete it and fetch it again; it was not extracted", bad.hostile_archive),
     "pickle as batches": Bad("seed=0", "data_batch_1 is damaged or incomplete: md5", bad.pickled_batches),
+    "Kaggle's pictures": Bad(
+        "dataset.download=false",
+        "./data/train: Kaggle's pictures; dataset=folder dataset.path=./data/train takes them; dataset=shapes works",
+        bad.both(bad.file("data/train/1.png"), bad.file("data/trainLabels.csv")),
+    ),
     "no batches": Bad("seed=0", "data_batch_1 is missing; delete", bad.folder("data/cifar-10-batches-py")),
     "no partition": Bad("dataset=celeba", "the official partition is missing; put it at ./data", bad.faces(None)),
+    "faces of half the size": Bad(
+        "dataset=celeba dataset.fraction=1.0",
+        "have 89x109 pixels (the aligned ones 178x218); give dataset.crop_size=74",
+        bad.small_faces,
+    ),
+    "faces not unpacked": Bad(
+        "dataset=celeba dataset.fraction=1.0",
+        "1 of 1 val pictures are missing in ./data/img_align_celeba (the first: 2.jpg); what lies there is called "
+        "000001.jpg; finish unpacking",
+        bad.faces(b"000001.jpg 0\n2.jpg 1\n3.jpg 2\n"),
+    ),
     "garbled partition": Bad(
         "dataset=celeba", "line 2 reads 'x'; it must be a file name and 0", bad.faces(b"1.jpg 0\nx")
     ),

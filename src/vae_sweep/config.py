@@ -144,6 +144,7 @@ class Cifar10Dataset:
     fraction: float = 1.0  # share of the training images to use, drawn once with split_seed
     val_fraction: float = 0.1  # share of those held out for validation
     split_seed: int = 0  # draws subset and validation split; independent of `seed`
+    max_images: int | None = None  # of each split, at most, the same ones every time; null: all
     permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
 
 
@@ -153,10 +154,11 @@ class CelebADataset:
     name: str = "celeba"
     root: str = MISSING  # holds celeba/img_align_celeba/ or img_align_celeba/, and list_eval_partition.txt|csv
     image_size: int = 32  # height and width after resizing, pixels
-    crop_size: int = 148  # side of the centre crop taken from the 178x218 picture, pixels
+    crop_size: int = 148  # side of the centre crop, pixels of the picture; 148 is meant for 178x218
     fraction: float = 0.3  # share of the official training partition, drawn once with split_seed
     max_val: int = 5000  # validation images, drawn from the official validation partition; 0 = all
     split_seed: int = 0
+    max_images: int | None = None  # of each split, at most, the same ones every time; null: all
     permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
     strict: bool = False  # true: a broken picture ends the run; false: it is named, counted and left out
 
@@ -167,10 +169,13 @@ class FolderDataset:
     name: str = "folder"
     path: str = MISSING  # the folder: train/ + test/ (with or without class folders), or pictures anywhere below
     image_size: int = 32  # height and width after centre crop to a square and resizing, pixels
+    splits: str = "auto"  # folders taken for splits: auto (clear ones) | given (any called like one) | draw (none)
+    value_range: list[float] | None = None  # [black, white] of floating-point and 32-bit pictures; null: refused
     fraction: float = 1.0  # share of the training images to use, drawn once with split_seed
     val_fraction: float = 0.1  # share of those held out for validation
     test_fraction: float = 0.1  # share held out for test where the folder has no test/
     split_seed: int = 0
+    max_images: int | None = None  # of each split, at most, the same ones every time; null: all
     permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
     strict: bool = False  # true: a broken picture ends the run; false: it is named, counted and left out
 
@@ -184,6 +189,7 @@ class ShapesDataset:
     image_size: int = 32  # pixels
     val_fraction: float = 0.1
     split_seed: int = 0  # draws the pictures and the validation split
+    max_images: int | None = None  # of each split, at most, the same ones every time; null: all
     permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
 
 

@@ -17,6 +17,11 @@ class Stopped(Exception):
     """A run that ended early for a reason outside it; it may be continued."""
 
 
+def escaped(text: object) -> str:
+    """Return ``text`` with what is not UTF-8, such as bytes of a file's name, as escapes: it can be stored anywhere."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, in the database's own words where one is behind it."""
     error = getattr(error.__cause__, "orig", None) or error

@@ -39,5 +39,6 @@ class Evidence:
     # ^ dataset -> latents in words -> that of the closed-form linear VAE
     linear_curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
     # ^ dataset -> kl, recon of the closed-form linear VAE on test as beta varies (its rate-distortion curve)
+    data: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # dataset -> what it was taken for, lines
     notes: tuple[str, ...] = ()  # what was skipped and why, which feature network, subsets
     facts: Mapping[str, str] = field(default_factory=dict)  # methods and versions: name -> value, in order

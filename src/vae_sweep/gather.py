@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from vae_sweep import catalogue, pairing, results
 from vae_sweep.comparison import Row, is_finite
 from vae_sweep.convergence import Facts, Limits, judge
+from vae_sweep.datasets.describe import RECORD
 from vae_sweep.evidence import Evidence
 from vae_sweep.grid import Cell
-from vae_sweep.measuring import MEASURED, REFERENCE, SPECTRUM
+from vae_sweep.measuring import MEASURED, REFERENCE, SPECTRUM, UNDEFINED
 from vae_sweep.tracking import Store, StoredRun
 
 
@@ -97,7 +98,7 @@ def _references(done: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
 
 def _arrays(store: Store, done: Sequence[Row]) -> dict[str, Any]:
     """What the figures draw."""
-    histories, curves = {}, {}
+    histories, curves, data = {}, {}, {}
     stacks: dict[str, dict[str, NDArray[Any]]] = {"samples": {}, "interpolations": {}, "spectra": {}}
     lines: dict[str, dict[str, NDArray[np.float64]]] = defaultdict(dict)
     for row in done:
@@ -114,6 +115,9 @@ def _arrays(store: Store, done: Sequence[Row]) -> dict[str, Any]:
             with store.artifact(row.run_id, name) as path:
                 if path:
                     stacks[kind][row.name] = np.load(path)
+        if row.dataset not in data:
+            with store.artifact(row.run_id, RECORD) as path:
+                data[row.dataset] = tuple(json.loads(path.read_text(encoding="utf-8"))["lines"]) if path else ()
         label = f"{row.latent_dim} latents"
         if row.dataset not in curves or label not in lines[row.dataset]:
             with store.artifact(row.run_id, REFERENCE) as path:
@@ -121,7 +125,7 @@ def _arrays(store: Store, done: Sequence[Row]) -> dict[str, Any]:
                     known = json.loads(path.read_text())
                     lines[row.dataset][label] = np.array(known["spectrum"])
                     curves[row.dataset] = (np.array(known["curve"]["kl"]), np.array(known["curve"]["recon"]))
-    return {"histories": histories, **stacks, "linear_spectra": dict(lines), "linear_curves": curves}
+    return {"histories": histories, **stacks, "linear_spectra": dict(lines), "linear_curves": curves, "data": data}
 
 
 def _title(rows: Sequence[Row]) -> str:
@@ -145,6 +149,10 @@ def _notes(done: Sequence[Row], runs: Sequence[StoredRun]) -> list[str]:
         notes.append(
             f"Without held-out metrics beside the loss: {', '.join(missing)}; the sweep's own command measures them."
         )
+    undefined = Counter(line for run in runs for line in run.tags.get(UNDEFINED, "").splitlines())
+    notes += [
+        f"Not defined on these images: {line} ({count} of {len(done)} runs)." for line, count in undefined.items()
+    ]
     sizes = {run.params.get("dataset.fraction") for run in runs} - {None, "1.0"}
     notes += [
         f"Trained on the share {size} of the training images, one fixed subset." for size in sorted(map(str, sizes))

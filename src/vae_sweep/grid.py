@@ -105,6 +105,7 @@ def _cells(
     configs: dict[str, tuple[list[str], DictConfig]], swept: tuple[str, ...], root: Path, local: bool
 ) -> dict[Cell, DictConfig]:
     """Prepare the data of every cell and check that they, the model and the device fit together."""
+    from vae_sweep.datasets import announce
     from vae_sweep.device import resolve_device
     from vae_sweep.preparation import check_model, prepare, source
 
@@ -117,7 +118,8 @@ def _cells(
     for name, (overrides, cfg) in configs.items():
         data = f"{OmegaConf.to_container(cfg.dataset)} {cfg.params.batch_size} {cfg.params.latent_dim}"
         if data not in known:
-            dataset = prepare(cfg, root)[0]
+            dataset, _ = prepare(cfg, root)
+            announce(dataset)
             known[data] = dataset.image_shape, dataset.digest
         shape, digest = known[data]
         check_model(cfg, shape)

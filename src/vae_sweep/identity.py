@@ -51,6 +51,9 @@ TABLE = {
 # Keys that came later, with the value that earlier versions had built in: their runs are the same runs.
 LATER = {
     "dataset.permute_pixels": False,
+    "dataset.max_images": None,
+    "dataset.splits": "auto",
+    "dataset.value_range": None,
     "params.schedule": "constant",
     "params.epochs": None,
     "params.mirror": False,

@@ -31,6 +31,7 @@ from vae_sweep.tracking import RunRecord, Store, StoredRun
 log = logging.getLogger(__name__)
 
 MEASURED = "vae_sweep.metrics"  # tag: settings and code that a run's held-out metrics come from
+UNDEFINED = "vae_sweep.metrics.undefined"  # tag: metrics that these images do not define, and why, a line each
 SPECTRUM = "kl_spectrum.npy"  # artifact: (L,)
 REFERENCE = "reference.json"  # artifact: KL spectrum of the linear VAE, and its rate-distortion curve
 CURVE_BETAS = [10 ** (k / 12) for k in range(-15, 16)]  # of that curve; 1 is among them
@@ -83,9 +84,14 @@ def record_heldout(
         **_recorded(cfg, Decides.MEASURED),
         "vae_sweep.measuring_s": listed(found.seconds),
     }
+    undefined = list(dict.fromkeys([*line.undefined, *found.undefined]))
+    undefined += [f"{key}: its value is {value}" for key, value in values.items() if not np.isfinite(value)]
+    tags[UNDEFINED] = "\n".join(undefined)
     tags[NAMES] = ",".join(sorted({*found.values, *line.values}))
     complete = {MEASURED: settings.key()} if not found.missing and not line.missing else {}
     record.set_tags({**found.tags, **tags, **complete})  # last: what is tagged is complete
+    for reason in undefined:
+        log.warning("%s: not defined on these images: %s", name, reason)
     for reason in dict.fromkeys([*line.missing, *found.missing]):
         log.warning("%s: not all could be measured: %s; the same command tries again", name, reason)
     log.info("%s measured in %.1f s (%s)", name, sum(found.seconds.values()), tags["vae_sweep.measuring_s"])

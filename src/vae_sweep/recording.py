@@ -21,6 +21,7 @@ from vae_sweep.clock import listed, timed
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.context import Job
 from vae_sweep.convergence import CONVERGED, Facts, Limits, judge
+from vae_sweep.datasets import describe
 from vae_sweep.device import device_tags, resolve_device
 from vae_sweep.errors import Stopped, UserError
 from vae_sweep.evaluation import Averages, evaluate, inference
@@ -77,6 +78,7 @@ def train_and_record(job: Job, record: RunRecord) -> float:
     record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
     record.set_tags({**device_tags(device, cfg.training.precision), "vae_sweep.outputs": str(output_dir)})
     record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), _profile(dataset))
+    record.log_text(describe.record(dataset), describe.RECORD)
     line = _reference_row(cfg, dataset, spectrum)
     _announce(name, n_parameters, device, dataset, line, spectrum, record)
 
@@ -214,9 +216,8 @@ def _announce(
     spectrum: reference.Spectrum,
     record: RunRecord,
 ) -> None:
-    sizes = ", ".join(f"{len(split.images)} {key}" for key, split in dataset.splits.items())
     variance = reference.implied_variance(line.beta, line.reduction, int(np.prod(dataset.image_shape)))
-    log.info("%s: %d parameters on %s; %s: %s images", name, n_parameters, device, dataset.name, sizes)
+    log.info("%s: %d parameters on %s; data: %s", name, n_parameters, device, "; ".join(describe.lines(dataset)))
     if dataset.facts.get("skipped"):
         log.warning("%s: %d broken pictures of %s were left out", name, dataset.facts["skipped"], dataset.name)
     log.info(
@@ -224,7 +225,9 @@ def _announce(
         *(name, variance, line.active, line.latent_dim),
         losses.equation(line.test_loss, line.test_recon, line.test_kl, line.beta, line.reduction),
     )
-    if line.active == 0:
+    if spectrum.total_variance < 1e-6:
+        log.warning("%s: the training images do not differ, so there is nothing to learn from them", name)
+    elif line.active == 0:
         largest = spectrum.eigenvalues.max(initial=0)
         warning = (
             f"posterior collapse predicted: the loss (reduction={line.reduction}, beta={line.beta:g}) implies a "

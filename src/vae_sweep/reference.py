@@ -147,7 +147,7 @@ def linear_curve(spectrum: Spectrum, images: Images, betas: Sequence[float]) -> 
     distance, scores = _moments(spectrum, images, len(spectrum.eigenvalues))
     found = []
     for beta in betas:
-        values, s2 = _used(spectrum, len(spectrum.eigenvalues), beta, "sum")
+        values, s2 = _used(spectrum, max(1, len(spectrum.eigenvalues)), beta, "sum")  # equal images have no direction
         found.append(_terms(values, s2, distance, scores[: len(values)]))
     sse, kl = np.array(found).T
     return kl, sse

@@ -175,11 +175,14 @@ def open_single(config: DictConfig) -> Context:
     root = _root(config)
     cfg = application(config)
     validate(cfg)
-    from vae_sweep.device import resolve_device  # here, since these take seconds and refusals should not
+    from vae_sweep.datasets import announce  # here, since these take seconds and refusals should not
+    from vae_sweep.device import resolve_device
     from vae_sweep.preparation import check_model, prepare
 
     resolve_device(cfg.training.device, cfg.training.precision)
-    check_model(cfg, prepare(cfg, root)[0].image_shape)
+    dataset, _ = prepare(cfg, root)
+    announce(dataset)
+    check_model(cfg, dataset.image_shape)
     from vae_sweep.context import Context
 
     features, reason = _features(config, root)

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from filelock import FileLock
 
-from vae_sweep.errors import StoreError, UserError, first_line
+from vae_sweep.errors import StoreError, UserError, escaped, first_line
 from vae_sweep.interrupts import held
 from vae_sweep.names import linked
 from vae_sweep.patience import Patient
@@ -162,8 +162,8 @@ class Store:
     def start_run(self, name: str, tags: Mapping[str, str], parent_id: str | None = None) -> RunRecord:
         """Make a run in state RUNNING and return the handle that writes to it."""
         tags = {**tags, **({"mlflow.parentRunId": parent_id} if parent_id else {})}
-        tags = {key: str(value)[:NOTE_LIMIT] for key, value in tags.items()}
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=name[:NAME_LIMIT])
+        tags = {key: escaped(value)[:NOTE_LIMIT] for key, value in tags.items()}
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=escaped(name)[:NAME_LIMIT])
         return RunRecord(self.client, run.info.run_id)
 
     def reopen(self, run_id: str) -> RunRecord:
@@ -273,7 +273,7 @@ class RunRecord:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write parameters, as text; of a continued run the ones that it lacks, since MLflow lets none change."""
         known = self.client.get_run(self.run_id).data.params
-        entities = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
+        entities = [Param(key, escaped(value)[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
         for start in range(0, len(entities), BATCH_LIMIT):
             self.client.log_batch(self.run_id, params=entities[start : start + BATCH_LIMIT])
 
@@ -298,7 +298,9 @@ class RunRecord:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Write tags; a description (:data:`NOTE`) is cut to what MLflow takes."""
-        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)[:NOTE_LIMIT]) for key, value in tags.items()])
+        self.client.log_batch(
+            self.run_id, tags=[RunTag(key, escaped(value)[:NOTE_LIMIT]) for key, value in tags.items()]
+        )
 
     def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
         """Attach the dataset as an input; ``digest`` identifies its content.
@@ -322,7 +324,7 @@ class RunRecord:
 
     def log_text(self, text: str, path: str) -> None:
         """Write a text artifact, replacing an older one."""
-        self.client.log_text(self.run_id, text, path)
+        self.client.log_text(self.run_id, escaped(text), path)
 
     def log_figure(self, figure: Figure, path: str) -> None:
         """Write a figure as a PNG artifact, replacing an older one."""

@@ -13,14 +13,19 @@ from vae_sweep.errors import UserError
 OFFICIAL = np.repeat([0, 1, 2], [162_770, 19_867, 19_962])  # pictures in each partition
 
 
-def faces(pictures: Path, partition: Path, counts: tuple[int, int, int] = (20, 6, 4)) -> list[int]:
+def faces(
+    pictures: Path,
+    partition: Path,
+    counts: tuple[int, int, int] = (20, 6, 4),
+    sizes: tuple[tuple[int, int], ...] = ((178, 218),) * 3,
+) -> list[int]:
     """Write pictures of one grey each (its number) and the partition file; the codes."""
     pictures.mkdir(parents=True)
     codes = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], counts)).tolist()
     comma = partition.suffix == ".csv"
     lines = ["image_id,partition"] if comma else []
     for i, code in enumerate(codes):
-        Image.new("L", (178, 218), i).convert("RGB").save(pictures / f"{i:06d}.jpg", quality=95)
+        Image.new("L", sizes[code], i).convert("RGB").save(pictures / f"{i:06d}.jpg", quality=95)
         lines.append(f"{i:06d}.jpg{',' if comma else ' '}{code}")
     partition.write_text("\n".join(lines) + "\n")
     return codes
@@ -125,7 +130,6 @@ def test_a_partition_that_makes_no_sense_is_refused(tmp_path: Path, text: str, s
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"crop_size": 179}, r"dataset\.crop_size=179 .*178"),
         ({"crop_size": 0}, r"dataset\.crop_size=0"),
         ({"max_val": -1}, r"dataset\.max_val=-1"),
         ({"fraction": 0}, r"dataset\.fraction=0 "),
@@ -134,3 +138,66 @@ def test_a_partition_that_makes_no_sense_is_refused(tmp_path: Path, text: str, s
 def test_settings_out_of_range_are_refused(settings: dict[str, int], says: str) -> None:
     with pytest.raises(UserError, match=says):
         CelebA(root="x", **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"),
+    [((89, 109), 74), ((356, 436), 296), ((64, 64), 64), ((1024, 1024), 1024), ((256, 256), 256), ((160, 218), 160)],
+)
+def test_copies_of_another_size_are_told_the_crop_that_fits(tmp_path: Path, size: tuple[int, int], fits: int) -> None:
+    faces(tmp_path / "img_align_celeba", tmp_path / "list_eval_partition.txt", (3, 2, 2), (size,) * 3)
+    with pytest.raises(UserError) as error:
+        CelebA(root=str(tmp_path), fraction=1.0).build()
+    assert f"have {size[0]}x{size[1]} pixels (the aligned ones 178x218); give dataset.crop_size={fits}," in str(
+        error.value
+    )
+    assert "\n" not in str(error.value)
+    built = CelebA(root=str(tmp_path), fraction=1.0, crop_size=fits).build()
+    assert [len(split) for split in built.splits.values()] == [3, 2, 2]
+    with pytest.raises(UserError, match=rf"dataset\.crop_size={fits}\.?"):
+        CelebA(root=str(tmp_path), fraction=1.0, crop_size=max(size) + 1).build()
+
+
+def test_the_crop_for_half_the_size_shows_the_same_part_of_the_face(tmp_path: Path) -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (14, 11, 3), np.uint8)
+    face = Image.fromarray(whole).resize((178, 218), Image.Resampling.BICUBIC)
+    found = []
+    for size, crop in (((178, 218), 148), ((89, 109), 74)):
+        root = tmp_path / str(crop)
+        faces(root / "img_align_celeba", root / "list_eval_partition.txt", (1, 1, 1), (size,) * 3)
+        for i in range(3):
+            face.resize(size, Image.Resampling.BOX).save(root / "img_align_celeba" / f"{i:06d}.jpg", quality=100)
+        found.append(CelebA(root=str(root), fraction=1.0, crop_size=crop).build().splits["train"].images.astype(int))
+    assert np.abs(found[0] - found[1]).mean() < 3
+
+
+def test_splits_of_different_sizes_are_refused(tmp_path: Path) -> None:
+    sizes = ((178, 218), (64, 64), (178, 218))
+    faces(tmp_path / "img_align_celeba", tmp_path / "list_eval_partition.txt", sizes=sizes)
+    with pytest.raises(UserError, match=r"different sizes \(train 178x218, val 64x64, test 178x218\); unpack one copy"):
+        CelebA(root=str(tmp_path), fraction=1.0).build()
+
+
+def test_a_picture_of_another_size_is_left_out_and_said(tmp_path: Path) -> None:
+    codes = faces(tmp_path / "img_align_celeba", tmp_path / "list_eval_partition.txt")
+    name = f"{codes.index(0):06d}.jpg"
+    Image.new("RGB", (1024, 1024)).save(tmp_path / "img_align_celeba" / name)
+    built = CelebA(root=str(tmp_path), fraction=1.0).build()
+    assert len(built.splits["train"]) == 19
+    assert f"{name}: 1024x1024 pixels, the other pictures have 178x218" in built.facts["skipped_files"][0]
+
+
+def test_pictures_that_were_not_unpacked_are_counted_by_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    codes = faces(tmp_path / "img_align_celeba", tmp_path / "list_eval_partition.txt")
+
+    def remove(code: int, most: int) -> None:
+        for i in [i for i, c in enumerate(codes) if c == code][:most]:
+            (tmp_path / "img_align_celeba" / f"{i:06d}.jpg").unlink()
+
+    remove(1, 4)
+    CelebA(root=str(tmp_path), fraction=1.0).build()
+    assert "4 of 6 val pictures are missing in" in caplog.text
+    assert "finish unpacking img_align_celeba.zip" in caplog.text
+    remove(2, 4)
+    with pytest.raises(UserError, match=r"4 of 4 test pictures are missing in .*called 0\d+\.jpg; finish unpacking"):
+        CelebA(root=str(tmp_path), fraction=1.0).build()

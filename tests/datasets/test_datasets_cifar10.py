@@ -10,14 +10,14 @@ import socket
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
-from vae_sweep.datasets import load
+from vae_sweep.datasets import cifar10, load
 from vae_sweep.datasets.cifar10 import Cifar10
 from vae_sweep.errors import UserError
 
@@ -205,3 +205,127 @@ def test_a_failed_download_leaves_nothing_behind(
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(UserError, match=r"dataset\.val_fraction=1\.5"):
         Cifar10(root="x", val_fraction=1.5)
+
+
+def _deeper(published: Path, root: Path) -> None:
+    shutil.copytree(published / FORMS[1], root / "downloads" / FORMS[1])
+
+
+def _deeper_archive(published: Path, root: Path) -> None:
+    (root / "cifar10").mkdir()
+    shutil.copy(published / FORMS[0], root / "cifar10")
+
+
+def _itself(published: Path, root: Path) -> None:
+    for path in (published / FORMS[1]).iterdir():
+        shutil.copy(path, root)
+
+
+def _renamed(published: Path, root: Path) -> None:
+    shutil.copytree(published / FORMS[1], root / "cifar10")
+
+
+def _unzipped(published: Path, root: Path) -> None:
+    with tarfile.open(root / "cifar-10-python.tar", "w") as tar:
+        tar.add(published / FORMS[1], arcname=FORMS[1])
+
+
+@pytest.mark.parametrize("place", [_deeper, _deeper_archive, _itself, _renamed, _unzipped])
+def test_other_places_and_forms_of_the_same_content_give_the_same_arrays(
+    published: Path, tmp_path: Path, place: Callable[[Path, Path], None]
+) -> None:
+    expected = load(put(published, tmp_path / "usual", FORMS[1]), tmp_path / "cache")
+    root = tmp_path / "root"
+    root.mkdir()
+    place(published, root)
+    built = Cifar10(root=str(root), download=False).build()
+    for key, split in built.splits.items():
+        np.testing.assert_array_equal(split.images, expected.splits[key].images)
+        np.testing.assert_array_equal(split.labels, expected.splits[key].labels)
+    assert load(Cifar10(root=str(root), download=False), tmp_path / "cache").cache_dir == expected.cache_dir
+
+
+def test_an_archive_of_other_content_without_compression_is_refused(published: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(published / FORMS[1], root / FORMS[1])
+    (root / FORMS[1] / "data_batch_1").write_bytes(b"other")
+    with tarfile.open(root / "cifar-10-python.tar", "w") as tar:
+        tar.add(root / FORMS[1], arcname=FORMS[1])
+    shutil.rmtree(root / FORMS[1])
+    with pytest.raises(UserError, match="data_batch_1 is damaged"):
+        Cifar10(root=str(root), download=False).build()
+
+
+def binary(published: Path, root: Path) -> Path:
+    """The published pictures as the binary version: <label><3072 values> a picture, six files in an archive."""
+    base = root / "cifar-10-batches-bin"
+    base.mkdir(parents=True)
+    for path in (published / FORMS[1]).glob("*_batch*"):
+        entry = pickle.loads(path.read_bytes())
+        rows = np.concatenate([np.array(entry["labels"], np.uint8)[:, None], entry["data"]], axis=1)
+        (base / f"{path.name}.bin").write_bytes(rows.tobytes())
+    (base / "batches.meta.txt").write_text("\n".join(CLASSES) + "\n")
+    with tarfile.open(root / cifar10.BINARY, "w:gz") as tar:
+        tar.add(base, arcname=base.name)
+    return base
+
+
+def test_the_binary_version_gives_the_same_arrays_under_a_cache_of_its_own(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(binary(published, tmp_path / "root"))
+    monkeypatch.setattr(cifar10, "BINARY_MD5", md5(tmp_path / "root" / cifar10.BINARY))
+    expected = load(put(published, tmp_path / "usual", FORMS[1]), tmp_path / "cache")
+    found = load(Cifar10(root=str(tmp_path / "root"), download=False), tmp_path / "cache")
+    assert found.digest == expected.digest
+    assert found.facts["classes"] == CLASSES
+    assert [split.labels.tolist() for split in found.splits.values()] == [
+        split.labels.tolist() for split in expected.splits.values()
+    ]
+    assert found.cache_dir != expected.cache_dir  # that the real ones are equal is not for us to promise
+
+
+def test_a_binary_archive_that_is_not_the_published_one_is_refused(published: Path, tmp_path: Path) -> None:
+    shutil.rmtree(binary(published, tmp_path / "root"))
+    with pytest.raises(UserError, match=rf"{cifar10.BINARY} is damaged .*c32a1d4ab5d03f1284b67883e8d87530"):
+        Cifar10(root=str(tmp_path / "root"), download=False).build()
+
+
+def _kaggle(root: Path) -> None:
+    (root / "train").mkdir()
+    (root / "train" / "1.png").write_bytes(b"")
+    (root / "trainLabels.csv").write_text("id,label\n1,frog\n")
+
+
+def _class_folders(root: Path) -> None:
+    (root / "cifar10" / "train" / "airplane").mkdir(parents=True)
+    (root / "cifar10" / "train" / "airplane" / "1.png").write_bytes(b"")
+
+
+def _bin_folder(root: Path) -> None:
+    (root / "cifar-10-batches-bin").mkdir()
+    (root / "cifar-10-batches-bin" / "data_batch_1.bin").write_bytes(b"")
+
+
+def _matlab(root: Path) -> None:
+    (root / "cifar-10-matlab.tar.gz").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        (_kaggle, "{root}/train: Kaggle's pictures; dataset=folder dataset.path={root}/train takes them"),
+        (
+            _class_folders,
+            "{root}/cifar10/train: a folder of pictures; dataset=folder dataset.path={root}/cifar10 takes",
+        ),
+        (_bin_folder, "{root}/cifar-10-batches-bin: the binary version, which cannot be checked once it is extracted"),
+        (_matlab, "{root}/cifar-10-matlab.tar.gz: this form is not read; cifar-10-python.tar.gz as published is"),
+    ],
+)
+def test_what_lies_there_in_another_form_is_named(tmp_path: Path, place: Callable[[Path], None], says: str) -> None:
+    place(tmp_path)
+    with pytest.raises(UserError) as error:
+        Cifar10(root=str(tmp_path), download=False).build()
+    assert says.format(root=tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)

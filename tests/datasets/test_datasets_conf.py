@@ -29,10 +29,14 @@ def fields(cls: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("schema", "source"), PAIRS)
 def test_schema_yaml_and_source_agree(schema: Any, source: type[Source]) -> None:
-    assert fields(schema).keys() == fields(source).keys() | {"permute_pixels"}  # which every source can have
+    assert fields(schema).keys() == fields(source).keys() | {
+        "permute_pixels",
+        "max_images",
+    }  # which every source can have
     values = yaml.safe_load((CONF / f"{schema.name}.yaml").read_text())
     assert values.pop("defaults") == [f"/schema/dataset/{schema.name}@_here_", "_self_"]
     assert values.pop("_target_") == schema._target_ == f"{source.__module__}.{source.__name__}"
+    assert values.pop("max_images") is fields(schema)["max_images"] is None
     assert values.pop("permute_pixels") is fields(schema)["permute_pixels"] is False
     assert values.keys() == fields(source).keys()
     for key in values.keys() - {"root", "path"}:

@@ -108,11 +108,6 @@ def test_sixteen_bit_grey_is_scaled(tmp_path: Path, ending: str) -> None:
     assert result[:4, 0, 0].tolist() == [255, 100, 1, 0]
 
 
-def test_floating_point_grey_is_scaled(tmp_path: Path) -> None:
-    result = decode(Image.fromarray(np.full((8, 8), 0.5, np.float32)), tmp_path / "x.tif")
-    assert result[0, 0].tolist() == [128] * 3
-
-
 def test_cmyk(tmp_path: Path) -> None:
     result = decode(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), tmp_path / "x.jpg", quality=95)
     assert np.abs(result[0, 0] - [0, 255, 255]).max() < 6

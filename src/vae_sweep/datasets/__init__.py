@@ -8,13 +8,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from vae_sweep.datasets.base import SPLITS, Built, ImageDataset, Source, Split, hold_out
+from vae_sweep.datasets.base import MAX_IMAGES, SPLITS, Built, ImageDataset, Source, Split, check, hold_out
 from vae_sweep.datasets.cache import load
+from vae_sweep.datasets.describe import announce
 from vae_sweep.datasets.permuted import Permuted
 from vae_sweep.errors import UserError
 from vae_sweep.targets import instantiate
 
-__all__ = ["SPLITS", "Built", "ImageDataset", "Source", "Split", "create", "hold_out", "load"]
+__all__ = ["SPLITS", "Built", "ImageDataset", "Source", "Split", "announce", "create", "hold_out", "load"]
 
 
 def create(cfg: Mapping[Any, Any] | DictConfig) -> Source:
@@ -22,19 +23,24 @@ def create(cfg: Mapping[Any, Any] | DictConfig) -> Source:
 
     Only a class that derives from :class:`Source` is ever called, so a source of one's own needs nothing but
     its module on the Python path and a YAML that names it. ``cfg.name``, where given, becomes the source's name;
-    ``cfg.permute_pixels`` shuffles the pixels of whatever the source gives, see :class:`Permuted`.
+    ``cfg.permute_pixels`` shuffles the pixels of whatever the source gives, see :class:`Permuted`; ``cfg.max_images``
+    limits the images of each split.
 
     Raises:
         UserError: `_target_` is missing, cannot be imported or is not a source, or the arguments do not fit.
     """
     settings = _plain(cfg)
-    permuted = settings.pop("permute_pixels", False)
+    permuted, max_images = settings.pop("permute_pixels", False), settings.pop("max_images", None)
+    if max_images is not None:
+        whole = isinstance(max_images, int) and 1 <= max_images <= MAX_IMAGES
+        check(whole, "max_images", max_images, f"a whole number from 1 to {MAX_IMAGES:,}, or null")
     try:
         source: Source = instantiate(settings, Source, "dataset")  # type: ignore[type-abstract]
     except TypeError as error:
         raise UserError(f"dataset: {settings.get('_target_')} cannot be made from its settings ({error})") from error
     if settings.get("name"):
         object.__setattr__(source, "name", str(settings["name"]))  # a source of one's own may be frozen
+    object.__setattr__(source, "max_images", max_images)
     return Permuted(source) if permuted else source
 
 

@@ -5,6 +5,7 @@ Shape legend: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ from vae_sweep.machine import check_memory
 SPLITS = ("train", "val", "test")
 MAX_SIZE = 4096  # pixels; models of this project take far smaller ones
 MAX_IMAGES = 10_000_000  # drawn ones
+LEFT_OUT = "left_out"  # fact: reason -> number of files that are not used
+MAX_FACT = "max_images"  # fact: the limit of each split, where there is one
+NOTE = "note"  # fact: a sentence about the images
+ORIGINS = "splits"  # fact: split -> where its images come from
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Source(ABC):
     """One data source. It returns arrays and facts, nothing else: caching and loading are not its business."""
 
     name: str  # names the folder of the prepared arrays
+    max_images: int | None = None  # of each split, at most; :func:`capped` is applied to what is built
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
@@ -84,6 +90,15 @@ class ImageDataset:
     @property
     def test(self) -> Split:
         return self.splits["test"]
+
+
+def capped(splits: Mapping[str, Split], most: int | None, seed: int = 0) -> dict[str, Split]:
+    """At most `most` images of each split, in their order, the same ones each time; None: all."""
+    chosen = {key: draw(len(split), len(split) if most is None else most, seed) for key, split in splits.items()}
+    return {
+        key: split if len(chosen[key]) == len(split) else Split(split.images[chosen[key]], split.labels[chosen[key]])
+        for key, split in splits.items()
+    }
 
 
 def hold_out(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,6 +183,11 @@ def check_common(settings: object) -> None:
     }.items():
         if key in values:
             check(1 <= values[key] <= most, key, values[key], f"a whole number of 1 or more, and at most {most:,}")
+    if "splits" in values:
+        check(values["splits"] in ("auto", "given", "draw"), "splits", values["splits"], "auto, given or draw")
+    if (given := values.get("value_range")) is not None:
+        ok = len(given) == 2 and all(math.isfinite(value) for value in given) and given[0] < given[1]
+        check(ok, "value_range", given, "[black, white], two numbers, such as [0,1] or [0,255], or null")
     seed = values.get("split_seed", 0)
     check(0 <= seed < 2**63, "split_seed", seed, "a whole number from 0 to 2^63 - 1")
     for key in ("root", "path"):

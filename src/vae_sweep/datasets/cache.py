@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from vae_sweep.datasets.base import SPLITS, Built, ImageDataset, Source, Split
-from vae_sweep.errors import UserError
+from vae_sweep.datasets.base import MAX_FACT, SPLITS, Built, ImageDataset, Source, Split, capped
+from vae_sweep.errors import UserError, escaped
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,12 @@ def load(source: Source, cache_root: Path) -> ImageDataset:
     if not re.fullmatch(r"[\w.-]+", source.name):
         raise UserError(f"dataset.name={source.name} is not allowed: use letters, digits, '_', '-' and '.'")
     fingerprint = source.fingerprint()
+    if source.max_images is not None:
+        fingerprint = {"max_images": source.max_images, "source": fingerprint}
     canonical = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
     cache_root = Path(cache_root).expanduser()
-    folder = cache_root / f"{source.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
+    shown = re.sub(r"[^A-Za-z0-9_.-]", "_", source.name)  # not every file system takes every letter
+    folder = cache_root / f"{shown}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
     try:
         return _open(source.name, folder)  # without the lock: many readers, also where nothing may be written
     except (OSError, _Unusable):
@@ -88,6 +91,8 @@ def _prepare(source: Source, fingerprint: dict[str, Any], folder: Path) -> None:
     for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):  # of builds that died: we hold their lock
         shutil.rmtree(leftover, ignore_errors=True)
     built = source.build()
+    limit = {} if source.max_images is None else {MAX_FACT: source.max_images}
+    built = Built(capped(built.splits, source.max_images), _escaped(built.facts | limit))
     _check(source.name, built)
     scratch = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     discarded = folder.with_name(f"{folder.name}.tmp-{os.getpid()}-old")
@@ -160,6 +165,15 @@ def _check(name: str, built: Built) -> None:
         shapes.add(images.shape[1:])
     if len(shapes) > 1:
         raise UserError(f"dataset={name}: the splits differ in (C, H, W): {sorted(shapes)}")
+
+
+def _escaped(value: Any) -> Any:
+    """JSON-able values whose texts can be stored anywhere."""
+    if isinstance(value, dict):
+        return {escaped(key): _escaped(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escaped(part) for part in value]
+    return escaped(value) if isinstance(value, str) else value
 
 
 def _digest(built: Built) -> str:

@@ -1,26 +1,30 @@
-"""CelebA, aligned and cropped (178x218 pixels), with its official partition; never downloaded from here."""
+"""CelebA, aligned and cropped (178x218 pixels, or copies of another size); never downloaded from here."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vae_sweep.datasets.base import Built, Source, Split, check, check_common, draw, draw_fraction
-from vae_sweep.datasets.images import Broken, Fit, broken_facts, decode_usable
-from vae_sweep.errors import UserError
+from vae_sweep.datasets.base import ORIGINS, Built, Source, Split, check, check_common, draw, draw_fraction
+from vae_sweep.datasets.images import Broken, Fit, broken_facts, decode_usable, size_of
+from vae_sweep.errors import UserError, escaped
 
 log = logging.getLogger(__name__)
 
 PICTURES = "img_align_celeba"
 PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv")
 CODES = {"train": 0, "val": 1, "test": 2}  # of the official partition file
-WIDTH = 178  # pixels, the smaller side of an aligned picture
+WIDTH, HEIGHT = 178, 218  # pixels of an aligned picture
+CROP = 148  # pixels of its width, as is customary: the face without the border
+SAMPLED = 50  # pictures of each split whose size is looked at before any is decoded
 
 
 def choose(partition: np.ndarray, fraction: float, max_val: int, seed: int) -> dict[str, np.ndarray]:
@@ -57,7 +61,7 @@ class CelebA(Source):
     name: str = "celeba"
     root: str
     image_size: int = 32  # pixels, after crop and resizing
-    crop_size: int = 148  # side of the centre square taken from the picture, pixels
+    crop_size: int = CROP  # side of the centre square taken from the picture, pixels of the picture
     fraction: float = 0.3  # share of the official training partition
     max_val: int = 5000  # validation images; 0: the whole official validation partition
     split_seed: int = 0  # draws both subsets
@@ -65,7 +69,6 @@ class CelebA(Source):
 
     def __post_init__(self) -> None:
         check_common(self)
-        check(self.crop_size <= WIDTH, "crop_size", self.crop_size, f"at most {WIDTH}, the width of the pictures")
         check(self.max_val >= 0, "max_val", self.max_val, "0 (all) or more")
 
     def fingerprint(self) -> dict[str, Any]:
@@ -79,28 +82,61 @@ class CelebA(Source):
                 digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
             except OSError:
                 digest.update(b"missing\n")
-        settings = {key: value for key, value in vars(self).items() if key not in ("name", "root")}
-        return {"format": 1, "pictures": str(pictures.resolve()), "files": digest.hexdigest(), **settings}
+        settings = {key: value for key, value in vars(self).items() if key not in ("name", "root", "max_images")}
+        return {"format": 2, "pictures": str(pictures.resolve()), "files": digest.hexdigest(), **settings}
 
     def build(self) -> Built:
         """uint8 (N, 3, image_size, image_size) in the order of the partition file; there are no labels."""
         pictures, partition = self._locate()
         names, chosen = self._choose(partition)
+        paths = {split: [pictures / names[i] for i in self._capped(rows)] for split, rows in chosen.items()}
+        for split, found in paths.items():
+            _check_unpacked(split, found, pictures)
+        fit = Fit(self.image_size, self.crop_size, size_of_all=self._check_size(paths, pictures))
         splits: dict[str, Split] = {}
         broken: Broken = []
-        for split, rows in chosen.items():
-            paths = [pictures / names[i] for i in rows]
-            none = np.full(len(paths), -1, np.int64)
-            fit = Fit(self.image_size, self.crop_size)
-            images, labels, bad = decode_usable(paths, none, fit, f"{split} pictures", self.strict)
+        for split, found in paths.items():
+            none = np.full(len(found), -1, np.int64)
+            images, labels, bad = decode_usable(found, none, fit, self.image_size, f"{split} pictures", self.strict)
             splits[split] = Split(images, labels)
             broken += bad
-        facts = {
+        facts: dict[str, Any] = {
             "source": f"CelebA (Liu et al. 2015) in {pictures}",
             "classes": [],
+            ORIGINS: dict.fromkeys(splits, "official partition"),
             "train_share": f"{len(chosen['train'])} of {int(np.sum(_codes(partition)[1] == CODES['train']))}",
         }
-        return Built(splits, facts | broken_facts(broken, sum(map(len, chosen.values()))))
+        return Built(splits, facts | broken_facts(broken, sum(map(len, paths.values()))))
+
+    def _capped(self, rows: np.ndarray) -> np.ndarray:
+        return rows[draw(len(rows), self.max_images or len(rows), self.split_seed)]
+
+    def _check_size(self, paths: dict[str, list[Path]], pictures: Path) -> tuple[int, int] | None:
+        """The size (W, H) that nearly all pictures have, and that the crop is right for; None if none can be read.
+
+        Raises:
+            UserError: the crop is meant for another size, or the splits have different ones.
+        """
+        usual = {split: found[0][0] for split, part in paths.items() if (found := _sizes(part).most_common(1))}
+        sizes = sorted(set(usual.values()))
+        if len(sizes) > 1:
+            shown = ", ".join(f"{split} {width}x{height}" for split, (width, height) in usual.items())
+            raise UserError(
+                f"dataset=celeba: the pictures in {escaped(pictures)} have different sizes ({shown}); unpack one copy "
+                "of the data set alone, or give dataset=folder, which takes any size"
+            )
+        if not sizes:
+            return None
+        width, height = sizes[0]
+        scaled = abs(width * HEIGHT - height * WIDTH) <= max(WIDTH, HEIGHT)  # up to a pixel's rounding
+        fits = round(CROP * width / WIDTH) if scaled else min(width, height)
+        if self.crop_size > min(width, height) or (self.crop_size == CROP and fits != CROP):
+            raise UserError(
+                f"dataset.crop_size={self.crop_size}: the pictures in {escaped(pictures)} have {width}x{height} pixels "
+                f"(the aligned ones {WIDTH}x{HEIGHT}); give dataset.crop_size={fits}, "
+                f"{f'the same part of the face as {CROP} of {WIDTH}' if scaled else 'the largest square'}"
+            )
+        return width, height
 
     def _choose(self, partition: Path) -> tuple[list[str], dict[str, np.ndarray]]:
         names, codes = _codes(partition)
@@ -128,6 +164,32 @@ class CelebA(Source):
             )
         nested = pictures / PICTURES
         return (nested if nested.is_dir() else pictures), partition
+
+
+def _check_unpacked(split: str, paths: Sequence[Path], pictures: Path) -> None:
+    """Say how many pictures of a split are missing.
+
+    Raises:
+        UserError: all of them.
+    """
+    missing = [path for path in paths if not path.exists()]
+    said = f"{len(missing):,} of {len(paths):,} {split} pictures are missing in {escaped(pictures)}"
+    if len(missing) == len(paths):
+        other = next((path.name for path in pictures.iterdir() if path.is_file()), None)
+        there = f"; what lies there is called {escaped(other)}" if other else ""
+        raise UserError(
+            f"dataset=celeba: {said} (the first: {missing[0].name}){there}; finish unpacking {PICTURES}.zip, or give "
+            "the partition file that belongs to these pictures"
+        )
+    if missing:
+        log.warning("%s (the first: %s); finish unpacking %s.zip", said, missing[0].name, PICTURES)
+
+
+def _sizes(paths: Sequence[Path]) -> Counter[tuple[int, int]]:
+    """How often each size (W, H) occurs in a sample of the pictures, evenly spread."""
+    there = [path for path in paths if path.is_file()]
+    found = [size_of(path) for path in there[:: max(1, len(there) // SAMPLED)]]
+    return Counter(size for size in found if size)
 
 
 def _is_name(word: str) -> bool:

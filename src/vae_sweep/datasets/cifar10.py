@@ -1,10 +1,11 @@
-"""CIFAR-10 as its authors publish it, read by torchvision: the archive, or the folder extracted from it."""
+"""CIFAR-10 as its authors publish it: an archive, or the folder extracted from it, wherever it was put."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
+import os
 import shutil
 import socket
 import tarfile
@@ -16,18 +17,33 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock
 
-from vae_sweep.datasets.base import Built, Source, Split, check_common, draw_fraction, hold_out_or_fail
+from vae_sweep.datasets.base import ORIGINS, Built, Source, Split, check_common, draw_fraction, hold_out_or_fail
 from vae_sweep.errors import UserError
 
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 4.0  # for the whole question whether the host answers, name look-up included
 STALL_SECONDS = 30.0  # a download that gets nothing for so long has failed
+BINARY = "cifar-10-binary.tar.gz"
+BINARY_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of the authors' page; its files have no published sums of their own
+BINARY_BATCHES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+RECORD = 1 + 3 * 32 * 32  # bytes of a picture there: its label, then its channels
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """All pictures of one of the two published splits."""
+
+    images: np.ndarray  # uint8 (N, 3, 32, 32)
+    labels: np.ndarray  # int64 (N,)
+
+    def split(self, indices: np.ndarray) -> Split:
+        return Split(np.ascontiguousarray(self.images[indices]), self.labels[indices])
 
 
 @dataclass(kw_only=True)
@@ -39,7 +55,7 @@ class Cifar10(Source):
     """
 
     name: str = "cifar10"
-    root: str  # holds cifar-10-python.tar.gz or cifar-10-batches-py/; a download lands here
+    root: str  # holds an archive or cifar-10-batches-py/, itself or one folder deeper; a download lands here
     download: bool = True  # fetch the archive when neither is there
     fraction: float = 1.0  # share of the training images to use
     val_fraction: float = 0.1  # share of those held out for validation
@@ -52,12 +68,15 @@ class Cifar10(Source):
         """The official checksums and the split settings.
 
         The files are held against these checksums whenever they are read, so archive and folder give the
-        same arrays and share one cache.
+        same arrays and share one cache. The binary version, read where there is no other, has its own.
         """
         official = _torchvision()
+        sums: list[Any] = [list(entry) for entry in official.train_list + official.test_list]
+        if self._binary:
+            sums = [[BINARY, BINARY_MD5]]
         return {
             "format": 1,
-            "md5": [list(entry) for entry in official.train_list + official.test_list],
+            "md5": sums,
             "fraction": self.fraction,
             "val_fraction": self.val_fraction,
             "split_seed": self.split_seed,
@@ -65,18 +84,29 @@ class Cifar10(Source):
 
     def build(self) -> Built:
         """uint8 (N, 3, 32, 32) in the order of the files, after subset and held-out validation split."""
-        with self._batches() as root, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # NumPy's, about how arrays were pickled in 2009
-            train = _torchvision()(root, train=True)
-            test = _torchvision()(root, train=False)
-        pool = draw_fraction(len(train), self.fraction, self.split_seed)
+        train, test, classes = _read_binary(self._binary) if self._binary else self._read()
+        pool = draw_fraction(len(train.labels), self.fraction, self.split_seed)
         kept, held = hold_out_or_fail(len(pool), "val_fraction", self.val_fraction, self.split_seed)
         splits = {
-            "train": _split(train, pool[kept]),
-            "val": _split(train, pool[held]),
-            "test": _split(test, np.arange(len(test))),
+            "train": train.split(pool[kept]),
+            "val": train.split(pool[held]),
+            "test": test.split(np.arange(len(test.labels))),
         }
-        return Built(splits, {"source": "CIFAR-10 (Krizhevsky 2009)", "classes": list(train.classes), "skipped": 0})
+        origins = {"train": "data_batch_1 to 5", "val": "drawn from train", "test": "test_batch"}
+        return Built(
+            splits, {"source": "CIFAR-10 (Krizhevsky 2009)", "classes": classes, "skipped": 0, ORIGINS: origins}
+        )
+
+    def _read(self) -> tuple[Pictures, Pictures, list[str]]:
+        """Training pictures, test pictures and class names of the Python version."""
+        with self._batches() as folder, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # NumPy's, about how arrays were pickled in 2009
+            named = type("Named", (_torchvision(),), {"base_folder": folder.name})  # whatever the folder is called
+            found = [named(folder.parent, train=train) for train in (True, False)]
+        train, test = (
+            Pictures(dataset.data.transpose(0, 3, 1, 2), np.asarray(dataset.targets, np.int64)) for dataset in found
+        )
+        return train, test, list(found[0].classes)
 
     @property
     def _archive(self) -> Path:
@@ -86,36 +116,60 @@ class Cifar10(Source):
     def _folder(self) -> Path:
         return Path(self.root).expanduser().absolute() / _torchvision().base_folder
 
+    @property
+    def _homes(self) -> list[Path]:
+        """Where the data may lie: the root and the folders in it."""
+        root = self._archive.parent
+        if not root.is_dir():
+            return [root]
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return [root, *(path for path in folders if os.access(path, os.R_OK | os.X_OK))]
+
+    @property
+    def _extracted(self) -> Path | None:
+        """A folder that holds every file of the Python version."""
+        folders = [*(home / self._folder.name for home in self._homes), *self._homes]
+        names = [name for name, _ in _official_files()]
+        return next((folder for folder in folders if all((folder / name).is_file() for name in names)), None)
+
+    @property
+    def _packed(self) -> Path | None:
+        """An archive of the Python version, as published or without its compression."""
+        names = [_torchvision().filename, _torchvision().filename.removesuffix(".gz")]
+        archives = (home / name for name in names for home in self._homes)
+        return next((archive for archive in archives if archive.is_file()), None)
+
+    @property
+    def _binary(self) -> Path | None:
+        """The archive of the binary version, where there is no other; its folder alone cannot be checked."""
+        if self._folder.is_dir() or self._extracted or self._packed:
+            return None
+        return next((home / BINARY for home in self._homes if (home / BINARY).is_file()), None)
+
     @contextlib.contextmanager
     def _batches(self) -> Iterator[Path]:
-        """A folder that holds cifar-10-batches-py/ with every file checked; temporary if it came from the archive."""
-        whole = all((self._folder / name).is_file() for name, _ in _official_files())
-        if whole or (self._folder.is_dir() and not self._archive.is_file()):
+        """A folder of the Python version with every file checked; temporary if it came from an archive."""
+        extracted = self._extracted or (self._folder if self._folder.is_dir() and not self._packed else None)
+        if extracted:
             for name, md5 in _official_files():
-                _check_md5(self._folder / name, md5, f"delete {self._folder} and extract the archive again")
-            yield self._folder.parent
+                _check_md5(extracted / name, md5, f"delete {extracted} and extract the archive again")
+            yield extracted
             return
-        if not self._archive.is_file():
+        archive_path = self._packed
+        if archive_path is None:
             self._download()
-        _check_md5(self._archive, _torchvision().tgz_md5, "delete it and fetch it again; it was not extracted")
+            archive_path = self._archive
+        if archive_path.suffix == ".gz":
+            _check_md5(archive_path, _torchvision().tgz_md5, "delete it and fetch it again; it was not extracted")
         with tempfile.TemporaryDirectory(prefix="cifar10-") as scratch:
             base = Path(scratch, self._folder.name)
             base.mkdir()
-            try:
-                with tarfile.open(self._archive) as archive:
-                    for name, md5 in _official_files():  # by name, to names of our own: nothing else is extracted
-                        member = archive.extractfile(f"{base.name}/{name}")
-                        if member is None:
-                            raise KeyError(f"{name} is no file")
-                        with member, (base / name).open("wb") as file:
-                            shutil.copyfileobj(member, file)
-                        _check_md5(base / name, md5, "the archive passed its own check, so this should not happen")
-            except (tarfile.TarError, KeyError, EOFError, zlib.error) as error:
-                raise UserError(
-                    f"dataset=cifar10: {self._archive} is not the official archive ({error.args[0]}); "
-                    "delete it and fetch it again"
-                ) from None
-            yield Path(scratch)
+            with _opened(archive_path) as archive:
+                for name, md5 in _official_files():  # by name, to names of our own: nothing else is extracted
+                    with _member(archive, f"{base.name}/{name}") as member, (base / name).open("wb") as file:
+                        shutil.copyfileobj(member, file)
+                    _check_md5(base / name, md5, f"delete {archive_path} and fetch it again")
+            yield base
 
     def _download(self) -> None:
         """Fetch the archive; it appears under its own name only when it is whole."""
@@ -145,10 +199,65 @@ class Cifar10(Source):
             raise self._missing(f"{_torchvision().url} cannot be reached ({failure})")
 
     def _missing(self, why: str) -> UserError:
+        found = "".join(f"; {home / what}: {advice}" for home in self._homes for what, advice in _other_forms(home))
         return UserError(
             f"dataset=cifar10: CIFAR-10 is not there and {why}; put the archive at {self._archive} or the folder "
-            f"extracted from it at {self._folder}; dataset=shapes works now, without any download"
+            f"extracted from it at {self._folder}{found}; dataset=shapes works now, without any download"
         )
+
+
+def _other_forms(home: Path) -> Iterator[tuple[str, str]]:
+    """Names in a folder that hold CIFAR-10 in a form that is not read or cannot be checked, and what to do."""
+    if next((home / "train").glob("*.png"), None) and (home / "trainLabels.csv").is_file():
+        yield "train", f"Kaggle's pictures; dataset=folder dataset.path={home / 'train'} takes them"
+    elif next((home / "train").glob("*/*.*"), None):
+        yield "train", f"a folder of pictures; dataset=folder dataset.path={home} takes them"
+    if any((home / name).is_file() for name in BINARY_BATCHES):
+        yield "", f"the binary version, which cannot be checked once it is extracted; its archive {BINARY} can be read"
+    others = ("cifar*.mat", "cifar-10-matlab*", "cifar*.tar", "cifar*.tgz", "cifar*.zip", "*.parquet", "train.7z")
+    for path in sorted({path for pattern in others for path in home.glob(pattern)}):
+        yield path.name, f"this form is not read; {_torchvision().filename} as published is"
+
+
+def _read_binary(path: Path) -> tuple[Pictures, Pictures, list[str]]:
+    """As :meth:`Cifar10._read`, from the archive of the binary version."""
+    _check_md5(path, BINARY_MD5, "delete it and fetch it again; it was not extracted")
+    records, base = [], "cifar-10-batches-bin"
+    with _opened(path) as archive:
+        for name in BINARY_BATCHES:
+            with _member(archive, f"{base}/{name}") as member:
+                records.append(np.frombuffer(member.read(), np.uint8).reshape(-1, RECORD))
+        with _member(archive, f"{base}/batches.meta.txt") as member:
+            classes = member.read().decode("ascii").split()
+    train, test = (
+        Pictures(rows[:, 1:].reshape(-1, 3, 32, 32), rows[:, 0].astype(np.int64))
+        for rows in (np.concatenate(records[:5]), records[5])
+    )
+    return train, test, classes
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+    """The archive.
+
+    Raises:
+        UserError: it is none, or what is read from it is not there.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            yield archive
+    except (tarfile.TarError, KeyError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"dataset=cifar10: {path} is not the official archive ({error.args[0]}); delete it and fetch it again"
+        ) from None
+
+
+def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    """A file in the archive; KeyError where there is none of this name."""
+    member = archive.extractfile(name)
+    if member is None:
+        raise KeyError(f"{name} is no file")
+    return member
 
 
 def _torchvision() -> Any:
@@ -162,11 +271,6 @@ def _official_files() -> list[tuple[str, str]]:
     official = _torchvision()
     files = [(name, md5) for name, md5 in official.train_list + official.test_list]
     return [*files, (official.meta["filename"], official.meta["md5"])]
-
-
-def _split(dataset: Any, indices: np.ndarray) -> Split:
-    images = np.ascontiguousarray(dataset.data[indices].transpose(0, 3, 1, 2))  # (N, 32, 32, 3) -> (N, 3, 32, 32)
-    return Split(images, np.asarray(dataset.targets, np.int64)[indices])
 
 
 def _check_md5(path: Path, expected: str, advice: str) -> None:

@@ -5,35 +5,57 @@ Shape legend: N pictures, S height and width after resizing.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
+import re
 import stat
 import time
 import warnings
+import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from vae_sweep.config import available_cores
-from vae_sweep.datasets.base import check_fits
-from vae_sweep.errors import UserError
+from vae_sweep.datasets.base import LEFT_OUT, check_fits
+from vae_sweep.errors import UserError, escaped
 
 log = logging.getLogger(__name__)
 
 CHUNK = 256  # pictures per task: few enough to share evenly, many enough that a task costs nothing beside them
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")  # no others: PIL runs programs for some
+FORMATS = (  # what Pillow decodes by itself; it starts other programs for EPS, and asks the system for WMF
+    *("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "QOI", "TGA", "PCX", "SGI"),
+    *("SUN", "ICO", "CUR", "ICNS", "PSD", "DDS", "XBM", "XPM", "MSP"),
+)
 NAMED = 5  # broken pictures named in the log; the rest are counted
-ORIENTATION = 0x0112  # EXIF tag
+TURNS = {  # EXIF 2.3, tag 0x0112
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SAMPLE_FORMAT = 339  # TIFF 6.0: 1 is unsigned
+LARGEST = 200 * 2**20  # bytes of a file that is read as a whole
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # how the files begin
 
 Broken = list[tuple[Path, str]]  # (file, reason)
+
+
+class UnknownScale(ValueError):
+    """Values of a picture whose black and white are a fact of the data set, which nobody gave."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +65,78 @@ class Fit:
     size: int  # S
     crop: int | None = None  # side of the centre square, pixels of the picture; None: as large as fits
 
+    size_of_all: tuple[int, int] | None = None  # (W, H) that every picture must have; None: any
+    value_range: tuple[float, float] | None = None  # black and white of floating-point and 32-bit values
+    cut: list[int] = field(default_factory=list, compare=False)  # an entry for each picture with values beyond them
+
     def __call__(self, path: Path) -> np.ndarray:
-        """uint8 (3, S, S). Raises whatever the decoder raises, and ValueError for a picture below the crop."""
+        """uint8 (3, S, S). Raises whatever the decoder raises, and ValueError for a picture of another size.
+
+        Raises:
+            UnknownScale: floating-point or 32-bit values without a `value_range`.
+        """
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError("not a regular file")  # reading a pipe would wait for ever
-        with Image.open(path, formats=_formats()) as picture:
+        try:
+            return self._decode(path)
+        except UnknownScale:
+            raise
+        except Exception as error:  # decoders raise many kinds; perhaps over metadata, which is not worth a picture
+            try:
+                return self._decode(_without_metadata(path))
+            except Exception:
+                raise error from None
+
+    def _decode(self, file: Path | io.BytesIO) -> np.ndarray:
+        with Image.open(file, formats=_formats()) as picture:
+            if self.size_of_all not in (None, picture.size):
+                width, height = self.size_of_all or (0, 0)
+                raise ValueError(f"{picture.width}x{picture.height} pixels, the other pictures have {width}x{height}")
             if self.crop is None:
                 _draft(picture, self.size)
-            rgb = to_rgb(upright(picture))
+            turn = _turn(picture)
+            rgb = to_rgb(picture, self._scaled)
+        rgb = rgb if turn is None else rgb.transpose(turn)
         side = self.crop or min(rgb.size)
         if side > min(rgb.size):
             raise ValueError(f"{rgb.width}x{rgb.height} pixels, smaller than the crop of {side}x{side}")
         return _centre(rgb, side, self.size).transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
+
+    def _scaled(self, picture: Image.Image) -> np.ndarray:
+        """Values of mode I or F, `value_range` to 0..255, float64 (H, W)."""
+        kind = "floating-point" if picture.mode == "F" else "32-bit or signed"
+        if self.value_range is None:
+            raise UnknownScale(f"{kind} values of unknown scale")
+        values = np.asarray(picture)
+        if picture.mode == "I" and getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT, 1) in (1, (1,)):
+            values = values.view(np.uint32)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{kind} values that are not finite")
+        low, high = self.value_range
+        if values.min() < low or values.max() > high:
+            self.cut.append(1)
+        return (values.astype(np.float64) - low) * (255 / (high - low))
 
 
 @cache
 def _formats() -> tuple[str, ...]:
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)  # not every PIL is built with all of them
+
+
+@cache
+def endings() -> tuple[str, ...]:
+    """The file endings of FORMATS in Pillow's own registry, such as ``.jpg``, sorted."""
+    return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in FORMATS))
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """(W, H) in pixels as the head of the file says; None where it is no picture."""
+    try:
+        with Image.open(path, formats=_formats()) as picture:
+            return picture.size
+    except Exception:  # decoders raise many kinds; whoever decodes it says which
+        return None
 
 
 def _centre(rgb: Image.Image, side: int, size: int) -> np.ndarray:
@@ -82,31 +158,64 @@ def _draft(picture: Image.Image, size: int) -> None:
         picture.draft(None, (int(picture.width / shrink), int(picture.height / shrink)))
 
 
-def upright(picture: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation asks."""
-    if picture.getexif().get(ORIENTATION, 1) == 1:
-        return picture
-    return ImageOps.exif_transpose(picture)
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    """What sets the picture upright, as its EXIF orientation says; None where it is, or where EXIF cannot be read."""
+    try:
+        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken EXIF raises many kinds; the pixels are whole all the same
+        return None
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """The picture in mode RGB: transparency over white, 16-bit and floating-point grey scaled to 8 bits."""
+def _without_metadata(path: Path) -> io.BytesIO:
+    """The file without what describes its picture; the orientation stays where it is whole."""
+    if path.stat().st_size > LARGEST:
+        raise ValueError("too large to be read as a whole")
+    data = path.read_bytes()
+    kept: list[bytes] = []
+    if data.startswith(PNG):
+        start = len(PNG)
+        while start + 12 <= len(data):  # length, kind, content, checksum
+            end = start + 12 + int.from_bytes(data[start : start + 4])
+            kind, checksum = data[start + 4 : start + 8], int.from_bytes(data[end - 4 : end])
+            whole = zlib.crc32(data[start + 4 : end - 4]) == checksum
+            if kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and whole):  # upper case: makes the pixels
+                kept.append(data[start:end])
+            start = end
+        return io.BytesIO(PNG + b"".join(kept))
+    if data.startswith(JPEG):
+        start = len(JPEG)
+        while data[start : start + 1] == b"\xff" and data[start + 1] != 0xDA:  # up to the scan
+            marker, end = data[start + 1], start + 2 + int.from_bytes(data[start + 2 : start + 4])
+            if not (0xE2 <= marker <= 0xEF and marker != 0xEE) and marker != 0xFE:  # APP14 says the colour space
+                kept.append(data[start:end])
+            start = end
+        return io.BytesIO(JPEG + b"".join(kept) + data[start:])
+    head, pixels, rest = data.partition(b"mdat")  # AVIF: an item of another type than Exif is passed over
+    return io.BytesIO(head.replace(b"Exif", b"skip") + pixels + rest)
+
+
+def to_rgb(picture: Image.Image, scaled: Callable[[Image.Image], np.ndarray]) -> Image.Image:
+    """The picture in mode RGB: transparency over white, 16-bit grey scaled to 8 bits.
+
+    `scaled` gives floating-point and 32-bit values as 0..255, (H, W).
+    """
     if picture.mode == "RGB" and "transparency" not in picture.info:
         picture.load()
         return picture
-    if picture.mode.startswith("I") or picture.mode == "F":
-        grey = np.asarray(picture).astype(np.float64)
-        if picture.mode != "F":
-            grey /= 257  # 0..65535 -> 0..255
-        elif grey.max() <= 1:
-            grey *= 255
-        return Image.fromarray(np.rint(grey).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode == "F" or (picture.mode == "I" and picture.format not in ("PNG", "PPM")):  # these have 16 bits
+        return _grey(scaled(picture))
+    if picture.mode.startswith("I"):
+        return _grey(np.asarray(picture).astype(np.float64) / 257)  # 0..65535 -> 0..255
     if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         white.alpha_composite(rgba)
         return white.convert("RGB")
     return picture.convert("RGB")
+
+
+def _grey(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.rint(values).clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
 def decode_files(
@@ -133,6 +242,8 @@ def decode_files(
         for i in range(start, min(start + CHUNK, len(paths))):
             try:
                 images[i] = decode(paths[i])
+            except UserError:
+                raise
             except Exception as error:  # decoders raise many kinds; each means that this picture is no good
                 broken.append((i, _reason(error)))
         return broken
@@ -151,7 +262,7 @@ def decode_files(
                     if strict and found:
                         path, reason = paths[found[0][0]], found[0][1]
                         raise UserError(
-                            f"{path} is broken ({reason}); mend or remove it, or leave such pictures out "
+                            f"{escaped(path)} is broken ({reason}); mend or remove it, or leave such pictures out "
                             "with dataset.strict=false"
                         )
                     bar.update(min(CHUNK, len(paths) - bar.n))
@@ -163,9 +274,9 @@ def decode_files(
 
 
 def decode_usable(
-    paths: Sequence[Path], labels: np.ndarray, fit: Fit, what: str, strict: bool
+    paths: Sequence[Path], labels: np.ndarray, decode: Callable[[Path], np.ndarray], size: int, what: str, strict: bool
 ) -> tuple[np.ndarray, np.ndarray, Broken]:
-    """As :func:`decode_files`, without the broken pictures.
+    """As :func:`decode_files`, without the broken pictures; `decode` gives (3, S, S) with S = `size`.
 
     Returns:
         uint8 (M, 3, S, S), the labels (M,) of these and the broken pictures; M = N - broken.
@@ -173,13 +284,13 @@ def decode_usable(
     Raises:
         UserError: `strict` and a picture is broken, no picture is usable, or all of them do not fit into memory.
     """
-    check_fits(len(paths), fit.size)
-    images, broken = decode_files(paths, fit, (3, fit.size, fit.size), what, strict)
+    check_fits(len(paths), size)
+    images, broken = decode_files(paths, decode, (3, size, size), what, strict)
     if broken:
         if len(broken) == len(paths):
             path, reason = broken[0]
             raise UserError(
-                f"none of the {len(paths)} {what} is usable; the first, {path}: {reason}; "
+                f"none of the {len(paths)} {what} is usable; the first, {escaped(path)}: {reason}; "
                 "give pictures that open in a viewer"
             )
         bad = {path for path, _ in broken}
@@ -190,16 +301,17 @@ def decode_usable(
 
 def broken_facts(broken: Broken, total: int) -> dict[str, Any]:
     """What the facts of a source tell of its broken pictures; logs a warning that names the first of them."""
+    named = [escaped(f"{path}: {reason}") for path, reason in broken[:100]]
     if broken:
-        named = "; ".join(f"{path}: {reason}" for path, reason in broken[:NAMED])
         more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-        log.warning("left out %d of %d pictures as broken: %s%s", len(broken), total, named, more)
-    return {"skipped": len(broken), "skipped_files": [f"{path}: {reason}" for path, reason in broken[:100]]}
+        log.warning("left out %d of %d pictures as broken: %s%s", len(broken), total, "; ".join(named[:NAMED]), more)
+    kinds = Counter(f"broken: {re.sub('[0-9]+', 'N', reason.partition(' (')[0])}" for _, reason in broken)
+    return {"skipped": len(broken), "skipped_files": named, LEFT_OUT: dict(kinds.most_common())}
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"not a picture of a known kind ({', '.join(FORMATS)})"
+        return f"not a picture of a known kind ({', '.join(_formats())})"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels, which may be a decompression bomb"
     text = " ".join(str(getattr(error, "strerror", None) or error).split())

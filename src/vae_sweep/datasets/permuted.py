@@ -25,7 +25,7 @@ class Permuted(Source):
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.name = source.name
+        self.name, self.max_images = source.name, source.max_images
 
     def fingerprint(self) -> dict[str, Any]:
         """That of the source, and that it is permuted."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vae_sweep.clock import timed
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.datasets.permuted import put_back
+from vae_sweep.distances import MIN_IMAGES
 from vae_sweep.errors import UserError
 from vae_sweep.evaluation import BATCH, NOISE_SEED, Averages, evaluate, to_uint8
 from vae_sweep.heldout import bounds, latents, quality
@@ -68,6 +69,7 @@ class HeldOut:
     seconds: dict[str, float] = field(default_factory=dict)  # what each part took
     tags: dict[str, str] = field(default_factory=dict)  # network, hash, N, resize of the distances
     missing: tuple[str, ...] = ()  # why something that was asked for is not there, a line each
+    undefined: tuple[str, ...] = ()  # metrics that these images do not define, and why, a line each
 
 
 @torch.no_grad()
@@ -85,6 +87,7 @@ def measure(
     squared_error = averages.recon * (n_values if reduction == "mean" else 1)
     values: dict[str, float] = bounds.elbo_bounds(squared_error, averages.kl, n_values)
     seconds: dict[str, float] = {}
+    undefined: list[str] = []
 
     with timed(seconds, "latents"):
         chosen = _some(len(splits["train"]), PROBE_IMAGES)
@@ -98,11 +101,16 @@ def measure(
             values["probe_accuracy"] = latents.probe(train.mean, labels[0], test.mean, labels[1])
     with timed(seconds, "quality"):
         values["psnr"] = quality.psnr(model, splits["test"])
-        if settings.ssim_images and min(dataset.image_shape[1:]) >= SSIM_SIDE:
+        pixels = min(dataset.image_shape[1:])
+        if settings.ssim_images and pixels < SSIM_SIDE:
+            undefined.append(f"SSIM: its window has {SSIM_SIDE} pixels, the images {pixels}")
+        elif settings.ssim_images:
             shown = _some(len(test.mean), settings.ssim_images)
             values["ssim"] = quality.ssim(model, splits["test"][shown], dataset.facts)
     mixture = None
-    if settings.gmm_components:
+    if settings.gmm_components and len(train.mean) < 2:
+        undefined.append("gain of a mixture prior: a mixture is fitted to 2 training images or more, there is 1")
+    elif settings.gmm_components:
         with timed(seconds, "mixture"):
             mixture = latents.fit_mixture(train, val, settings.gmm_components)
             values["mixture_gain"] = latents.mixture_gain(mixture, test)
@@ -113,7 +121,10 @@ def measure(
             values |= bounds.iwae(model, splits["test"][_some(len(test.mean), n)], settings.iwae_samples)
     tags: dict[str, str] = {}
     missing: list[str] = []
-    if settings.features != "none":
+    n_compared = min(settings.feature_images, len(splits["train"]), len(splits["test"]))
+    if settings.features != "none" and n_compared < MIN_IMAGES:
+        undefined.append(f"distances between image sets: they need {MIN_IMAGES} images a side, here {n_compared}")
+    elif settings.features != "none":
         with timed(seconds, "distances"), _noted(missing):
             extractor = _extractor(settings.features, settings.inception_weights, str(next(model.parameters()).device))
             real = _real(extractor, dataset, settings.feature_images)
@@ -126,7 +137,7 @@ def measure(
             for side in (real, other):
                 values |= _named(extractor, len(side.features), side.floor, "_floor")
             tags = _described(extractor, len(real.features)) if real.floor else {}
-    return HeldOut(values, latents.kl_spectrum(test), seconds, tags, tuple(missing))
+    return HeldOut(values, latents.kl_spectrum(test), seconds, tags, tuple(missing), tuple(undefined))
 
 
 def measure_reference(
@@ -150,16 +161,20 @@ def measure_reference(
         test = torch.from_numpy(dataset.test.images)
         averages = evaluate(model, test, beta=beta, reduction=reduction)
         measured = measure(model, averages, reduction, dataset, settings, prior_seed=0)
-        if "probe_accuracy" in measured.values:
+        undefined = [*measured.undefined]
+        if "probe_accuracy" in measured.values and not _directions(spectrum, latent_dim):
+            undefined.append("probe on PCA scores: the training images do not differ")
+        elif "probe_accuracy" in measured.values:
             measured.values["probe_accuracy_pca"] = _probe_pca(spectrum, latent_dim, dataset)
         took.update(measured.seconds)
-        kept = {"values": measured.values, "tags": measured.tags, "missing": measured.missing}
+        kept = {"values": measured.values, "tags": measured.tags, "missing": measured.missing, "undefined": undefined}
         return kept | {"spectrum": measured.spectrum.tolist()}
 
     known = [dataset.digest, latent_dim, beta, reduction, settings.key()]
-    keys = ("values", "spectrum", "tags", "missing")
+    keys = ("values", "spectrum", "tags", "missing", "undefined")
     found = remembered(dataset.cache_dir, "linear", known, keys, compute, lambda found: not found["missing"])
-    return HeldOut(found["values"], np.array(found["spectrum"]), took, found["tags"], tuple(found["missing"]))
+    said = tuple(found["missing"]), tuple(found["undefined"])
+    return HeldOut(found["values"], np.array(found["spectrum"]), took, found["tags"], *said)
 
 
 def linear_vae(
@@ -181,13 +196,18 @@ def linear_vae(
 
 def _probe_pca(spectrum: Spectrum, latent_dim: int, dataset: ImageDataset) -> float:
     chosen = _some(len(dataset.train), PROBE_IMAGES).numpy()
-    size = min(latent_dim, int((spectrum.eigenvalues > 1e-9).sum()))
+    size = _directions(spectrum, latent_dim)
     scale = spectrum.eigenvectors[:, :size] / np.sqrt(spectrum.eigenvalues[:size])  # (D, k)
     scores = [
         (images.reshape(len(images), -1) / 255.0 - spectrum.mean) @ scale
         for images in (dataset.train.images[chosen], dataset.test.images)
     ]
     return latents.probe(scores[0], dataset.train.labels[chosen], scores[1], dataset.test.labels)
+
+
+def _directions(spectrum: Spectrum, latent_dim: int) -> int:
+    """Directions in which training images differ, by more than rounding; at most as many as there are latents."""
+    return min(latent_dim, int((spectrum.eigenvalues > 1e-9).sum()))
 
 
 def _generated_codes(

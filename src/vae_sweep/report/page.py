@@ -6,7 +6,7 @@ The verdict stands first, then what it rests on: tables, paired differences, fig
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 
 from vae_sweep.convergence import caveat
@@ -34,7 +34,7 @@ def html(evidence: Evidence, glossary: Mapping[str, str] | None = None) -> str:
     body = tag(
         "body",
         tag("header", tag("h1", evidence.title), tag("p", _state(evidence), class_="lede")),
-        tag("main", _verdicts(evidence), _main(evidence), _differences(evidence), _further(evidence)),
+        tag("main", _verdicts(evidence), _main(evidence), _differences(evidence), _further(evidence), _data(evidence)),
         *(_figures(evidence), _glossary(evidence, glossary or {}), _methods(evidence)),
     )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
@@ -128,6 +128,16 @@ def _further(evidence: Evidence) -> Html:
     return tag("section", tag("h2", "Further metrics"), tag("p", said if found else "None was recorded."), *found)
 
 
+def _data(evidence: Evidence) -> Html:
+    """What each dataset was taken for: its splits, classes and what was left out; nothing where no run recorded it."""
+    known = [part for name, lines in evidence.data.items() if lines for part in (tag("h3", name), _list(lines))]
+    return tag("section", tag("h2", "Data"), *known) if known else Html("")
+
+
+def _list(lines: Iterable[str]) -> Html:
+    return tag("ul", *(tag("li", line) for line in lines))
+
+
 def _figures(evidence: Evidence) -> Html:
     parts = []
     for dataset in show.datasets(evidence):
@@ -156,7 +166,7 @@ def _methods(evidence: Evidence) -> Html:
     notes = [*evidence.notes, *([f"Not drawn, as no run has this name: {', '.join(lost)}"] if lost else [])]
     parts = [tag("h2", "Notes, methods and versions")]
     if notes:
-        parts.append(tag("ul", *(tag("li", note) for note in notes)))
+        parts.append(_list(notes))
     facts = dict(evidence.facts)
     if evidence.sweeps:
         facts["Sweeps"] = ", ".join(evidence.sweeps)
