@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from vae_sweep.process import set_up
 from vae_sweep.statistics import Metric
 
 
@@ -247,4 +248,5 @@ def markdown() -> str:
 
 
 if __name__ == "__main__":
+    set_up()
     print(markdown(), end="")

@@ -13,10 +13,12 @@ import hydra
 from omegaconf import DictConfig
 
 from vae_sweep import config as configuration
+from vae_sweep.arguments import understood
 from vae_sweep.errors import RunFailed, UserError
 from vae_sweep.grid import cell_name
 from vae_sweep.interrupts import interrupt, take_interrupts
 from vae_sweep.messages import one_line
+from vae_sweep.process import set_up
 from vae_sweep.sweep import SweepCallback
 from vae_sweep.watch import stop_workers
 
@@ -62,6 +64,11 @@ def task(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Entry point of ``python -m vae_sweep`` and ``vae-sweep``."""
+    try:
+        set_up()
+        sys.argv[1:] = understood(sys.argv[1:])
+    except UserError as refusal:
+        sys.exit(one_line(refusal))
     configuration.register()
     full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that one place words them

@@ -68,8 +68,8 @@ def plan(config: DictConfig, root: Path) -> tuple[list[Cell], dict[str, list[str
             )
         else:
             spans[key] = [str(override.input_line).partition("=")[2], "..."]
-    swept = {key: values for key, values in spans.items() if len(values) > 1}
-    control = [key for key in swept if key.lstrip("+~").partition(".")[0] in RUN_CONTROL]
+    swept = {key.lstrip("+~"): values for key, values in spans.items() if len(values) > 1}
+    control = [key for key in swept if key.partition(".")[0] in RUN_CONTROL]
     if control:
         raise UserError(
             f"{control[0]}={','.join(swept[control[0]])}: decides no run's numbers and cannot be swept; give one value"
@@ -150,7 +150,7 @@ def cell_name(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...]) -> 
 def variant(overrides: list[str], swept: tuple[str, ...]) -> str:
     """Return what a job's overrides say of the swept keys that are neither model, params nor seed: ``beta=4``."""
     given = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
-    keys = [key for key in (k.lstrip("+~") for k in swept) if key not in FAMILIAR and key in given]
+    keys = [key for key in swept if key not in FAMILIAR and key in given]
     return "-".join(f"{key.rpartition('.')[2]}={given[key]}" if "." in key else given[key] for key in keys)
 
 

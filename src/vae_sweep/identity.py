@@ -53,7 +53,7 @@ def code_key() -> str:
     package = Path(__file__).parent
     files = [package / name for name in ("objective.py", "batches.py", "training.py", "evaluation.py")]
     files += sorted((package / "models").glob("*.py"))
-    return _hash([[file.name, file.read_text()] for file in files])
+    return _hash([[file.name, file.read_text(encoding="utf-8")] for file in files])
 
 
 def _hash(value: object) -> str:

@@ -57,7 +57,7 @@ class Settings:
         package = Path(__file__).parent
         files = [*sorted(package.glob("*.py")), package.parent / "features.py", package.parent / "distances.py"]
         settings = asdict(self) | {"inception_weights": None}  # the file's content is checked, its place is no matter
-        known = json.dumps([settings, [file.read_text() for file in files]], sort_keys=True)
+        known = json.dumps([settings, [file.read_text(encoding="utf-8") for file in files]], sort_keys=True)
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
