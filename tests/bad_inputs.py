@@ -290,9 +290,7 @@ HABITS = {
         """dataset=folder "dataset.path=it's (mine), 2024=new" """,
         """write: python -m vae_sweep dataset=folder 'dataset.path="it'\\''s (mine), 2024=new"'""",
     ),
-    "home folder": Bad(
-        "dataset=folder 'dataset.path=~/p'", """write: python -m vae_sweep dataset=folder 'dataset.path="~"""
-    ),
+    "home folder": Bad("dataset=folder 'dataset.path=~/no such'", "/no such: there is no folder /"),
     "folder like a number": Bad("dataset=folder dataset.path=2024_01", "there is no folder ./2024_01;"),
     "spaces at the end": Bad("dataset=folder 'dataset.path=p  '", "there is no folder ./p;"),
     "one word": Bad("help", "help: settings are written key=value; did you mean --help?"),

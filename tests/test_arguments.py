@@ -46,7 +46,7 @@ def suggestion(typed: list[str]) -> list[str]:
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12))
 @example(MINE)
 @example('a b\'s "c"')
-@example("~/Übung")
+@example("~/Übung (1)")
 @example("back\\")
 @example("'\\")
 @example("tab\tand\nline")
@@ -108,6 +108,8 @@ def test_a_value_with_spaces_that_the_shell_has_torn_is_put_together() -> None:
         ("+params.foo=1 ~seed ++seed=1", "+params.foo=1 ~seed ++seed=1"),
         ("model=fc -m params=p1,p2 --config-dir conf seed=0", "-m --config-dir conf model=fc params=p1,p2 seed=0"),
         ("dataset.path=2024_01 sweep.name=1e3", 'dataset.path="2024_01" sweep.name="1e3"'),
+        ("dataset.path=~/Übung +model.mine=Ü", 'dataset.path="~/Übung" +model.mine="Ü"'),
+        ("-m dataset.name=Ä,b seed=0", '-m dataset.name="Ä","b" seed=0'),
         ("dataset.path=2024 tracking.uri=null params.lr=1e-3", "dataset.path=2024 tracking.uri=null params.lr=1e-3"),
         ("--cfg job model=fc", "--cfg job model=fc"),
         ("experiment=[smoke,celeba30] seed=0,1", "experiment=[smoke,celeba30] seed=0,1"),

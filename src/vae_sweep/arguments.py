@@ -31,6 +31,7 @@ _ELSEWHERE = {  # what other tools call them
     "workers": "hydra.launcher.n_jobs",
 }
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\udc80-\udcff]")  # the last are bytes of names that are no UTF-8
+_PLAIN = re.compile(r"[^'\"\\,()\[\]{}=$]+")  # nothing in it can be meant for Hydra
 _RANGE = re.compile(r"(\d+)(?:\.\.\.?|-|:)(\d+)")  # 0..4 and the like, of other tools
 
 
@@ -88,7 +89,7 @@ def sweep_was_meant(word: str) -> str:
     if kind == "float" and re.fullmatch(r"-?\d+,\d+", text):
         return f"{said}; a decimal number has a point: {start}={text.replace(',', '.')}"
     if kind in _TEXT:
-        return f"{said}; one text with a comma needs quotes: {shell(_in_quotes(start, text))}"
+        return f"{said}; one text with a comma needs quotes: {shell(f'{start}={_in_quotes(text)}')}"
     return said
 
 
@@ -191,16 +192,18 @@ def _read(word: str, words: list[str], options: list[str], own: bool) -> str:
     if not key or (override is None and _parsed(f"{start}=x") is None):
         raise UserError(f"{word}: {start or 'nothing'} is no key; --help shows how a command is written")
     value = override.value() if override else None
+    plain = text.split(",") if {"-m", "--multirun"} & set(options) else [text]
+    if override is None and kind in ("", *_TEXT) and all(_PLAIN.fullmatch(part) for part in plain):
+        return f"{start}={','.join(_in_quotes(part) for part in plain)}"  # Hydra's letters are those of ASCII
     ends = _RANGE.fullmatch(text) if kind in _WHOLE and isinstance(value, str) else None
     if override is None or ends or _is_list_of_choices(key, text):
         meant = f"{start}=range({ends[1]},{int(ends[2]) + 1})" if ends else _quoted(word)
-        raise UserError(
-            f"{word}: {_why(kind)}; write: {_sweeping([*options, *(meant if w == word else w for w in words)])}"
-        )
+        others = [meant if w == word else _quoted(w) for w in words]
+        raise UserError(f"{word}: {_why(kind)}; write: {_sweeping([*options, *others])}")
     if start.startswith("+") and (key in GROUPS or key.startswith("hydra/")) and not own:
         return f"{key}={text}"  # with the plus Hydra would add what is in the defaults list already
     if kind in _TEXT and isinstance(value, int | float) and str(value) != text:
-        return _in_quotes(start, text)
+        return f"{start}={_in_quotes(text)}"
     return word
 
 
@@ -238,14 +241,14 @@ def _quoted(word: str) -> str:
     if _parsed(word) is not None and not _is_list_of_choices(key, text):
         return word
     if kind in ("", *_TEXT):
-        return _in_quotes(start, text.lstrip("="))
+        return f"{start}={_in_quotes(text.lstrip('='))}"
     values = ",".join(re.findall(r"[\w.+/-]+", text))
     return f"{start}=[{values}]" if kind.startswith("list") else f"{start}={values}"
 
 
-def _in_quotes(start: str, text: str) -> str:
+def _in_quotes(text: str) -> str:
     literal = re.sub(r"\$\{(?![^{}]*\})", r"\\${", text)  # what begins like an interpolation and is none
-    return f"{start}={QuotedString(literal, Quote.double).with_quotes()}"
+    return QuotedString(literal, Quote.double).with_quotes()
 
 
 def _or(names: list[str]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import getpass
 import io
 import os
+import shutil
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 from vae_sweep.errors import UserError
@@ -23,6 +26,7 @@ def set_up() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     os.environ["MPLBACKEND"] = "agg"  # what is set for other programs may not exist here
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for the letter
     _have_a_home()
     try:
         names = [os.getcwd(), *sys.argv]
@@ -40,7 +44,8 @@ def _have_a_home() -> None:
     try:
         Path.home()
     except RuntimeError:
-        os.environ["HOME"] = tempfile.mkdtemp(prefix="vae_sweep-home-")
+        os.environ["HOME"] = home = tempfile.mkdtemp(prefix="vae_sweep-home-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
     with contextlib.suppress(KeyError, OSError):  # OSError: from Python 3.13 on
         getpass.getuser()
         return
