@@ -43,6 +43,27 @@ def suggestion(typed: list[str]) -> list[str]:
 
 
 @settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.text(st.sampled_from("ab.=,:;-+~!/\\'\"()[]{}$ 0é\n") | st.sampled_from("model seed"), max_size=8),
+        max_size=4,
+    )
+)
+@example(["seed=range(a)"])
+@example(["seed=range(1,2,0)"])
+@example(["+="])
+@example([f"seed={'[' * 400}"])
+@example(["training.threads=½"])
+def test_whatever_is_typed_is_read_or_refused_in_one_line(typed: list[str]) -> None:
+    try:
+        understood([word for word in typed if not word.startswith("--v")])  # --version prints it
+    except Exception as error:
+        shown = one_line(error)
+        assert shown is not None
+        assert "\n" not in shown
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12))
 @example(MINE)
 @example('a b\'s "c"')
@@ -72,6 +93,7 @@ def test_a_refused_text_is_shown_in_quotes_that_bash_and_hydra_read(text: str) -
         ("-model fc", "model=fc"),
         ("--lr 0.1 -m", "params.lr=0.1 -m"),
         ("--resume", "resume=true"),
+        ("--sweep.name x", "sweep.name=x"),
         ("--no-resume model=fc", "resume=false model=fc"),
         ("--experiment smoke", "experiment=smoke"),
         ("--multirun model=fc, conv params=p1 ,p2", "--multirun model=fc,conv params=p1,p2"),

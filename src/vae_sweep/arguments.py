@@ -136,6 +136,8 @@ def _refuse_dashes(typed: list[str]) -> None:
             meant.append(f"{denied}=false")
             continue
         named = _named(name) if word.startswith("--") or (word[:1] == "-" and len(name) > 2) else []
+        if len(named) > 1 and name not in keys():
+            raise UserError(f"{word}: settings are written key=value, without dashes{_or(named)}")
         if named and not separator:
             takes_next = rest and "=" not in rest[0] and rest[0][:1] != "-"
             value = rest.pop(0) if takes_next else "true" if keys().get(named[0]) == "bool" else "..."
@@ -198,6 +200,8 @@ def _read(word: str, words: list[str], options: list[str], own: bool) -> str:
     ends = _RANGE.fullmatch(text) if kind in _WHOLE and isinstance(value, str) else None
     if override is None or ends or _is_list_of_choices(key, text):
         meant = f"{start}=range({ends[1]},{int(ends[2]) + 1})" if ends else _quoted(word)
+        if _parsed(meant) is None:
+            raise UserError(f"{word}: no value that Hydra reads; --help lists the choices")
         others = [meant if w == word else _quoted(w) for w in words]
         raise UserError(f"{word}: {_why(kind)}; write: {_sweeping([*options, *others])}")
     if start.startswith("+") and (key in GROUPS or key.startswith("hydra/")) and not own:

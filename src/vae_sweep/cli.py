@@ -67,8 +67,11 @@ def main() -> None:
     try:
         set_up()
         sys.argv[1:] = understood(sys.argv[1:])
-    except UserError as refusal:
-        sys.exit(one_line(refusal))
+    except Exception as refusal:
+        message = one_line(refusal)
+        if message is None:
+            raise
+        sys.exit(message)
     configuration.register()
     full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that one place words them

@@ -43,9 +43,9 @@ _LOST_WORKER = {  # errors of the launchers, by name since most of them are not 
     "UncompletedJobError": "hydra.launcher.mem_gb=16",
 }
 _LAUNCHER_FAILED = {  # errors of a launcher before or instead of its jobs
-    ("ray", ConnectionError): "no Ray cluster answers at hydra.launcher.ray.init.address; start one with `ray start "
+    ("ray", "ConnectionError"): "no Ray cluster answers at hydra.launcher.ray.init.address; start one with `ray start "
     "--head`, or use hydra/launcher=ray_local",
-    ("joblib", TimeoutError): "no run ended within hydra.launcher.timeout seconds; give more, or null",
+    ("joblib", "TimeoutError"): "no run ended within hydra.launcher.timeout seconds; give more, or null",
 }
 
 
@@ -58,9 +58,9 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":
         name = error.object if len(error.object) <= 200 else f"{error.object[:200]}..."
         return f"vae_sweep: {_flat(name)}: the locale ({error.encoding}) does not have these letters; set PYTHONUTF8=1"
-    for (package, kind), reason in _LAUNCHER_FAILED.items():
-        if isinstance(error, kind) and _raised_by(error) == package:
-            return f"vae_sweep: {reason}"
+    failed = _LAUNCHER_FAILED.get((_raised_by(error), type(error).__name__))
+    if failed:
+        return f"vae_sweep: {failed}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"vae_sweep: {_composition(error)}"
     if _raised_by(error) in ("hydra", "omegaconf", "antlr4"):  # they check some of what is typed with plain asserts
