@@ -311,6 +311,15 @@ HABITS = {
         "-m hydra.launcher.prefer=x hydra.launcher.pre_dispatch=x hydra.launcher.batch_size=0 hydra.launcher.timeout=0",
         "hydra.launcher.timeout=0.0: must be a number > 0 (seconds), or null",
     ),
+    "dot for a slash": Bad("-m hydra.launcher=basic", "a choice is written with a slash: hydra/launcher=basic"),
+    "value for a section": Bad("sweep=mine", "sweep=mine: sweep is a section; set a key of it: sweep.name=..."),
+    "key of another choice": Bad(
+        "model=fc model.channels=[8]", "; model=conv and model=fc_matched and model=conv_res have"
+    ),
+    "added section": Bad(
+        "+trainer.gpus=1", "+trainer: no such key; a `+` cannot add one here; known keys: seed, model,"
+    ),
+    "folder for a name": Bad("dataset=./p", "a folder of pictures is given as dataset=folder dataset.path=./p"),
     "no minutes": Bad(
         "-m hydra/launcher=submitit_local hydra.launcher.timeout_min=0", "hydra.launcher.timeout_min=0: must"
     ),

@@ -81,6 +81,13 @@ def likely(name: str) -> list[str]:
     return [key for like in close for key, end in zip(keys(), leaves, strict=True) if end == like][:3]
 
 
+def choices_with(key: str) -> list[str]:
+    """Return the choices that have ``key``, such as ``model=fc`` for ``model.hidden_dims``."""
+    group, _, leaf = key.partition(".")
+    kinds = configuration.SCHEMAS.get(group, {})
+    return [f"{group}={name}" for name, kind in kinds.items() if leaf in {f.name for f in fields(kind)}]
+
+
 def sweep_was_meant(word: str) -> str:
     """Return what to write for ``word``, which holds several values in a command without ``-m``."""
     start, _, text = word.partition("=")
@@ -175,7 +182,9 @@ def _joined(words: list[str], options: list[str]) -> list[str]:
             meant.append(word)
     lone = [word for word in meant if "=" not in word and not word.startswith("~")]
     if lone:
-        meant = [f"{lone[0]}=..."] if lone[0] in keys() else difflib.get_close_matches(f"--{lone[0]}", ["--help"])
+        meant = (
+            [f"{lone[0]}=..."] if lone[0] in keys() else difflib.get_close_matches(f"--{lone[0]}", ["--help"], 1, 0.8)
+        )
         raise UserError(f"{lone[0]}: settings are written key=value{_or(meant)}")
     if why:
         raise UserError(f"{why}; write: {_sweeping([*options, *(_quoted(word) for word in meant)])}")
@@ -204,6 +213,12 @@ def _read(word: str, words: list[str], options: list[str], own: bool) -> str:
             raise UserError(f"{word}: no value that Hydra reads; --help lists the choices")
         others = [meant if w == word else _quoted(w) for w in words]
         raise UserError(f"{word}: {_why(kind)}; write: {_sweeping([*options, *others])}")
+    if isinstance(value, str) and "${" not in value:
+        if key in ("hydra.launcher", "hydra.sweeper", "hydra.job_logging"):
+            raise UserError(f"{word}: a choice is written with a slash: {key.replace('.', '/')}={text}")
+        within = [f"{other}=..." for other in keys() if other.startswith(f"{key}.")]
+        if within and kind != "choice":
+            raise UserError(f"{word}: {key} is a section; set a key of it: {', '.join(within)}")
     if start.startswith("+") and (key in GROUPS or key.startswith("hydra/")) and not own:
         return f"{key}={text}"  # with the plus Hydra would add what is in the defaults list already
     if kind in _TEXT and isinstance(value, int | float) and str(value) != text:

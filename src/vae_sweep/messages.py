@@ -132,9 +132,9 @@ def _composition(error: BaseException) -> str:
         known = _known_keys(detail.object_type)
         leaf = key.rpartition(".")[2]
         if known and leaf not in known and isinstance(detail, (ConfigAttributeError, ConfigKeyError)):
-            return (
-                f"{key}: no such key; known keys: {', '.join(known)}{_close(leaf, known) or _or(arguments.likely(key))}"
-            )
+            others = arguments.choices_with(key)
+            hint = f"; {' and '.join(others)} have it" if others else _close(leaf, known) or _or(arguments.likely(key))
+            return f"{key}: no such key; known keys: {', '.join(known)}{hint}"
         return f"{key}: {_flat(str(detail.msg or detail))}"
     return _flat(f"{text} ({cause})" if cause is not None else text)
 
@@ -155,6 +155,8 @@ def _choice(group: str, name: str, names: list[str]) -> str:
     """What a choice that does not exist may stand for: the name of a file, a class, a name in capitals."""
     plain = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     meant = _close(plain.lower(), names)
+    if not meant and group == "dataset" and "/" in name:
+        return f"; a folder of pictures is given as dataset=folder {arguments.shell(f'dataset.path={name}')}"
     if not meant and group in arguments.GROUPS and re.search(r"[./\\]", name):
         return f"; one of your own is the name of a YAML file in <folder>/{group}/, with --config-dir <folder>"
     return meant

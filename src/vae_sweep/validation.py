@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from vae_sweep.config import Config
 from vae_sweep.errors import UserError
 
 
@@ -182,7 +183,7 @@ def _short(value: Any) -> str:
 
 def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[tuple[str, list[str]]]:
     """Keys that a `+` override added to a node whose schema does not have them."""
-    schema = OmegaConf.get_type(node)
+    schema = OmegaConf.get_type(node) if path else Config  # without Hydra's node the whole has lost its type
     known = [f.name for f in fields(schema)] if is_dataclass(schema) else None
     for key in map(str, node):
         full = f"{path}{key}"
