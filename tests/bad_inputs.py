@@ -70,7 +70,7 @@ CONFIGURATION = {
         "params.lrr: no such key; known keys: name, batch_size, lr, latent_dim, schedule, mirror, epochs;",
     ),
     "added key": Bad("+params.foo=1", "+params.foo: no such key; a `+` cannot add one here"),
-    "no value": Bad("params.lr", "Error parsing override 'params.lr' missing EQUAL"),
+    "no value": Bad("params.lr", "params.lr: settings are written key=value; did you mean params.lr=...?"),
     "type": Bad("params.lr=abc", "params.lr: Value 'abc' of type 'str' could not be converted to Float"),
     "mirrored noise": Bad(
         "params.mirror=true dataset.permute_pixels=true", "params.mirror=true: pictures whose pixels"
@@ -95,7 +95,7 @@ CONFIGURATION = {
     ),
     "path as a name": Bad("params.name=../../evil", "params.name=../../evil: must be up to 100 letters, digits, '_'"),
     "null model": Bad("model=null", "Hydra cannot compose this command (ValueError: Config group override must be"),
-    "no key": Bad("+=", "Hydra cannot compose this command"),
+    "no key": Bad("+=", "+=: + is no key; --help shows how a command is written"),
     "no model": Bad("~model", "model: nothing is chosen; give model=<name>, --help lists the names"),
     "section for section": Bad("training=${objective}", "training: one section cannot stand for another"),
     "too deep": Bad(f"model.channels=[8,8,8,8,8,8] {SMALL}", "multiples of 64; the images are 32x32"),
@@ -179,7 +179,7 @@ ENVIRONMENT = {
     "no such place": Bad(
         f"hydra.run.dir=/proc/nothing {SMALL}", "/proc/nothing: No such file or directory; the folder"
     ),
-    "no such configuration": Bad("--config-name nope", "Cannot find primary config 'nope'"),
+    "no such configuration": Bad("--config-name nope", "--config-name nope: no nope.yaml among"),
     "no such folder of it": Bad("--config-dir nope", "Additional config directory './nope' not found"),
 }
 
@@ -316,5 +316,64 @@ RUNS = {
     "no runs": Bad("sweep=0123abcd", "sweep=0123abcd: no runs are stored here", module=COMPARE),
 }
 
-PARTS = (CONFIGURATION, ENVIRONMENT, DATA, CHECKPOINTS, RUNS)
+HABITS = {
+    "plus in front of a group": Bad("+experiment=smoke ++model=fc params=x", "params=x: no such choice; available: "),
+    "plus in front of a key": Bad("+seed=0", "+seed: the key exists already; write seed=<value>, without the plus"),
+    "dashes": Bad("--model=fc --params p1", "without dashes; write: python -m vae_sweep model=fc params=p1"),
+    "no such option": Bad("--hepl", "--hepl: no such option; did you mean --help?"),
+    "value of a switch": Bad("--multirun=true", "argument --multirun/-m: ignored explicit argument 'true'; --help"),
+    "option without its value": Bad("--cfg", "argument --cfg/-c: expected one argument; --help shows"),
+    "options in between": Bad("model=fc -m params=p9", "params=p9: no such choice"),
+    "space behind a comma": Bad(
+        "--multirun model=fc, conv",
+        "model=fc, conv: no spaces around `,` and `=`; write: python -m vae_sweep --multirun model=fc,conv",
+    ),
+    "sweep without -m": Bad("model=fc,conv seed=1", "which needs -m: python -m vae_sweep -m model=fc,conv seed=1"),
+    "range without -m": Bad("seed=range(3)", "which needs -m: python -m vae_sweep -m 'seed=range(3)'"),
+    "decimal comma": Bad("params.lr=0,001", "a decimal number has a point: params.lr=0.001"),
+    "list of choices": Bad("model=[fc,conv]", "write: python -m vae_sweep -m model=fc,conv"),
+    "dots of a range": Bad("seed=0..4", "write: python -m vae_sweep -m 'seed=range(0,5)'"),
+    "quotes and parentheses": Bad(
+        """dataset=folder "dataset.path=it's (mine), 2024=new" """,
+        """write: python -m vae_sweep dataset=folder 'dataset.path="it'\\''s (mine), 2024=new"'""",
+    ),
+    "home folder": Bad("dataset=folder 'dataset.path=~/no such'", "/no such: there is no folder /"),
+    "folder like a number": Bad("dataset=folder dataset.path=2024_01", "there is no folder ./2024_01;"),
+    "spaces at the end": Bad("dataset=folder 'dataset.path=p  '", "there is no folder ./p;"),
+    "one word": Bad("help", "help: settings are written key=value; did you mean --help?"),
+    "file for a name": Bad("model=conf/model/fc.yaml", "linear; did you mean fc?"),
+    "class for a name": Bad("model=my_vae.MyVAE", "one of your own is the name of a YAML file in <folder>/model/"),
+    "capitals": Bad("model=FC", "did you mean fc?"),
+    "key of another section": Bad("params.beta=4", "did you mean objective.beta?"),
+    "key without its section": Bad("lr=0.1", "did you mean params.lr?"),
+    "word of other tools": Bad("epochs=3", "did you mean training.max_epochs?"),
+    "overlay as a configuration": Bad("-cn smoke", "--config-name smoke: no smoke.yaml among the configurations;"),
+    "no runs at once": Bad(
+        "-m hydra.launcher.n_jobs=0", "hydra.launcher.n_jobs=0: must be 1, a number of runs at once,"
+    ),
+    "empty batches": Bad(
+        "-m hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size=0: must be a whole number >"
+    ),
+    "several of a launcher's": Bad(
+        "-m hydra.launcher.prefer=x hydra.launcher.pre_dispatch=x hydra.launcher.batch_size=0 hydra.launcher.timeout=0",
+        "hydra.launcher.timeout=0.0: must be a number > 0 (seconds), or null",
+    ),
+    "dot for a slash": Bad("-m hydra.launcher=basic", "a choice is written with a slash: hydra/launcher=basic"),
+    "value for a section": Bad("sweep=mine", "sweep=mine: sweep is a section; set a key of it: sweep.name=..."),
+    "key of another choice": Bad(
+        "model=fc model.channels=[8]", "; model=conv and model=fc_matched and model=conv_res have"
+    ),
+    "added section": Bad(
+        "+trainer.gpus=1", "+trainer: no such key; a `+` cannot add one here; known keys: seed, model,"
+    ),
+    "folder for a name": Bad("dataset=./p", "a folder of pictures is given as dataset=folder dataset.path=./p"),
+    "no minutes": Bad(
+        "-m hydra/launcher=submitit_local hydra.launcher.timeout_min=0", "hydra.launcher.timeout_min=0: must"
+    ),
+    "no Slurm": Bad("-m hydra/launcher=slurm", "hydra/launcher=slurm: there is no `srun` here; start the sweep on"),
+    "dashes of a run": Bad("--run abc", "array, uri; write run=abc", module=MAKE),
+    "space between sweeps": Bad("sweep=a, b", "write sweep=a,b, without the space", module=COMPARE),
+}
+
+PARTS = (CONFIGURATION, ENVIRONMENT, DATA, CHECKPOINTS, RUNS, HABITS)
 TABLE = {name: case for part in PARTS for name, case in part.items()}

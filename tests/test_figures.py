@@ -6,6 +6,7 @@ import io
 import itertools
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -37,6 +38,11 @@ def history(losses: list[float]) -> list[dict[str, float]]:
     return [{"epoch": i, "images_seen": 100 * i, **dict.fromkeys(keys, loss)} for i, loss in enumerate(losses, 1)]
 
 
+def cells(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Model and set of names such as conv-p2-s3."""
+    return {name: (f"{name}--".split("-")[0], f"{name}--".split("-")[1]) for name in names}
+
+
 @pytest.mark.parametrize("losses", [[], [NAN], [300.0], [300, 90, 80, INF, 78, 79, NAN], [80.0] * 9])
 @pytest.mark.parametrize("level", [None, 76.1, NAN])
 def test_learning_curves(losses: list[float], level: float | None) -> None:
@@ -61,7 +67,7 @@ def test_a_history_with_missing_keys_draws() -> None:
 def test_the_first_epochs_do_not_flatten_the_differences() -> None:
     x = np.arange(1, 31) * 45_000
     curves = {f"{m}-p1": (x, level + 900 * np.exp(-np.arange(30.0))) for m, level in (("fc", 77), ("conv", 74))}
-    figure = figures.validation_curves(curves, {"linear VAE": 76.13, "none": NAN}, "cifar10, seed 0")
+    figure = figures.validation_curves(curves, cells(curves), {"linear VAE": 76.13, "none": NAN}, "cifar10, seed 0")
     bottom, top = figure.axes[0].get_ylim()
     assert bottom < 74 < 77 < top < 85
     render(figure)
@@ -75,7 +81,7 @@ def test_the_first_epochs_do_not_flatten_the_differences() -> None:
 def test_a_diverging_run_stays_out_of_the_picture_and_is_named() -> None:
     x, y = np.arange(10), np.linspace(80, 75, 10)
     curves = {f"conv-p{i}": (x, y + i) for i in range(4)} | {"fc-p1": (x, y * 1e6), "fc-p2": (x, y * NAN)}
-    figure = figures.validation_curves(curves, {}, "title")
+    figure = figures.validation_curves(curves, cells(curves), {}, "title")
     assert figure.axes[0].get_ylim()[1] < 120
     assert "off scale" in texts(figure)
     assert "fc-p2 (no finite loss)" in texts(figure)
@@ -85,11 +91,20 @@ def test_a_diverging_run_stays_out_of_the_picture_and_is_named() -> None:
 def test_one_colour_a_model_one_style_a_set_one_entry_a_cell() -> None:
     x, y = [1, 2], [80.0, 75.0]
     names = ["fc-p1-s0", "fc-p1-s1", "fc-p2-s0", "conv-p1-s0", "plain"]
-    figure = figures.validation_curves({name: (x, y) for name in names}, {}, "title")
+    figure = figures.validation_curves({name: (x, y) for name in names}, cells(names), {}, "title")
     fc1, fc1b, fc2, conv1, _ = figure.axes[0].get_lines()
     assert fc1.get_color() == fc1b.get_color() == fc2.get_color() != conv1.get_color()
     assert fc1.get_marker() == conv1.get_marker() != fc2.get_marker()
     assert "fc-p1, 2 runs (best 75.00)" in texts(figure)
+
+
+def test_a_model_with_a_hyphen_in_its_name_has_a_colour_of_its_own() -> None:
+    x, y = [1, 2], [80.0, 75.0]
+    cells = {f"{m}-{p}-s{seed}": (m, p) for m in ("my-fc", "my-conv") for p in ("p1", "p-s2") for seed in (0, 1)}
+    lines = figures.validation_curves({name: (x, y) for name in cells}, cells, {}, "title").axes[0].get_lines()
+    looks = {(line.get_color(), line.get_marker()) for line in lines}
+    assert len({line.get_color() for line in lines[:4]} & {line.get_color() for line in lines[4:]}) == 0
+    assert len(looks) == 4
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -130,7 +145,7 @@ def test_sample_columns_do_not_overlap() -> None:
 
 
 def test_nothing_to_draw_is_no_error() -> None:
-    for figure in (figures.sample_columns({}, "none"), figures.validation_curves({}, {}, "none")):
+    for figure in (figures.sample_columns({}, "none"), figures.validation_curves({}, {}, {}, "none")):
         render(figure)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vae_sweep.convergence import MARGIN
+from vae_sweep.process import set_up
 from vae_sweep.statistics import Metric
 
 
@@ -248,4 +249,5 @@ def markdown() -> str:
 
 
 if __name__ == "__main__":
+    set_up()
     print(markdown(), end="")

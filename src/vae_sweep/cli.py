@@ -13,9 +13,11 @@ import hydra
 from omegaconf import DictConfig
 
 from vae_sweep import config as configuration
+from vae_sweep.arguments import understood
 from vae_sweep.errors import RunFailed, UserError
 from vae_sweep.interrupts import interrupt, take_interrupts
 from vae_sweep.messages import one_line
+from vae_sweep.process import set_up
 from vae_sweep.sweep import SweepCallback
 from vae_sweep.watch import stop_workers
 
@@ -60,6 +62,14 @@ def task(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Entry point of ``python -m vae_sweep`` and ``vae-sweep``."""
+    try:
+        set_up()
+        sys.argv[1:] = understood(sys.argv[1:])
+    except Exception as refusal:
+        message = one_line(refusal)
+        if message is None:
+            raise
+        sys.exit(message)
     configuration.register()
     full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that one place words them

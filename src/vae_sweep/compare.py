@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vae_sweep.arguments import options_of
 from vae_sweep.errors import UserError
 from vae_sweep.machine import seen_from
 from vae_sweep.messages import run_command
@@ -44,10 +45,7 @@ def parse(arguments: list[str]) -> Options:
     """
     known = [f.name for f in fields(Options)]
     options = Options()
-    for argument in arguments:
-        key, separator, value = argument.partition("=")
-        if not separator or key not in known:
-            raise UserError(f"{argument}: not an option; write key=value with a key of: {', '.join(known)}")
+    for key, value in options_of(arguments, known):
         setattr(options, key, None if value in ("", "null") else value)
     if not options.sweep:
         raise UserError("sweep= is missing; give the id of a sweep's run, as the sweep printed it at its end")

@@ -6,13 +6,9 @@ is left out of its line.
 
 from __future__ import annotations
 
-import os
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-os.environ["MPLBACKEND"] = "agg"  # nothing is shown; what is set for other programs may not exist here
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -82,15 +78,17 @@ def learning_curves(
 
 def validation_curves(
     curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    cells: Mapping[str, tuple[str, str]],
     references: Mapping[str, float],
     title: str,
     unit: str = "nats/image",
 ) -> Figure:
     """Validation loss of every run of a sweep over training images seen: colour = model, line and marker = set.
 
-    `curves`: run name (`conv-p2`, `conv-p2-s3`) -> images seen, val loss in nats/image; runs of one model and set
-    share an entry of the legend. `references`: label -> loss of a closed-form linear VAE. The first epochs, and
-    runs far above the others, may lie above the picture, so that a few nats stay visible.
+    `curves`: run name (`conv-p2`, `conv-p2-s3`) -> images seen, val loss in nats/image. `cells`: run name -> its model
+    and its set, with what else is swept; runs that share both share an entry of the legend. `references`: label -> loss
+    of a closed-form linear VAE. The first epochs, and runs far above the others, may lie above the picture, so that a
+    few nats stay visible.
     """
     figure = Figure(figsize=(10, 5.4), dpi=_DPI, layout="constrained")
     axis = figure.subplots()
@@ -99,12 +97,9 @@ def validation_curves(
     top = _robust_limits(axis, [*(y for _, y in data.values()), *(np.array([v]) for v in levels.values())])
     seen = max((np.nanmax(x, initial=0.0) for x, _ in data.values()), default=0.0)
     scale, many = (1e6, "millions") if seen >= 2e6 else (1e3, "thousands")
-    cells: dict[tuple[str, str], list[str]] = {}
-    for name in data:
-        model, _, rest = name.partition("-")
-        cells.setdefault((model, re.sub(r"-s\d+(?=-|$)", "", rest)), []).append(name)
-    models, sets = (list(dict.fromkeys(cell[i] for cell in cells)) for i in (0, 1))
-    for (model, params), names in cells.items():
+    models, sets = (list(dict.fromkeys(cells[name][i] for name in data)) for i in (0, 1))
+    for model, params in dict.fromkeys(cells[name] for name in data):
+        names = [name for name in data if cells[name] == (model, params)]
         style, marker = _STYLES[sets.index(params) % len(_STYLES)]
         look: dict[str, Any] = {"ls": style, "marker": marker, "color": _COLOURS[models.index(model) % len(_COLOURS)]}
         label = _cell_label(f"{model}-{params}", {name: data[name][1] for name in names}, top)

@@ -56,7 +56,7 @@ def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> 
 def _plan(store: Store, sweep_id: str) -> list[Cell]:
     """The cells of a sweep, also those that have not started."""
     with store.artifact(sweep_id, results.PLAN) as path:
-        cells = json.loads(path.read_text()) if path else []
+        cells = json.loads(path.read_text(encoding="utf-8")) if path else []
     known = {f.name for f in fields(Cell)}
     return [
         Cell(**{"schedule": "constant"} | {key: value for key, value in cell.items() if key in known}) for cell in cells
@@ -122,7 +122,7 @@ def _arrays(store: Store, done: Sequence[Row]) -> dict[str, Any]:
         if row.dataset not in curves or label not in lines[row.dataset]:
             with store.artifact(row.run_id, REFERENCE) as path:
                 if path:
-                    known = json.loads(path.read_text())
+                    known = json.loads(path.read_text(encoding="utf-8"))
                     lines[row.dataset][label] = np.array(known["spectrum"])
                     curves[row.dataset] = (np.array(known["curve"]["kl"]), np.array(known["curve"]["recon"]))
     return {"histories": histories, **stacks, "linear_spectra": dict(lines), "linear_curves": curves, "data": data}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from vae_sweep.arguments import options_of
 from vae_sweep.errors import UserError
 from vae_sweep.machine import seen_from
 from vae_sweep.messages import run_command
@@ -50,10 +51,7 @@ def parse(arguments: list[str]) -> Options:
     """
     known = [f.name for f in fields(Options)]
     options = Options()
-    for argument in arguments:
-        key, separator, value = argument.partition("=")
-        if not separator or key not in known:
-            raise UserError(f"{argument}: not an option; write key=value with a key of: {', '.join(known)}")
+    for key, value in options_of(arguments, known):
         setattr(options, key, _value(key, value))  # as it stands: a run id may look like a number
     if not options.run:
         raise UserError("run= is missing; give a run id (the table's last column, or `mlflow ui`) or a checkpoint.pt")

@@ -75,8 +75,8 @@ def plan(config: DictConfig, root: Path) -> tuple[dict[Cell, DictConfig], dict[s
             )
         else:
             spans[key] = [str(override.input_line).partition("=")[2], "..."]
-    swept = {key: values for key, values in spans.items() if len(values) > 1}
-    control = [key for key in swept if decides(key.lstrip("+~")) is not Decides.TRAINED and "dataset." not in key]
+    swept = {key.lstrip("+~"): values for key, values in spans.items() if len(values) > 1}
+    control = [key for key in swept if decides(key) is not Decides.TRAINED and not key.startswith("dataset.")]
     if control:
         raise UserError(
             f"{control[0]}={','.join(swept[control[0]])}: decides no run's numbers and cannot be swept; give one value"
@@ -173,7 +173,7 @@ def cell_name(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...]) -> 
 def variant(overrides: list[str], swept: tuple[str, ...]) -> str:
     """Return what a job's overrides say of the swept keys that are neither model, params nor seed: ``beta=4``."""
     given = {key.lstrip("+~"): value for key, value in by_key(overrides).items()}
-    keys = [key for key in (k.lstrip("+~") for k in swept) if key not in FAMILIAR and key in given]
+    keys = [key for key in swept if key not in FAMILIAR and key in given]
     return "-".join(f"{key.rpartition('.')[2]}={given[key]}" if "." in key else given[key] for key in keys)
 
 

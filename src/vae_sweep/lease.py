@@ -35,7 +35,7 @@ def lease(folder: Path, what: str) -> Iterator[None]:
             "or give this one another sweep.name"
         ) from None
     try:
-        owner.write_text(json.dumps(me()))
+        owner.write_text(json.dumps(me()), encoding="utf-8")
         yield
     finally:
         owner.unlink(missing_ok=True)
@@ -63,6 +63,6 @@ def is_held(folder: Path) -> bool:
 def owner_of(folder: Path) -> dict[str, str | int] | None:
     """Return who holds ``folder``, or held it when it died; None where nobody is known."""
     try:
-        return json.loads((folder / "owner.json").read_text())
+        return json.loads((folder / "owner.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None

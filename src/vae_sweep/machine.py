@@ -19,7 +19,7 @@ def total_memory() -> float:
         known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for limit in LIMITS:
         with contextlib.suppress(OSError, ValueError):
-            known.append(int(Path(limit).read_text()))
+            known.append(int(Path(limit).read_text(encoding="utf-8")))
     return min(known)
 
 

@@ -10,12 +10,15 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from vae_sweep import arguments
 from vae_sweep import config as configuration
 from vae_sweep.errors import RunFailed, UserError
+from vae_sweep.process import set_up
 
 _MENDABLE = {
     errno.EACCES: "give yourself the permission, or use another folder",
@@ -28,13 +31,21 @@ _MENDABLE = {
     errno.EEXIST: "a file stands where a folder must be; move it away",
 }
 
-_EXTRAS = {"ray": "ray", "submitit_slurm": "slurm", "submitit_local": "slurm"}  # launchers that are not installed
+_EXTRAS = {  # launchers that are not installed
+    **dict.fromkeys(("ray", "ray_aws", "ray_local", "ray_cluster"), "ray"),
+    **dict.fromkeys(("slurm", "submitit_slurm", "submitit_local"), "slurm"),
+}
 _LOST_WORKER = {  # errors of the launchers, by name since most of them are not installed
     "TerminatedWorkerError": "hydra.launcher.n_jobs=1",
     "BrokenProcessPool": "hydra.launcher.n_jobs=1",
     "WorkerCrashedError": "+hydra.launcher.ray.remote.num_cpus=2",
     "OutOfMemoryError": "+hydra.launcher.ray.remote.num_cpus=2",
     "UncompletedJobError": "hydra.launcher.mem_gb=16",
+}
+_LAUNCHER_FAILED = {  # errors of a launcher before or instead of its jobs
+    ("ray", "ConnectionError"): "no Ray cluster answers at hydra.launcher.ray.init.address; start one with `ray start "
+    "--head`, or use hydra/launcher=ray_local",
+    ("joblib", "TimeoutError"): "no run ended within hydra.launcher.timeout seconds; give more, or null",
 }
 
 
@@ -44,6 +55,12 @@ def one_line(error: BaseException) -> str | None:
         return f"vae_sweep: {_flat(str(error))}"
     if isinstance(error, OSError) and error.errno in _MENDABLE and error.filename is not None:
         return f"vae_sweep: {error.filename}: {error.strerror}; {_MENDABLE[error.errno]}"
+    if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":
+        name = error.object if len(error.object) <= 200 else f"{error.object[:200]}..."
+        return f"vae_sweep: {_flat(name)}: the locale ({error.encoding}) does not have these letters; set PYTHONUTF8=1"
+    failed = _LAUNCHER_FAILED.get((_raised_by(error), type(error).__name__))
+    if failed:
+        return f"vae_sweep: {failed}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return f"vae_sweep: {_composition(error)}"
     if _raised_by(error) in ("hydra", "omegaconf", "antlr4"):  # they check some of what is typed with plain asserts
@@ -60,12 +77,13 @@ def one_line(error: BaseException) -> str | None:
 def run_command(usage: str, work: Callable[[list[str]], None]) -> None:
     """Run a small command on the arguments that it was started with; help and errors are the same for all."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    arguments = sys.argv[1:]
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(usage)
-        sys.exit(0 if arguments else 2)
+    typed = sys.argv[1:]
     try:
-        work(arguments)
+        set_up()
+        if not typed or {"-h", "--help"} & set(typed):
+            print(usage)
+            sys.exit(0 if typed else 2)
+        work(typed)
     except Exception as error:
         message = one_line(error)
         if message is None:
@@ -90,16 +108,33 @@ def _composition(error: BaseException) -> str:
         group = choices[2]
         names = re.findall(r"^\t(\S+)$", choices[3].partition("Config search path")[0], re.MULTILINE)
         name = choices[1].removeprefix(f"{group}/")
-        extra = _EXTRAS.get(name) if group == "hydra/launcher" else None
-        hint = f"; pip install 'vae-sweep[{extra}]' brings it" if extra else _close(name, names)
-        return f"{group}={name}: no such choice; available: {', '.join(names)}{hint}"
+        if group == "hydra/launcher" and name in _EXTRAS:
+            return _not_installed(name)
+        return f"{group}={name}: no such choice; available: {', '.join(names)}{_choice(group, name, names)}"
+    lost = re.search(r"Could not load 'hydra/launcher/(\w+)'", text)
+    if lost and lost[1] in _EXTRAS:
+        return _not_installed(lost[1])
+    sweep = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'", text)
+    if sweep:
+        return f"{sweep[1]}: {arguments.sweep_was_meant(sweep[1])}"
+    missing = re.match(r"Cannot find primary config '(.*?)'", text)
+    if missing:
+        return (
+            f"--config-name {missing[1]}: no {missing[1]}.yaml among the configurations; name the folder of your own "
+            "with --config-dir; overlays are chosen by experiment=<name>"
+        )
+    added = re.match(r"Could not append to config. An item is already at '(.*?)'", text)
+    if added:
+        return f"+{added[1]}: the key exists already; write {added[1]}=<value>, without the plus"
     detail = cause if cause is not None else error if isinstance(error, OmegaConfBaseException) else None
     if detail is not None and detail.full_key:
         key = str(detail.full_key)
         known = _known_keys(detail.object_type)
         leaf = key.rpartition(".")[2]
         if known and leaf not in known and isinstance(detail, (ConfigAttributeError, ConfigKeyError)):
-            return f"{key}: no such key; known keys: {', '.join(known)}{_close(leaf, known)}"
+            others = arguments.choices_with(key)
+            hint = f"; {' and '.join(others)} have it" if others else _close(leaf, known) or _or(arguments.likely(key))
+            return f"{key}: no such key; known keys: {', '.join(known)}{hint}"
         return f"{key}: {_flat(str(detail.msg or detail))}"
     return _flat(f"{text} ({cause})" if cause is not None else text)
 
@@ -110,11 +145,31 @@ def _known_keys(kind: object) -> list[str]:
     return [f.name for f in dataclasses.fields(configuration.Config)] if kind is dict else []
 
 
+def _not_installed(launcher: str) -> str:
+    """Our launchers stand on those of an extra: the one that was typed is named, where it was."""
+    typed = next((word for word in sys.argv if word.startswith("hydra/launcher=")), f"hydra/launcher={launcher}")
+    return f"{typed}: not installed; pip install 'vae-sweep[{_EXTRAS[launcher]}]' brings it"
+
+
+def _choice(group: str, name: str, names: list[str]) -> str:
+    """What a choice that does not exist may stand for: the name of a file, a class, a name in capitals."""
+    plain = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    meant = _close(plain.lower(), names)
+    if not meant and group == "dataset" and "/" in name:
+        return f"; a folder of pictures is given as dataset=folder {arguments.shell(f'dataset.path={name}')}"
+    if not meant and group in arguments.GROUPS and re.search(r"[./\\]", name):
+        return f"; one of your own is the name of a YAML file in <folder>/{group}/, with --config-dir <folder>"
+    return meant
+
+
 def _close(name: str, names: list[str]) -> str:
-    match = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {match[0]}?" if match else ""
+    return _or(difflib.get_close_matches(name, names, 1))
+
+
+def _or(names: list[str]) -> str:
+    return f"; did you mean {' or '.join(names)}?" if names else ""
 
 
 def _flat(text: str) -> str:
-    """One line, without OmegaConf's technical trailer."""
-    return re.sub(r"\s+", " ", re.sub(r"\n\s*(full_key|object_type|reference_type)[:=][^\n]*", "", text)).strip()
+    """One line, without OmegaConf's technical trailer; spaces in it stay, since names may hold several."""
+    return re.sub(r"\s*\n\s*", " ", re.sub(r"\n\s*(full_key|object_type|reference_type)[:=][^\n]*", "", text)).strip()

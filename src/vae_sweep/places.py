@@ -26,23 +26,23 @@ def place(root: Path) -> str:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         own = file.with_name(f"place-{uuid.uuid4().hex}")
-        own.write_text(uuid.uuid4().hex)
+        own.write_text(uuid.uuid4().hex, encoding="utf-8")
         os.replace(own, file)
-    return file.read_text()
+    return file.read_text(encoding="utf-8")
 
 
 def ask_to_stop(root: Path, sweep: str, reason: str) -> None:
     """Tell the cells of a sweep to stop, in whatever process or machine they run."""
     file = folder_of(root, sweep) / "stop"
     temporary = file.with_name(f"stop-{os.getpid()}")
-    temporary.write_text(reason)
+    temporary.write_text(reason, encoding="utf-8")
     os.replace(temporary, file)
 
 
 def asked_to_stop(root: Path, sweep: str) -> str | None:
     """Return why the cells of a sweep should stop, or None where they should go on."""
     try:
-        return (folder_of(root, sweep) / "stop").read_text()
+        return (folder_of(root, sweep) / "stop").read_text(encoding="utf-8")
     except OSError:
         return None
 

@@ -58,7 +58,12 @@ def _git(folder: Path, *arguments: str) -> str:
     """Output of a git command about the package's own checkout; empty where there is none."""
     try:
         done = subprocess.run(
-            ["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=False
+            ["git", "-C", folder, *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -14,7 +14,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from vae_sweep.errors import UserError
+from vae_sweep.machine import seen_from
 from vae_sweep.messages import one_line
+from vae_sweep.process import set_up
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +78,13 @@ def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
 def main() -> None:
     """Entry point of ``python -m vae_sweep.relocate``."""
     arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments) or len(arguments) > 1:
-        print(USAGE)
-        sys.exit(0 if len(arguments) == 1 else 2)
-    root = Path(*arguments).expanduser().absolute()
-    database = root / "mlflow.db"
     try:
+        set_up()
+        if {"-h", "--help"} & set(arguments) or len(arguments) > 1:
+            print(USAGE)
+            sys.exit(0 if len(arguments) == 1 else 2)
+        root = seen_from(Path.cwd(), arguments[0] if arguments else ".", "folder")
+        database = root / "mlflow.db"
         if not database.is_file():
             raise UserError(f"{root}: no mlflow.db here; give the folder that holds mlflow.db and mlruns/")
         try:

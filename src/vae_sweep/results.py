@@ -194,12 +194,13 @@ def _facts(run: StoredRun) -> dict[str, Any]:
 
 def _log_pictures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
     """The sweep's two figures: validation loss of all cells, and all cells' samples side by side."""
-    curves, samples, captions = {}, {}, {}
+    curves, cells, samples, captions = {}, {}, {}, {}
     for row in with_unique_names(rows):
         if row.run_id is None:
             continue
         history = store.history(row.run_id, ("images_seen", "val/loss"))
         if history:
+            cells[row.name] = (row.model, "-".join(filter(None, [row.params, row.variant])))
             curves[row.name] = (
                 np.array([epoch["images_seen"] for epoch in history]),
                 np.array([epoch["val/loss"] for epoch in history]),
@@ -213,9 +214,8 @@ def _log_pictures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
     seeds = ", ".join(map(str, sorted({row.seed for row in rows if row.seed is not None})))
     record = store.record(parent_id)
     measured = unit({row.reduction for row in rows if row.reduction})
-    figure = figures.validation_curves(
-        curves, _reference_lines(rows), f"{where}: validation loss, seed {seeds}", measured
-    )
+    title = f"{where}: validation loss, seed {seeds}"
+    figure = figures.validation_curves(curves, cells, _reference_lines(rows), title, measured)
     record.log_figure(figure, "figures/validation_loss.png")
     if samples:
         figure = figures.sample_columns(samples, f"{where}: samples from the prior, seed {seeds}", captions=captions)

@@ -31,7 +31,8 @@ from vae_sweep.launchers import mend
 from vae_sweep.lease import is_held, lease, me
 from vae_sweep.messages import one_line
 from vae_sweep.places import folder_of, forget_the_stop, place, plan_run, temporary_files_in
-from vae_sweep.validation import validate
+from vae_sweep.process import set_up
+from vae_sweep.validation import validate, validate_launcher
 
 if TYPE_CHECKING:
     from vae_sweep.comparison import Row
@@ -68,6 +69,7 @@ class SweepCallback(Callback):
 
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any) -> None:
         SweepCallback.current = self
+        set_up()  # of a worker
 
     def close(self, error: BaseException | None = None) -> None:
         """Close the parent run with a last comparison and print it; does nothing the second time."""
@@ -90,6 +92,7 @@ def open_sweep(config: DictConfig) -> Context:
     # Workers elsewhere may have another working directory; what was meant is this one.
     with read_write(config.hydra):
         config.hydra.overrides.hydra.append("paths.root=" + json.dumps(str(root), ensure_ascii=False))
+    validate_launcher(config.hydra)
     cells, swept = plan(config, root)
     features, reason = _features(config, root)
     from vae_sweep.context import Context  # here, since these take seconds and refusals should not

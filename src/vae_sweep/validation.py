@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from vae_sweep.config import Config
 from vae_sweep.errors import UserError
 
 
@@ -78,6 +80,52 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+_LAUNCHER: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "launcher.n_jobs": (lambda v: v != 0, "1, a number of runs at once, or -1 (as many as CPU cores)"),
+    "launcher.prefer": (lambda v: v in ("processes", "threads"), "processes or threads"),
+    "launcher.batch_size": (lambda v: v == "auto" or int(v) >= 1, "auto or a whole number >= 1"),
+    "launcher.pre_dispatch": (
+        lambda v: re.fullmatch(r"all|[1-9]\d*|([1-9]\d*\*)?n_jobs", v) is not None,
+        "all, a whole number >= 1, or a multiple such as 2*n_jobs",
+    ),
+    "launcher.timeout": (lambda v: v > 0, "a number > 0 (seconds), or null"),
+    "launcher.max_nbytes": (lambda v: re.fullmatch(r"\d+[KMG]?", v) is not None, "a size such as 50M, or null"),
+    "launcher.mmap_mode": (lambda v: v in ("r", "r+", "w+", "c"), "r, r+, w+ or c"),
+    **dict.fromkeys(
+        (
+            *("launcher.timeout_min", "launcher.cpus_per_task", "launcher.nodes", "launcher.tasks_per_node"),
+            *("launcher.mem_gb", "launcher.array_parallelism", "launcher.ray.init.num_cpus", "sweeper.max_batch_size"),
+        ),
+        (lambda v: v >= 1, "a whole number >= 1"),
+    ),
+    **dict.fromkeys(
+        (
+            *("launcher.signal_delay_s", "launcher.max_num_timeout", "launcher.gpus_per_node"),
+            *("launcher.ray.remote.num_cpus", "launcher.ray.remote.num_gpus", "launcher.ray.init.num_gpus"),
+        ),
+        (lambda v: v >= 0, "a number >= 0"),
+    ),
+}
+
+
+def validate_launcher(hydra: DictConfig) -> None:
+    """Check what Hydra hands to a launcher and its sweeper; they would find it once the sweep is open.
+
+    Raises:
+        UserError: one line that names every bad value.
+    """
+    given = {key: OmegaConf.select(hydra, key) for key in _LAUNCHER}
+    problems = [
+        f"hydra.{key}={value}: must be {_LAUNCHER[key][1]}"
+        for key, value in given.items()
+        if value is not None and not _holds(_LAUNCHER[key][0], value)
+    ]
+    if hydra.launcher["_target_"].endswith(".SlurmLauncher") and shutil.which("srun") is None:
+        problems.append("hydra/launcher=slurm: there is no `srun` here; start the sweep on a machine of the cluster")
+    if problems:
+        raise UserError("; ".join(problems))
+
+
 def validate(cfg: DictConfig) -> None:
     """Check what types cannot express.
 
@@ -125,7 +173,7 @@ def validate(cfg: DictConfig) -> None:
 def _holds(ok: Callable[[Any], bool], value: Any) -> bool:
     try:
         return ok(value)
-    except (TypeError, AttributeError):
+    except (TypeError, AttributeError, ValueError):
         return False
 
 
@@ -135,7 +183,7 @@ def _short(value: Any) -> str:
 
 def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[tuple[str, list[str]]]:
     """Keys that a `+` override added to a node whose schema does not have them."""
-    schema = OmegaConf.get_type(node)
+    schema = OmegaConf.get_type(node) if path else Config  # without Hydra's node the whole has lost its type
     known = [f.name for f in fields(schema)] if is_dataclass(schema) else None
     for key in map(str, node):
         full = f"{path}{key}"
