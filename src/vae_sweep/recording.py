@@ -217,7 +217,8 @@ def _announce(
     record: RunRecord,
 ) -> None:
     variance = reference.implied_variance(line.beta, line.reduction, int(np.prod(dataset.image_shape)))
-    log.info("%s: %d parameters on %s; data: %s", name, n_parameters, device, "; ".join(describe.lines(dataset)))
+    found = "; ".join(describe.lines(dataset))
+    log.info("%s: %d parameters on %s; %s: %s", name, n_parameters, device, dataset.name, found)
     if dataset.facts.get("skipped"):
         log.warning("%s: %d broken pictures of %s were left out", name, dataset.facts["skipped"], dataset.name)
     log.info(
