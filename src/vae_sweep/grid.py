@@ -43,7 +43,7 @@ class Cell:
     key: str = ""  # identity of its run; stored sweeps of earlier versions have none
     settings: str = ""  # hash of its configuration alone
     made_of: tuple[tuple[str, str], ...] = ()  # images and code, by name
-    overrides: tuple[str, ...] = ()  # of its job
+    overrides: tuple[str, ...] = ()  # those that tell its job from the others
 
 
 def plan(config: DictConfig, root: Path) -> tuple[dict[Cell, DictConfig], dict[str, list[str]]]:
@@ -148,7 +148,7 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
         beta=o.beta,
         reduction=o.reduction,
         settings=settings_key(cfg),
-        overrides=tuple(overrides),
+        overrides=tuple(o for o in overrides if o.partition("=")[0].lstrip("+~") in swept),
         **identity,
     )
 

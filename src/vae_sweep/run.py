@@ -50,7 +50,7 @@ def execute(
         KeyboardInterrupt: the whole sweep was interrupted.
     """
     logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
-    given = by_key(overrides).items()  # more than planned: Hydra adds what the callback set for all jobs
+    given = by_key(overrides).items()
     cell = next((cell for cell in context.cells if by_key(cell.overrides).items() <= given), None)
     name = cell.name if cell else cell_name(cfg, list(overrides), context.swept)
     stop = asked_to_stop(Path(context.root), context.sweep_key) if context.parent_id else None
