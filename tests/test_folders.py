@@ -31,7 +31,7 @@ NAMES = (
     "[~]",
 )
 TWO = ("-m", "model=linear", "params=tiny", "seed=0,1", "experiment=smoke", "training.max_epochs=1")
-FEW = ("dataset.n_train=100", "dataset.n_test=50", "metrics.iwae_images=0")
+FEW = ("dataset.n_train=100", "dataset.n_test=50", "metrics.iwae_images=10")
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,8 @@ class Postgres(Exception):
         self.sqlstate = sqlstate
 
 
-away = MlflowException("a default of MLflow's own", error_code=TEMPORARILY_UNAVAILABLE)
+def away() -> MlflowException:
+    return MlflowException("away for the time being", error_code=TEMPORARILY_UNAVAILABLE)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ away = MlflowException("a default of MLflow's own", error_code=TEMPORARILY_UNAVA
         answer(503),
         chained(MlflowException("API request failed with exception"), requests.ConnectTimeout()),
         RestException({"error_code": "INTERNAL_ERROR", "message": "500"}),
-        away,
+        away(),
         of_sqlite(sqlite3.SQLITE_BUSY),
         of_sqlite(sqlite3.SQLITE_BUSY_SNAPSHOT),
         chained(MlflowException("x"), of_sqlite(sqlite3.SQLITE_LOCKED)),
@@ -102,7 +103,7 @@ def test_what_may_pass(error: Exception) -> None:
         MlflowException("no such", error_code=RESOURCE_DOES_NOT_EXIST),
         RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "400"}),
         of_sqlite(sqlite3.SQLITE_ERROR),  # no such table
-        chained(away, of_sqlite(sqlite3.SQLITE_ERROR)),  # which MLflow calls unavailable for the time being
+        chained(away(), of_sqlite(sqlite3.SQLITE_ERROR)),  # which MLflow calls unavailable for the time being
         of_database(Postgres("28P01")),  # wrong password
         of_database(Postgres("42P01")),  # no such table
         of_database(Exception(1054, "unknown column")),
@@ -146,7 +147,7 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, name: str, before: bool, error: E
 @pytest.mark.parametrize(("before", "requests_made"), [(True, 2), (False, 1)])
 def test_a_run_is_made_once(store: Store, monkeypatch, quick: None, before: bool, requests_made: int) -> None:
     """Where the answer is lost the run is there: it is found, and not made again."""
-    calls = fail_once(monkeypatch, "create_run", before, away)
+    calls = fail_once(monkeypatch, "create_run", before, away())
     record = store.start_run("one", {"a": "b"})
     assert len(calls) == requests_made
     (run,) = store.client.search_runs([store.experiment_id])
@@ -156,9 +157,9 @@ def test_a_run_is_made_once(store: Store, monkeypatch, quick: None, before: bool
 @pytest.mark.parametrize("before", [True, False])
 def test_a_table_has_its_rows_once(store: Store, monkeypatch, quick: None, before: bool) -> None:
     record = store.start_run("one", {})
-    fail_once(monkeypatch, "log_text", before, away)
-    fail_once(monkeypatch, "log_batch", before, away)
-    fail_once(monkeypatch, "log_table", before, away)
+    fail_once(monkeypatch, "log_text", before, away())
+    fail_once(monkeypatch, "log_batch", before, away())
+    fail_once(monkeypatch, "log_table", before, away())
     for _ in range(2):
         record.log_table({"x": [1, 2], "y": ["a", "b"]}, "table.json")
     with store.artifact(record.run_id, "table.json") as path:
@@ -186,7 +187,7 @@ def test_only_what_is_not_there_is_absent(store: Store, monkeypatch, tmp_path: P
         assert path.read_text() == "a"
     with store.artifact(record.run_id, "folder") as path:
         assert path is not None  # a folder is there, too
-    for name, error in {"download_artifacts": PermissionError(13, "denied"), "list_artifacts": away}.items():
+    for name, error in {"download_artifacts": PermissionError(13, "denied"), "list_artifacts": away()}.items():
         with monkeypatch.context() as broken:
             fail_once(broken, name, True, error)
             with pytest.raises(StoreError), store.artifact(record.run_id, "folder/a.txt"):

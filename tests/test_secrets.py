@@ -96,7 +96,7 @@ def test_a_refused_sweep_leaves_no_secret(command, tmp_path: Path) -> None:
 
 
 SMALL = ("params=tiny", "dataset=shapes", "dataset.n_train=100", "dataset.n_test=50", "training.max_epochs=1")
-SMALL += ("metrics.iwae_images=0", "metrics.gmm_components=0", "metrics.ssim_images=0", "metrics.features=none")
+SMALL += ("metrics.iwae_images=10", "metrics.gmm_components=0", "metrics.ssim_images=0", "metrics.features=none")
 SUBMITIT = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=60")
 
 
@@ -121,8 +121,8 @@ def test_a_secret_is_in_no_file_of_a_sweep_of_several_processes(
     if form == "token":  # in a file of the user's, which each process composes again
         (own / "experiment").mkdir(parents=True)
         (own / "experiment" / "ours.yaml").write_text(f"# @package _global_\ntracking: {{uri: '{uri}'}}")
-        given = ["--config-dir", str(own), "experiment=ours"]
-    done = command("-m", "model=linear", *SMALL, *given, *SUBMITIT, cwd=root)
+        given = [f"--config-dir={own}", "experiment=ours"]
+    done = command("-m", *given, "model=linear", *SMALL, *SUBMITIT, cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ": FINISHED. " in done.stdout
     assert SECRET not in done.stdout + done.stderr

@@ -55,6 +55,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_epochs_that_the_store_did_not_take_are_sent_later(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(journal, "RETRY_AFTER", 0.05)
     record = Flaky()
     book = Journal(record, [], ())  # type: ignore[arg-type]

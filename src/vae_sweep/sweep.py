@@ -288,6 +288,7 @@ def _open_store(config: DictConfig, root: Path) -> Store:
     uri = store_uri(config.tracking.uri, root)
     if config.tracking.uri and masked(config.tracking.uri) != config.tracking.uri:
         _hide_password(config, masked(config.tracking.uri))
+        HydraConfig.instance().set_config(config)  # its copy travels, too
     return Store.open(uri, root, config.tracking.experiment)
 
 
