@@ -278,6 +278,9 @@ def test_what_mlflow_knows_is_passed_on(uri: str, monkeypatch) -> None:
         assert store_uri(uri, Path("/root")) == uri
         stores.check_answers(uri)
         assert stores.ui_command(uri, Path("/root")) == uri
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+        assert store_uri("plugin://me:s3cret@host", Path("/root")) == "plugin://me:***@host"
+        assert stores.with_secret("plugin://me:***@host") == "plugin://me:s3cret@host"
         with pytest.raises(UserError, match="MLflow no longer keeps runs in plain folders"):
             store_uri("mlruns", Path("/root"))
     finally:

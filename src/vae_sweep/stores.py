@@ -37,26 +37,31 @@ def store_uri(uri: str | None, root: Path) -> str:
         UserError: for a store that MLflow cannot use.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / "mlflow.db")
-    if is_plugin(uri):
-        return uri
     if uri.startswith(SERVERS):
         return _server(uri)
-    if "://" not in uri or uri.startswith("file:"):
-        raise UserError(f"tracking.uri={masked(uri)}: MLflow no longer keeps runs in plain folders; {GIVE}")
-    given, _, query = uri.partition("?")
-    path = sqlite_path(uri)
-    if path is not None:
-        path = path if path.is_absolute() else root / path
-        if query and "=" not in query:
-            raise UserError(f"tracking.uri={masked(uri)}: write a ? in a path as %3F")
-        if path.is_dir():
-            raise UserError(f"tracking.uri={masked(uri)}: {path} is a folder; give sqlite:///path/mlflow.db")
-        uri = sqlite_uri(path, given.partition("://")[0]) + (f"?{query}" if query else "")
-    elif "@" in (_parsed(uri).host or ""):
-        raise UserError(f"tracking.uri={masked(uri)}: write a @ in a user or password as %40")
+    if not is_plugin(uri):
+        uri = _database(uri, root)
     if masked(uri) != uri:
         os.environ["MLFLOW_TRACKING_URI"] = uri
     return masked(uri)
+
+
+def _database(uri: str, root: Path) -> str:
+    """The address of a database; a SQLite file's is absolute."""
+    if "://" not in uri or uri.startswith("file:"):
+        raise UserError(f"tracking.uri={masked(uri)}: MLflow no longer keeps runs in plain folders; {GIVE}")
+    path = sqlite_path(uri)
+    if path is None:
+        if "@" in (_parsed(uri).host or ""):
+            raise UserError(f"tracking.uri={masked(uri)}: write a @ in a user or password as %40")
+        return uri
+    given, mark, query = uri.partition("?")
+    path = path if path.is_absolute() else root / path
+    if query and "=" not in query:
+        raise UserError(f"tracking.uri={masked(uri)}: write a ? in a path as %3F")
+    if path.is_dir():
+        raise UserError(f"tracking.uri={masked(uri)}: {path} is a folder; give sqlite:///path/mlflow.db")
+    return sqlite_uri(path, given.partition("://")[0]) + mark + query
 
 
 def _server(uri: str) -> str:
