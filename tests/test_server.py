@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import socketserver
 import threading
@@ -11,6 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from mlflow import MlflowClient
+
+from running import ENDLESS
 
 
 def test_training_goes_on_while_the_server_is_away(server, start, tmp_path: Path) -> None:
@@ -138,3 +141,21 @@ def test_no_epoch_waits_for_a_server_that_swallows_everything(server, start, tmp
         history = client.get_metric_history(run.info.run_id, key)
         assert [point.step for point in history] == list(range(1, epochs + 1))
         assert [point.timestamp for point in history] == sorted(point.timestamp for point in history)
+
+
+def test_an_interrupt_does_not_wait_for_a_server_that_swallows_everything(server, start, tmp_path: Path) -> None:
+    with Line(int(server[0].rpartition(":")[2])) as line:
+        threading.Thread(target=line.serve_forever, daemon=True).start()
+        process = start(
+            *("-m", "model=fc", "params=tiny", "experiment=smoke", "hydra/launcher=basic", *ENDLESS),
+            cwd=tmp_path,
+            until="epoch 3:",
+            MLFLOW_TRACKING_URI=f"http://127.0.0.1:{line.server_address[1]}",
+        )
+        line.silent.set()
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=90)  # MLflow alone would take two minutes for each request
+        line.shutdown()
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    assert output.rstrip().endswith("vae_sweep: interrupted; the same command continues")

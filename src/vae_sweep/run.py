@@ -20,7 +20,7 @@ from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of, temporary_fi
 from vae_sweep.preparation import prepare
 from vae_sweep.provenance import environment
 from vae_sweep.recording import said_if_lost, train_and_record
-from vae_sweep.tracking import StoredRun, versions
+from vae_sweep.tracking import StoredRun, hurry, versions
 from vae_sweep.watch import ends_with_its_sweep
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,8 @@ def _continued(
     except Stopped as error:
         reason = str(error)
     except KeyboardInterrupt:
-        store.client.patience = 0.0  # whoever interrupts does not want to wait
+        store.client.patience = 0.0
+        hurry()
         raise
     except Exception as error:
         expected = isinstance(error, UserError)

@@ -191,9 +191,12 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
     from vae_sweep import results, summary, table
     from vae_sweep.stores import ui_command
+    from vae_sweep.tracking import hurry
 
     assert context.parent_id is not None
     interrupted = isinstance(error, KeyboardInterrupt)
+    if interrupted:
+        hurry()
     store, root = context.store(hurried=interrupted), Path(context.root)
     status = "KILLED" if interrupted else "FAILED"
     try:
