@@ -151,9 +151,7 @@ ENVIRONMENT = {
         SMALL, "cannot write prepared images under ./data/cache", bad.file("data/cache")
     ),
     "root is relative": Bad("paths.root=here", "paths.root=here: must be an absolute path, or left out"),
-    "text as a database": Bad(
-        SMALL, "cannot be opened ((sqlite3.DatabaseError) file is not", bad.file("mlflow.db", b"x" * 99)
-    ),
+    "text as a database": Bad(SMALL, "cannot be opened (file is not a database)", bad.file("mlflow.db", b"x" * 99)),
     "database cut off": Bad(f"-m {SMALL}", "sqlite:///./mlflow.db: cannot be opened (", bad.cut_database),
     "no server": Bad(
         SMALL, "no MLflow server answers there", environment={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
@@ -173,7 +171,7 @@ ENVIRONMENT = {
     ),
     "no address": Bad(
         SMALL,
-        "no MLflow server answers there (Invalid IPv6 URL)",
+        "tracking.uri=http://[::1: not the address of a server, which is http://host:port; give a user by",
         environment={"MLFLOW_TRACKING_URI": "http://[::1"},
     ),
     "no such place": Bad(

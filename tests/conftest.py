@@ -3,9 +3,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,3 +80,46 @@ def command():
         )
 
     return run
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """Address, start and stop of a server of one's own."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address, running = f"http://127.0.0.1:{port}", []
+
+    def start() -> None:
+        line = f"-m mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination {folder}/artifacts"
+        with (folder / "log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, *line.split(), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+                cwd=folder,
+                env=clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        running.append(process)
+        until = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5).close()
+                return
+            except OSError:
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < until
+                time.sleep(0.2)
+
+    def stop() -> None:
+        while running:
+            process = running.pop()
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    start()
+    yield address, start, stop
+    stop()

@@ -1,64 +1,19 @@
-"""A tracking server that goes away in the middle of a run and comes back: no metric is lost, none counts twice."""
+"""A tracking server that goes away, or falls silent, and comes back: no metric is lost, none counts twice."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import socket
-import subprocess
-import sys
+import socketserver
+import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
 
-from running import clean_environment
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
-    """Address, start and stop of a server of one's own."""
-    folder = tmp_path / "server"
-    folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address, running = f"http://127.0.0.1:{port}", []
-
-    def start() -> None:
-        line = f"-m mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination {folder}/artifacts"
-        with (folder / "log").open("a") as log:
-            process = subprocess.Popen(
-                [sys.executable, *line.split(), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-                cwd=folder,
-                env=clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        running.append(process)
-        until = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=5).close()
-                return
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < until
-                time.sleep(0.2)
-
-    def stop() -> None:
-        while running:
-            process = running.pop()
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    start()
-    yield address, start, stop
-    stop()
+from running import ENDLESS
 
 
 def test_training_goes_on_while_the_server_is_away(server, start, tmp_path: Path) -> None:
@@ -125,3 +80,82 @@ def test_a_server_that_stays_away_ends_the_sweep_in_lines_and_the_command_comple
     (run,) = [run for run in runs if run.info.run_name == "fc-tiny"]
     history = client.get_metric_history(run.info.run_id, "val/loss")
     assert [point.step for point in history] == list(range(1, 61))
+
+
+class Line(socketserver.ThreadingTCPServer):
+    """Passes connections on to a server, until it is silenced: then it takes them in, and nothing comes back."""
+
+    daemon_threads, allow_reuse_address, request_queue_size = True, True, 64
+
+    def __init__(self, port: int) -> None:
+        self.to, self.silent = port, threading.Event()
+        super().__init__(("127.0.0.1", 0), Passing)
+
+
+class Passing(socketserver.BaseRequestHandler):
+    server: Line
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.server.to)) as far:
+            back = threading.Thread(target=self.copy, args=(far, self.request), daemon=True)
+            back.start()
+            self.copy(self.request, far)
+            back.join()
+
+    def copy(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not self.server.silent.is_set():
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+def test_no_epoch_waits_for_a_server_that_swallows_everything(server, start, tmp_path: Path) -> None:
+    address, _, _ = server
+    epochs = 100
+    with Line(int(address.rpartition(":")[2])) as line:
+        threading.Thread(target=line.serve_forever, daemon=True).start()
+        process = start(
+            *("model=fc", "params=tiny", "experiment=smoke", "dataset.n_train=100"),
+            *(f"training.max_epochs={epochs}", f"training.patience={epochs}"),
+            cwd=tmp_path,
+            until="epoch 3:",
+            MLFLOW_TRACKING_URI=f"http://127.0.0.1:{line.server_address[1]}",
+        )
+        line.silent.set()
+        lines = [time.monotonic()]
+        for text in process.stdout:
+            lines.append(time.monotonic())
+            if " epoch 80:" in text:
+                break
+        line.silent.clear()
+        output, _ = process.communicate(timeout=240)
+        line.shutdown()
+    assert process.returncode == 0, output
+    assert max(after - before for before, after in pairwise(lines)) < 20  # one request alone is given up after 30
+    client = MlflowClient(tracking_uri=address)
+    (experiment,) = client.search_experiments(filter_string="name = 'vae_sweep-smoke'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    for key in ("train/loss", "val/kl"):
+        history = client.get_metric_history(run.info.run_id, key)
+        assert [point.step for point in history] == list(range(1, epochs + 1))
+        assert [point.timestamp for point in history] == sorted(point.timestamp for point in history)
+
+
+def test_an_interrupt_does_not_wait_for_a_server_that_swallows_everything(server, start, tmp_path: Path) -> None:
+    with Line(int(server[0].rpartition(":")[2])) as line:
+        threading.Thread(target=line.serve_forever, daemon=True).start()
+        process = start(
+            *("-m", "model=fc", "params=tiny", "experiment=smoke", "hydra/launcher=basic", *ENDLESS),
+            cwd=tmp_path,
+            until="epoch 3:",
+            MLFLOW_TRACKING_URI=f"http://127.0.0.1:{line.server_address[1]}",
+        )
+        line.silent.set()
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=90)  # MLflow alone would take two minutes for each request
+        line.shutdown()
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    assert output.rstrip().endswith("vae_sweep: interrupted; the same command continues")

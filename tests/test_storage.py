@@ -9,8 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,31 +33,44 @@ class Flaky:
 
     def __init__(self) -> None:
         self.up = True
+        self.tried = 0
         self.took: list[tuple[int, int, dict[str, float]]] = []
 
-    def hurried(self):
-        return nullcontext()
+    def hurried(self) -> Flaky:
+        return self
 
     def log_metrics(self, metrics: dict[str, float], step: int, time_ms: int) -> None:
+        self.tried += 1
         if not self.up:
             raise StoreError("the tracking store is away")
         self.took.append((step, time_ms, metrics))
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for another thread."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_epochs_that_the_store_did_not_take_are_sent_later(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(journal, "RETRY_AFTER", 0.0)
+    caplog.set_level("INFO")
+    monkeypatch.setattr(journal, "RETRY_AFTER", 0.05)
     record = Flaky()
     book = Journal(record, [], ())  # type: ignore[arg-type]
     book.add(1, {"val/loss": 3.0})
+    until(lambda: len(record.took) == 1)
     record.up = False
     book.add(2, {"val/loss": 2.0})
     book.add(3, {"val/loss": 1.0})
+    until(lambda: record.tried > 3)
     assert caplog.text.count("training goes on") == 1
-    with pytest.raises(StoreError):
-        book.send()
     record.up = True
+    until(lambda: len(record.took) == 3)
     book.add(4, {"val/loss": 0.5})
     book.send()
+    assert caplog.text.count("the tracking store answers again: it has all epochs up to 3") == 1
     assert [(step, metrics) for step, _, metrics in record.took] == [
         (epoch, {"val/loss": loss}) for epoch, loss in ((1, 3.0), (2, 2.0), (3, 1.0), (4, 0.5))
     ]
@@ -71,11 +86,32 @@ def test_a_store_that_failed_is_left_alone_for_a_while(monkeypatch) -> None:
     record.up = False
     book = Journal(record, [], ())  # type: ignore[arg-type]
     book.add(1, {})
-    record.up = True
+    until(lambda: record.tried == 1)
     book.add(2, {})
-    assert record.took == []
+    with pytest.raises(StoreError):
+        book.send()
+    assert record.tried == 2
+    record.up = True
     book.send()
     assert [step for step, _, _ in record.took] == [1, 2]
+
+
+def test_no_epoch_waits_for_a_store_that_does_not_answer() -> None:
+    class Silent(Flaky):
+        def log_metrics(self, metrics: dict[str, float], step: int, time_ms: int) -> None:
+            answers.wait(60)
+            super().log_metrics(metrics, step, time_ms)
+
+    answers, record = threading.Event(), Silent()
+    book = Journal(record, [], ())  # type: ignore[arg-type]
+    began = time.monotonic()
+    for epoch in range(1, 101):
+        book.add(epoch, {})
+    assert time.monotonic() - began < 5
+    assert record.took == []
+    answers.set()
+    book.send()
+    assert [step for step, _, _ in record.took] == list(range(1, 101))
 
 
 def test_metrics_sent_twice_count_once(tmp_path: Path) -> None:
@@ -219,12 +255,13 @@ def test_a_password_does_not_travel_with_the_results() -> None:
     config = OmegaConf.create(
         {
             "tracking": {"uri": uri},
-            "hydra": {"overrides": {"task": task}, "job": {"override_dirname": ",".join(task)}},
+            "hydra": {"overrides": {"task": task, "hydra": []}, "job": {"override_dirname": ",".join(task)}},
         }
     )
     _hide_password(config, masked(uri))
     assert "secret" not in OmegaConf.to_yaml(config)
-    assert config.hydra.overrides.task == ["model=fc", "tracking.uri='postgresql://me:***@host/runs'"]
+    assert config.hydra.overrides.task == ["model=fc", 'tracking.uri="postgresql://me:***@host/runs"']
+    assert config.hydra.overrides.hydra == ['tracking.uri="postgresql://me:***@host/runs"']  # for one in a file
 
 
 def test_a_place_keeps_its_name(tmp_path: Path) -> None:
@@ -233,6 +270,24 @@ def test_a_place_keeps_its_name(tmp_path: Path) -> None:
     assert places.place(tmp_path / "b") != name
     (tmp_path / "a").rename(tmp_path / "c")
     assert places.place(tmp_path / "c") == name
+
+
+def test_a_place_has_one_name_for_all_who_come_first(tmp_path: Path, monkeypatch) -> None:
+    """Several processes find no name and make one: as if each looked before any wrote."""
+    barrier = threading.Barrier(8)
+    exists = Path.exists
+
+    def looked(path: Path, **options: bool) -> bool:
+        found = exists(path, **options)
+        if path.name == "place":
+            barrier.wait(10)
+        return found
+
+    monkeypatch.setattr(Path, "exists", looked)
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda _: places.place(tmp_path), range(8)))
+    assert len(set(names)) == 1
+    assert sorted(path.name for path in (tmp_path / "outputs" / "state").iterdir()) == ["place"]
 
 
 def test_two_sweeps_of_one_project_do_not_disturb_each_other(start, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ class Context:
     """Where a run belongs; made once in the first process and handed to every worker."""
 
     root: str  # absolute; the directory that the command was typed in
-    uri: str  # absolute tracking URI
+    uri: str  # absolute tracking URI, without its secret: this is pickled into files
     experiment_id: str
     parent_id: str | None = None  # the sweep's run
     sweep_key: str = "single"  # the sweep's identity

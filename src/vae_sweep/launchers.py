@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -21,6 +23,15 @@ def mend(launcher: str, on_sigterm: Any) -> None:
         _collect_from_all()
     if launcher.endswith(".RayLauncher"):
         _keep_our_signal(on_sigterm)
+
+
+def for_joblib(folder: Path) -> str:
+    """Return where joblib may keep its temporary files: in ``folder``, or in the system's where it cannot name it.
+
+    Its resource tracker reads ASCII lines of at most 512 bytes.
+    """
+    name = str(folder)
+    return name if name.isascii() and name.isprintable() and len(name) < 350 else tempfile.gettempdir()
 
 
 def _collect_from_all() -> None:

@@ -1,26 +1,82 @@
-"""A tracking store that may be away for a while: one kind of error, and waiting where that is worth it."""
+"""A tracking store that may be away for a while: one kind of error, and retries where they are worth it."""
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
+import socket
+import sqlite3
+import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import wraps
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import requests
+from sqlalchemy import exc
 
 from vae_sweep.errors import StoreError, first_line
-from vae_sweep.stores import masked
 
 log = logging.getLogger(__name__)
 
 TRY_EVERY = 5.0  # seconds
+T = TypeVar("T")
+
+# What may pass; anything else is final at once.
+CODES = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED")  # of MLflow
+OF_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_IOERR)
+OF_MYSQL = (1040, 1205, 1213, 2002, 2003, 2006, 2013)  # too many connections, deadlock, no or a lost connection
+OF_SQL = ("08", "40", "53", "55", "57")  # SQLSTATE classes: connection, rollback, resources, in use, shutting down
+OF_SYSTEM = (errno.EAGAIN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ESTALE)
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Return whether a failure of a store may pass by itself; the innermost error that says what it is decides."""
+    passes = False
+    while error is not None and not isinstance(error, StoreError):  # an earlier call's
+        known = _passes(error)
+        passes = passes if known is None else known
+        error = error.__cause__ or error.__context__
+    return passes
+
+
+def _passes(error: BaseException) -> bool | None:
+    """Whether this error may pass; None where it does not say."""
+    if isinstance(error, exc.DBAPIError):
+        return _of_database(error)
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code in (408, 429) or error.response.status_code >= 500
+    if isinstance(error, (requests.exceptions.SSLError, ssl.SSLError, UnicodeError)):
+        return False
+    if isinstance(error, requests.RequestException):
+        lost = (requests.ConnectionError, requests.Timeout)
+        return isinstance(error, (*lost, requests.exceptions.RetryError, requests.exceptions.ChunkedEncodingError))
+    if isinstance(error, (ConnectionError, TimeoutError, socket.gaierror, exc.TimeoutError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in OF_SYSTEM
+    code = getattr(error, "error_code", None)  # of MLflow; INTERNAL_ERROR from a server is HTTP 500, else any error
+    return None if code is None else code in CODES or (code == "INTERNAL_ERROR" and hasattr(error, "json"))
+
+
+def _of_database(error: exc.DBAPIError) -> bool:
+    cause: Any = error.orig
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", 0) & 0xFF in OF_SQLITE  # the rest of its bits are details
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or next(iter(cause.args), "")
+    if isinstance(state, int):
+        return state in OF_MYSQL
+    if re.fullmatch("[0-9A-Z]{5}", str(state)):
+        return state[:2] in OF_SQL
+    refused = "authentication" in str(cause)
+    return error.connection_invalidated or (isinstance(error, exc.OperationalError) and not refused)
 
 
 class Patient:
     """Calls of ``client``, tried again for ``patience`` seconds where a failure may pass; what fails is a StoreError.
 
-    ``failures`` are the kinds of errors that the client raises, ``may_pass`` tells those that time may mend. Each try
+    ``failures`` are the kinds of errors that the client raises, ``may_pass`` tells those that time may end. Each try
     runs inside ``guard()``; between tries an interrupt ends the waiting.
     """
 
@@ -38,32 +94,25 @@ class Patient:
         self.patience = patience
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
+        return lambda *arguments, **named: self.retry(lambda client: getattr(client, name)(*arguments, **named))
 
-        @wraps(method)
-        def call(*arguments: Any, **named: Any) -> Any:
-            began, said = time.monotonic(), False
-            while True:
-                try:
-                    with self._guard():
-                        return method(*arguments, **named)
-                except self._failures as error:
-                    failure = StoreError(f"the tracking store {masked(self._uri)} failed ({first_line(error)})")
-                    left = self.patience - (time.monotonic() - began)
-                    if left <= 0 or not self._may_pass(error):
-                        raise failure from error
-                    if not said:
-                        log.warning("%s; trying again for up to %.0f s", failure, left)
-                        said = True
-                    time.sleep(min(TRY_EVERY, left))
+    def retry(self, work: Callable[[Any], T]) -> T:
+        """Return what ``work`` makes of the client; where it calls several methods, all of it is tried again."""
+        began, said = time.monotonic(), False
+        while True:
+            try:
+                with self._guard():
+                    return work(self._client)
+            except self._failures as error:
+                failure = StoreError(f"the tracking store {self._uri} failed ({first_line(error)})")
+                left = self.patience - (time.monotonic() - began)
+                if left <= 0 or not self._may_pass(error):
+                    raise failure from error
+                if not said:
+                    log.warning("%s; trying again for up to %.0f s", failure, left)
+                    said = True
+                time.sleep(min(TRY_EVERY, left))
 
-        return call
-
-    @contextmanager
-    def hurried(self) -> Iterator[None]:
-        """While inside, a failure is raised at once."""
-        before, self.patience = self.patience, 0.0
-        try:
-            yield
-        finally:
-            self.patience = before
+    def hurried(self) -> Patient:
+        """Return the same client without retries."""
+        return Patient(self._client, self._uri, self._failures, self._may_pass, 0.0, self._guard)

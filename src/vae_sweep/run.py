@@ -24,7 +24,7 @@ from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of, planned, tem
 from vae_sweep.preparation import identity_of
 from vae_sweep.provenance import environment, machine_kind
 from vae_sweep.recording import said_if_lost, train_and_record
-from vae_sweep.tracking import RunRecord, Store, StoredRun, versions
+from vae_sweep.tracking import RunRecord, Store, StoredRun, hurry, versions
 from vae_sweep.watch import ends_with_its_sweep
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,8 @@ def _continued(job: Job, on_change: Callable[[str, bool], None]) -> float:
     except Stopped as error:
         reason = str(error)
     except KeyboardInterrupt:
-        store.client.patience = 0.0  # whoever interrupts does not want to wait
+        store.client.patience = 0.0
+        hurry()
         raise
     except Exception as error:
         expected = isinstance(error, UserError)

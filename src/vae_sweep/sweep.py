@@ -27,8 +27,8 @@ from vae_sweep.errors import UserError
 from vae_sweep.grid import LOCAL_LAUNCHERS, application, plan
 from vae_sweep.identity import settings_key, sweep_key, training_code
 from vae_sweep.interrupts import interrupt
-from vae_sweep.launchers import mend
-from vae_sweep.lease import is_held, lease, me
+from vae_sweep.launchers import for_joblib, mend
+from vae_sweep.lease import is_held, lease, me, warn_without_locks
 from vae_sweep.messages import one_line
 from vae_sweep.places import folder_of, forget_the_stop, place, plan_run, temporary_files_in
 from vae_sweep.process import set_up
@@ -91,7 +91,7 @@ def open_sweep(config: DictConfig) -> Context:
     root = _root(config)
     # Workers elsewhere may have another working directory; what was meant is this one.
     with read_write(config.hydra):
-        config.hydra.overrides.hydra.append("paths.root=" + json.dumps(str(root), ensure_ascii=False))
+        config.hydra.overrides.hydra.append(f"paths.root={_quoted(str(root))}")
     validate_launcher(config.hydra)
     cells, swept = plan(config, root)
     features, reason = _features(config, root)
@@ -103,8 +103,9 @@ def open_sweep(config: DictConfig) -> Context:
     key = sweep_key([cell.key for cell in cells] or _search(config), config.sweep.name)
     own_folder = folder_of(root, key)
     _held.enter_context(lease(own_folder, "this sweep"))
+    warn_without_locks(own_folder)
+    os.environ.setdefault("JOBLIB_TEMP_FOLDER", for_joblib(own_folder / "tmp"))
     _held.enter_context(temporary_files_in(own_folder))
-    os.environ.setdefault("JOBLIB_TEMP_FOLDER", str(own_folder / "tmp"))
     _bury_the_dead(store, root)
     forget_the_stop(root, key)
     mend(config.hydra.launcher["_target_"], interrupt)
@@ -206,9 +207,12 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
     from vae_sweep import results, summary, table
     from vae_sweep.stores import ui_command
+    from vae_sweep.tracking import hurry
 
     assert context.parent_id is not None
     interrupted = isinstance(error, KeyboardInterrupt)
+    if interrupted:
+        hurry()
     store, root = context.store(hurried=interrupted), Path(context.root)
     status = "KILLED" if interrupted else "FAILED"
     try:
@@ -275,7 +279,17 @@ def _root(config: DictConfig) -> Path:
         raise UserError(f"paths.root={named}: must be an absolute path, or left out for the current folder")
     if "${" in str(root) or "\\" in str(root):
         raise UserError(f"paths.root={root}: a folder name with ${{ or a backslash cannot be configured; use another")
+    try:
+        str(root).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(root).decode(errors="backslashreplace")
+        raise UserError(f"paths.root={shown}: a folder name that is no UTF-8 cannot be recorded; rename it") from error
     return root
+
+
+def _quoted(value: str) -> str:
+    """A value as Hydra's command line takes it, whatever it holds but a backslash."""
+    return '"' + value.replace('"', '\\"') + '"'
 
 
 def _open_store(config: DictConfig, root: Path) -> Store:
@@ -291,20 +305,22 @@ def _open_store(config: DictConfig, root: Path) -> Store:
             "give a folder where mlruns/ and outputs/ can be made"
         ) from error
     uri = store_uri(config.tracking.uri, root)
-    store = Store.open(uri, root, config.tracking.experiment)
-    if config.tracking.uri and masked(uri) != uri:
+    if config.tracking.uri and masked(config.tracking.uri) != config.tracking.uri:
         _hide_password(config, masked(config.tracking.uri))
-    return store
+        HydraConfig.instance().set_config(config)  # its copy travels, too
+    return Store.open(uri, root, config.tracking.experiment)
 
 
 def _hide_password(config: DictConfig, shown: str) -> None:
     """Hydra prints the overrides and keeps them with the results; workers get the address by another way."""
-    given, task, job = config.tracking.uri, config.hydra.overrides.task, config.hydra.job
+    given, job, quoted = config.tracking.uri, config.hydra.job, f"tracking.uri={_quoted(shown)}"
     with read_write(config), read_write(config.hydra):
         config.tracking.uri = shown
-        for index, override in enumerate(task):
-            if override.lstrip("+").startswith("tracking.uri="):
-                task[index] = f"tracking.uri='{shown}'"
+        for overrides in (config.hydra.overrides.task, config.hydra.overrides.hydra):
+            for index, override in enumerate(overrides):
+                named = override.lstrip("+").startswith("tracking.uri=")
+                overrides[index] = quoted if named else override.replace(given, shown)
+        config.hydra.overrides.hydra.append(quoted)  # where it stands in a file of the user's
         job.override_dirname = (job.override_dirname or "").replace(given, shown)
 
 

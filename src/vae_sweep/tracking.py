@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import shlex
 import sqlite3
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +28,9 @@ from filelock import FileLock
 from vae_sweep.errors import StoreError, UserError, escaped, first_line
 from vae_sweep.interrupts import held
 from vae_sweep.names import linked
-from vae_sweep.patience import Patient
+from vae_sweep.patience import Patient, may_pass
 from vae_sweep.relocate import relocate
-from vae_sweep.stores import check_answers, masked, store_uri
+from vae_sweep.stores import check_answers, is_database, sqlite_path, store_uri, with_secret
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # about 15 s; ours come on top, and can be interrupted
@@ -38,6 +41,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.db.utils import _get_latest_schema_revision
 from sqlalchemy.exc import SQLAlchemyError
 
 if TYPE_CHECKING:
@@ -50,6 +54,9 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints 
 
 NOTE = "mlflow.note.content"  # the Markdown description that the UI shows on a run
 KIND = "mlflow.experimentKind"  # without it the UI opens in its mode for language models
+TABLES = "mlflow.loggedArtifacts"  # the artifacts that the UI shows as tables
+START = "vae_sweep.start"  # another one for each run, known before the store has it
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # of a run: no such id, and none that could be
 NOTE_LIMIT = 8000  # characters; MLflow refuses longer tags
 PARAM_LIMIT = 6000  # characters of one parameter
 NAME_LIMIT = 250  # characters of a run's name
@@ -73,19 +80,25 @@ class StoredRun:
         return self.tags.get("mlflow.parentRunId", "")
 
 
-def _client(uri: str, patience: float = 0.0) -> Any:
+def _client(uri: str, patience: float = 0.0) -> Patient:
     """MLflow's client for ``uri``, behind :class:`Patient`; what waits for a server can be interrupted."""
     failures = (MlflowException, OSError, SQLAlchemyError)
-    guard = nullcontext if uri.startswith(("http://", "https://")) else held
+    guard = held if is_database(uri) else nullcontext
     try:
-        return Patient(mlflow.MlflowClient(tracking_uri=uri), uri, failures, _may_pass, patience, guard)
+        client = mlflow.MlflowClient(tracking_uri=with_secret(uri))
     except failures as error:
-        raise StoreError(f"the tracking store {masked(uri)} failed ({first_line(error)})") from error
+        raise StoreError(f"the tracking store {uri} failed ({first_line(error)})") from error
+    return Patient(client, uri, failures, may_pass, patience, guard)
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether an error is of a server that is away, a database that is busy, or the like."""
-    return isinstance(error, MlflowException) and error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+def _code(error: StoreError) -> str:
+    """What MLflow calls the failure behind ``error``."""
+    return getattr(error.__cause__, "error_code", "")
+
+
+def _text(value: object, limit: int) -> str:
+    """A value as the store takes it: no longer than ``limit``, signs that are no UTF-8 escaped."""
+    return escaped(value)[:limit]
 
 
 class Store:
@@ -104,12 +117,15 @@ class Store:
             UserError: where there is no store, with ``missing`` before its address, or it cannot be reached.
         """
         uri = store_uri(given, root)
-        path = Path(uri.partition("://")[2][1:]) if uri.startswith("sqlite") else None
+        path = sqlite_path(uri)
         if path is not None and not path.is_file():
             raise UserError(f"{missing} ({uri})")
         check_answers(uri)
-        if path == root / "mlflow.db":
-            relocate(path)
+        if path is not None:
+            with _refused(uri):
+                _check_schema(uri, path)
+                if path == root / "mlflow.db":
+                    relocate(path)
         return cls(uri, "")
 
     @classmethod
@@ -123,48 +139,42 @@ class Store:
         """
         check_answers(uri)
         lock = root / "mlruns" / ".store.lock"
-        try:
+        path = sqlite_path(uri)
+        with _refused(uri):
             lock.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(lock):
+                if path is not None and path.is_file():
+                    _check_schema(uri, path)
                 client = _client(uri)
-                found = client.get_experiment_by_name(experiment)
-                if found is not None and found.lifecycle_stage == "deleted":
-                    client.restore_experiment(found.experiment_id)
-                if uri.startswith("sqlite"):
-                    path = Path(uri.partition("://")[2][1:])
+                if path is not None:
                     _write_ahead_log(path)
                     if path.parent == root:
                         relocate(path)
-                served = uri.startswith(("http://", "https://"))  # the server knows where its artifacts belong
-                experiment_id = (
-                    found.experiment_id
-                    if found
-                    else client.create_experiment(
-                        experiment, artifact_location=None if served else (root / "mlruns").as_uri()
+                found = _experiment(client, experiment, (root / "mlruns").as_uri() if is_database(uri) else None)
+                place = urlsplit(found.artifact_location)
+                if is_database(uri) and place.scheme == "mlflow-artifacts" and not place.netloc:
+                    raise UserError(
+                        f"tracking.experiment={experiment}: it was made through a server, which alone knows where its "
+                        "artifacts are; give the server's address as tracking.uri, or another tracking.experiment"
                     )
-                )
                 # Each time, so that a store that may only be read is noticed before the first run.
-                client.set_experiment_tag(experiment_id, KIND, "custom_model_development")
-        except (OSError, StoreError, sqlite3.Error) as error:
-            cause = error.__cause__ or error
-            if getattr(cause, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-                user = os.environ.get("MLFLOW_TRACKING_USERNAME") or "none given"
-                raise UserError(
-                    f"tracking.uri={masked(uri)}: the server refuses this user ({user}); "
-                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-                ) from error
-            raise UserError(
-                f"tracking.uri={masked(uri)}: cannot be opened ({first_line(cause)}); "
-                "check that it exists and may be written, or give another tracking.uri"
-            ) from error
-        return cls(uri, experiment_id)
+                client.set_experiment_tag(found.experiment_id, KIND, "custom_model_development")
+        return cls(uri, found.experiment_id)
 
     def start_run(self, name: str, tags: Mapping[str, str], parent_id: str | None = None) -> RunRecord:
         """Make a run in state RUNNING and return the handle that writes to it."""
-        tags = {**tags, **({"mlflow.parentRunId": parent_id} if parent_id else {})}
-        tags = {key: escaped(value)[:NOTE_LIMIT] for key, value in tags.items()}
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=escaped(name)[:NAME_LIMIT])
-        return RunRecord(self.client, run.info.run_id)
+        mark = uuid.uuid4().hex
+        tags = {**tags, START: mark, **({"mlflow.parentRunId": parent_id} if parent_id else {})}
+        tags = {key: _text(value, NOTE_LIMIT) for key, value in tags.items()}
+
+        def create(client: Any) -> Any:
+            found = client.search_runs([self.experiment_id], f"tags.`{START}` = '{mark}'")
+            if found:
+                return found[0]  # it was made, and only the answer was lost
+            with _one_request():
+                return client.create_run(self.experiment_id, tags=tags, run_name=_text(name, NAME_LIMIT))
+
+        return RunRecord(self.client, self.client.retry(create).info.run_id)
 
     def reopen(self, run_id: str) -> RunRecord:
         """Set an ended run to RUNNING again and return the handle that writes to it."""
@@ -213,11 +223,9 @@ class Store:
                 raise StoreError("no run begins so")
             return _stored(found[0])
         except StoreError as error:
-            if isinstance(error.__cause__, Exception) and _may_pass(error.__cause__):
-                raise  # the store is away: whether it has the run is not known
-            raise UserError(
-                f"{key}={run_id}: no such run in {masked(self.uri)}; `mlflow ui` lists what there is"
-            ) from error
+            if error.__cause__ is not None and _code(error) not in ABSENT:
+                raise  # whether the store has the run is not known
+            raise UserError(f"{key}={run_id}: no such run in {self.uri}; `mlflow ui` lists what there is") from error
 
     def children(self, parent_id: str) -> list[StoredRun]:
         """Return the runs of a sweep, oldest first: those that another sweep has trained for it, then its own."""
@@ -250,30 +258,32 @@ class Store:
 
     @contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path | None]:
-        """Give the local path of a copy of an artifact, or None where the run has none of that name."""
+        """Give the local path of a copy of an artifact, or None where the run has none of that name.
+
+        Raises:
+            StoreError: where the store does not say whether it has it, or does not give it.
+        """
+        parent = path.rpartition("/")[0]
+        there = any(entry.path == path for entry in self.client.list_artifacts(run_id, parent or None))
         with tempfile.TemporaryDirectory(prefix="vae_sweep-") as folder:
-            try:
-                local: Path | None = Path(self.client.download_artifacts(run_id, path, folder))
-            except StoreError:
-                local = None
-            yield local
+            yield Path(self.client.download_artifacts(run_id, path, folder)) if there else None
 
 
 class RunRecord:
     """Writes to one run."""
 
-    def __init__(self, client: Any, run_id: str) -> None:
+    def __init__(self, client: Patient, run_id: str) -> None:
         self.client = client
         self.run_id = run_id
 
-    def hurried(self) -> AbstractContextManager[None]:
-        """While inside, a store that fails is not waited for."""
-        return self.client.hurried()
+    def hurried(self) -> RunRecord:
+        """Return a handle to the same run that does not wait for a store that fails."""
+        return RunRecord(self.client.hurried(), self.run_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write parameters, as text; of a continued run the ones that it lacks, since MLflow lets none change."""
         known = self.client.get_run(self.run_id).data.params
-        entities = [Param(key, escaped(value)[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
+        entities = [Param(key, _text(value, PARAM_LIMIT)) for key, value in params.items() if key not in known]
         for start in range(0, len(entities), BATCH_LIMIT):
             self.client.log_batch(self.run_id, params=entities[start : start + BATCH_LIMIT])
 
@@ -298,9 +308,7 @@ class RunRecord:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Write tags; a description (:data:`NOTE`) is cut to what MLflow takes."""
-        self.client.log_batch(
-            self.run_id, tags=[RunTag(key, escaped(value)[:NOTE_LIMIT]) for key, value in tags.items()]
-        )
+        self.client.log_batch(self.run_id, tags=[RunTag(key, _text(value, NOTE_LIMIT)) for key, value in tags.items()])
 
     def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, Any]) -> None:
         """Attach the dataset as an input; ``digest`` identifies its content.
@@ -309,7 +317,7 @@ class RunRecord:
         try finds what the other one wrote.
         """
         dataset = Dataset(
-            name=name,
+            name=_text(name, NAME_LIMIT),
             digest=digest[:36],
             source_type="local",
             source=json.dumps({"uri": source}),
@@ -317,8 +325,7 @@ class RunRecord:
         )
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "train/val/test")])]
         try:
-            with self.hurried():
-                self.client.log_inputs(self.run_id, inputs)
+            self.client.hurried().log_inputs(self.run_id, inputs)
         except StoreError:
             self.client.log_inputs(self.run_id, inputs)
 
@@ -344,18 +351,97 @@ class RunRecord:
     def log_table(self, columns: Mapping[str, Sequence[Any]], path: str) -> None:
         """Write a table artifact that the UI's evaluation tab shows, replacing an older one.
 
-        MLflow's own ``log_table`` appends to an existing table, so later versions overwrite its file.
+        MLflow's own ``log_table`` appends to what is there, so a later version, or a retry, would repeat the rows.
         """
-        logged = self.client.get_run(self.run_id).data.tags.get("mlflow.loggedArtifacts", "")
-        if f'"{path}"' in logged:
-            rows = [list(row) for row in zip(*columns.values(), strict=True)]
-            self.client.log_text(self.run_id, json.dumps({"columns": list(columns), "data": rows}), path)
-        else:
-            self.client.log_table(self.run_id, dict(columns), path)
+        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        self.log_text(json.dumps({"columns": list(columns), "data": rows}), path)
+        tables = json.loads(self.client.get_run(self.run_id).data.tags.get(TABLES, "[]"))
+        table = {"path": path, "type": "table"}
+        if table not in tables:
+            self.set_tags({TABLES: json.dumps([*tables, table])})
 
     def finish(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED."""
         self.client.set_terminated(self.run_id, status)
+
+
+@contextmanager
+def _refused(uri: str) -> Iterator[None]:
+    """Turn what keeps a store from being opened into a UserError."""
+    try:
+        yield
+    except (OSError, StoreError, sqlite3.Error) as error:
+        cause = error.__cause__ or error
+        if getattr(cause, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            user = os.environ.get("MLFLOW_TRACKING_USERNAME") or "none given"
+            raise UserError(
+                f"tracking.uri={uri}: the server refuses this user ({user}); "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            ) from error
+        behind = re.search(r"out-of-date database schema \(found version (\w+)", str(cause))
+        if behind:
+            raise _other_schema(uri, behind[1]) from error
+        raise UserError(
+            f"tracking.uri={uri}: cannot be opened ({first_line(cause)}); "
+            "check that it exists and may be written, or give another tracking.uri"
+        ) from error
+
+
+def _check_schema(uri: str, path: Path) -> None:
+    """Refuse a database of another version of MLflow; where tables are missing MLflow would change it unasked."""
+    with closing(sqlite3.connect(path, timeout=20)) as connection:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            if found and found[0] != _get_latest_schema_revision():
+                raise _other_schema(uri, found[0])
+
+
+def _other_schema(uri: str, found: str) -> UserError:
+    known = Path(mlflow.__file__).parent.glob(f"store/db_migrations/versions/{found}*")
+    if not list(known):
+        return UserError(
+            f"tracking.uri={uri}: a newer MLflow than {mlflow.__version__} has changed this database; "
+            "pip install -U mlflow"
+        )
+    path = sqlite_path(uri)
+    name = shlex.quote(str(path))
+    copy = f"cp {name} {shlex.quote(f'{path}.backup')}" if path else "a backup with the database's own tools"
+    return UserError(
+        f"tracking.uri={uri}: made by an older MLflow; take a copy first ({copy}), then run: "
+        f"mlflow db upgrade {shlex.quote(uri)}"
+    )
+
+
+def _experiment(client: Patient, name: str, location: str | None) -> Any:
+    """The experiment of that name, made where there is none; its artifacts belong to ``location``, or to the server."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            client.create_experiment(name, artifact_location=location)
+        except StoreError as error:
+            if _code(error) != "RESOURCE_ALREADY_EXISTS":  # another machine was faster, or an answer was lost
+                raise
+        found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found
+
+
+@contextmanager
+def _one_request() -> Iterator[None]:
+    """While inside, MLflow's HTTP requests of this process are not repeated inside MLflow."""
+    variable = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    before = os.environ[variable]
+    os.environ[variable] = "0"
+    try:
+        yield
+    finally:
+        os.environ[variable] = before
+
+
+def hurry() -> None:
+    """Let the requests of this process give up soon: whoever interrupts does not want to wait for a silent server."""
+    os.environ.update({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"})
 
 
 def versions() -> dict[str, str]:

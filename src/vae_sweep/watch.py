@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vae_sweep import launchers
 from vae_sweep.interrupts import interrupt, take_interrupts
-from vae_sweep.lease import is_held, me, owner_of
+from vae_sweep.lease import heartbeat, is_held, is_locked, me, owner_of
 from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 INTERRUPTED = "interrupted"
 LOOK_EVERY = 1.0  # seconds
+LOOKS = 3  # without the first process's note, before a worker believes that it is gone
+SILENT_HERE = 10.0  # seconds without lock and heartbeat before the first process counts as dead, on its own machine
+SILENT_ELSEWHERE = 60.0  # and on another one: disks of networks pause
 CLOSE_WITHIN = 6.0  # seconds that a run has to say good-bye before its process is ended
 STOP_WITHIN = 8.0  # seconds that an interrupted sweep waits for its runs to end
 
@@ -69,11 +72,11 @@ def _end_with_parent(owner: int) -> None:
 def _watch(context: Context, done: threading.Event) -> None:
     """Interrupt the main thread when the sweep is over, and make sure that the process ends."""
     root = Path(context.root)
-    folder = folder_of(root, context.sweep_key)
+    first = _FirstProcess(folder_of(root, context.sweep_key), context.owner)
     independent = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
     while not done.wait(LOOK_EVERY):
         asked = asked_to_stop(root, context.sweep_key) == INTERRUPTED
-        alone = not independent and (owner_of(folder) != context.owner or not is_held(folder))
+        alone = not independent and first.is_lost()
         if asked or alone:
             log.warning("stopping: the sweep %s", "was interrupted" if asked else "has lost its first process")
             os.kill(os.getpid(), signal.SIGTERM)
@@ -81,6 +84,29 @@ def _watch(context: Context, done: threading.Event) -> None:
             if alone:
                 os._exit(1)  # nobody is left to give this process another cell
             return
+
+
+class _FirstProcess:
+    """The process that holds a sweep, as a worker sees it: one look that fails, or a lock that is free, says little."""
+
+    def __init__(self, folder: Path, owner: dict[str, str | int]) -> None:
+        self._folder, self._owner = folder, owner
+        self._silence = SILENT_HERE if owner["host"] == me()["host"] else SILENT_ELSEWHERE
+        self._missed = 0
+        self._beat: str | None = None
+        self._changed = time.monotonic()
+
+    def is_lost(self) -> bool:
+        """Return whether it has ended; asked every :data:`LOOK_EVERY` seconds."""
+        try:
+            known, beat = owner_of(self._folder), heartbeat(self._folder)
+            locked = is_locked(self._folder)
+        except OSError:
+            return False  # the disk cannot tell now
+        self._missed = 0 if known == self._owner else self._missed + 1
+        if locked or beat != self._beat:
+            self._beat, self._changed = beat, time.monotonic()
+        return self._missed >= LOOKS or time.monotonic() - self._changed > self._silence
 
 
 def stop_workers(root: Path, sweep: str) -> None:

@@ -149,9 +149,13 @@ def table(path: Path) -> dict[tuple[str, str], str]:
 
 
 def kept_passwords(client: mlflow.MlflowClient, uri: str, experiment: str, root: Path) -> Iterator[str]:
-    """Yield where the password of the store's address, or of the environment, was written to."""
-    known = [urllib.parse.urlsplit(uri).password, os.environ.get("MLFLOW_TRACKING_PASSWORD")]
-    words = [word.encode() for word in known if word]
+    """Yield where a secret of the store's address, or of the environment, was written to."""
+    parts = urllib.parse.urlsplit(uri)
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    known = [password or (user if parts.scheme.startswith("http") else "")]
+    known += [value for key, value in urllib.parse.parse_qsl(parts.query) if "pass" in key or "token" in key]
+    known += [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
+    words = {form.encode() for word in known if word for form in (word, urllib.parse.unquote(word))}
     if not words:
         return
     for local in sorted(path for path in root.rglob("*") if path.is_file()):

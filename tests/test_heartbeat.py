@@ -1,0 +1,148 @@
+"""Who lives is known also where file locks do not reach, and one look that fails ends nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from running import ENDLESS, statuses
+from vae_sweep import lease as module
+from vae_sweep import watch
+from vae_sweep.errors import UserError
+from vae_sweep.lease import heartbeat, is_held, is_locked, lease, me, owner_of, warn_without_locks
+from vae_sweep.watch import _FirstProcess
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from vae_sweep import lease; lease.BEAT_EVERY = 0.2\n"
+    "with lease.lease(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(100)"
+)
+
+
+@pytest.fixture
+def holder(tmp_path: Path, monkeypatch) -> Iterator[subprocess.Popen]:
+    """Another process, which holds ``tmp_path``; its heart beats quickly."""
+    monkeypatch.setattr(module, "BEATS_WITHIN", 2.0)
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def unlock(folder: Path) -> None:
+    """As on a disk whose locks do not reach: the lock is held, and can be taken all the same."""
+    (folder / "lock").unlink()
+    (folder / "lock").touch()
+    assert not is_locked(folder)
+
+
+def from_elsewhere(folder: Path) -> None:
+    (folder / "owner.json").write_text(json.dumps({"host": "another", "pid": 1}))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_holder_whose_lock_does_not_reach_is_known_by_its_heartbeat(
+    elsewhere: bool, holder: subprocess.Popen, tmp_path: Path
+) -> None:
+    unlock(tmp_path)
+    if elsewhere:
+        from_elsewhere(tmp_path)
+    assert is_held(tmp_path)
+    with pytest.raises(UserError, match="it is at work already, in process"), lease(tmp_path, "it"):
+        pass
+    assert is_held(tmp_path)  # who was refused has taken nothing away
+    holder.kill()
+    holder.wait()
+    assert not is_held(tmp_path)
+    with lease(tmp_path, "it"):
+        assert owner_of(tmp_path) == me()
+    assert owner_of(tmp_path) is heartbeat(tmp_path) is None
+
+
+def test_a_dead_holder_of_this_machine_is_not_waited_for(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
+    holder.kill()
+    holder.wait()
+    monkeypatch.setattr(module, "BEATS_WITHIN", 1000.0)
+    assert not is_held(tmp_path)
+    from_elsewhere(tmp_path)
+    (tmp_path / "heartbeat").write_text(str(time.time() - 3600))
+    assert not is_held(tmp_path)  # nor one of another machine that has been silent for long
+
+
+def test_a_disk_without_locks_is_said_once(holder: subprocess.Popen, tmp_path: Path, caplog) -> None:
+    warn_without_locks(tmp_path)
+    assert caplog.text == ""
+    unlock(tmp_path)
+    warn_without_locks(tmp_path)
+    assert "file locks do not work on this disk; heartbeats tell" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [NotImplementedError("no flock"), OSError(38, "not implemented"), OSError(37, "no locks")]
+)
+def test_a_disk_that_refuses_locks_is_used_without(error: Exception, tmp_path: Path, monkeypatch) -> None:
+    class Refusing(module.FileLock):
+        def acquire(self, *arguments: object, **named: object) -> None:
+            raise error
+
+    monkeypatch.setattr(module, "FileLock", Refusing)
+    with lease(tmp_path, "it"):
+        assert owner_of(tmp_path) == me()
+        assert not is_locked(tmp_path)
+
+
+def test_a_worker_gives_up_after_several_looks(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
+    owner = owner_of(tmp_path)
+    assert owner is not None
+    first = _FirstProcess(tmp_path, owner)
+    unlock(tmp_path)
+    for _ in range(5):
+        assert not first.is_lost()  # no lock, but a heartbeat
+    for name in ("owner.json", "heartbeat"):
+        (tmp_path / name).rename(tmp_path / f"{name}.kept")
+        (tmp_path / name).mkdir()  # reading it fails
+        assert not any(first.is_lost() for _ in range(10))
+        (tmp_path / name).rmdir()
+        (tmp_path / f"{name}.kept").rename(tmp_path / name)
+    (tmp_path / "owner.json").rename(tmp_path / "kept")
+    assert [first.is_lost() for _ in range(watch.LOOKS)] == [False] * (watch.LOOKS - 1) + [True]
+    (tmp_path / "kept").rename(tmp_path / "owner.json")
+    assert not first.is_lost()
+    holder.kill()
+    holder.wait()
+    first.is_lost()
+    monkeypatch.setattr(first, "_silence", 0.3)
+    assert not first.is_lost()
+    time.sleep(0.4)
+    assert first.is_lost()
+    (tmp_path / "owner.json").write_text(json.dumps({"host": "another", "pid": 1}))
+    assert _FirstProcess(tmp_path, {"host": "another", "pid": 1})._silence == watch.SILENT_ELSEWHERE
+
+
+def test_workers_go_on_where_the_lock_of_the_sweep_does_not_reach_them(start, tmp_path: Path) -> None:
+    process = start(
+        *("-m", "model=linear", "params=tiny", "seed=0,1", "experiment=smoke", "dataset.n_train=100", *ENDLESS),
+        "hydra.launcher.n_jobs=2",
+        cwd=tmp_path,
+        until="epoch 3:",
+    )
+    (lock,) = tmp_path.glob("outputs/state/*/lock")
+    unlock(lock.parent)
+    until = time.monotonic() + 6
+    for line in process.stdout:
+        assert "stopping: the sweep has lost its first process" not in line
+        if time.monotonic() > until:
+            break
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert set(statuses(tmp_path).values()) == {"KILLED"}

@@ -1,0 +1,287 @@
+"""What may pass is tried again; what stays is said at once, in one line; what is retried happens once."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
+from sqlalchemy import exc
+
+from vae_sweep import patience, stores
+from vae_sweep.errors import StoreError, UserError
+from vae_sweep.patience import may_pass
+from vae_sweep.stores import sqlite_uri, store_uri
+from vae_sweep.tracking import Store
+
+SMALL = ("-m", "model=linear", "params=tiny", "experiment=smoke", "training.max_epochs=1", "hydra/launcher=basic")
+
+
+def answer(status: int) -> requests.HTTPError:
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError("no", response=response)
+
+
+def chained(outer: Exception, cause: Exception) -> Exception:
+    outer.__cause__ = cause
+    return outer
+
+
+def of_database(cause: Exception, kind: type[exc.DBAPIError] = exc.OperationalError) -> exc.DBAPIError:
+    return kind("INSERT", {}, cause)
+
+
+def of_sqlite(code: int) -> exc.DBAPIError:
+    cause = sqlite3.OperationalError("as it says")
+    cause.sqlite_errorcode = code
+    return of_database(cause)
+
+
+class Postgres(Exception):
+    def __init__(self, sqlstate: str | None) -> None:
+        super().__init__("as it says")
+        self.sqlstate = sqlstate
+
+
+def away() -> MlflowException:
+    return MlflowException("away for the time being", error_code=TEMPORARILY_UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionRefusedError(),
+        ConnectionResetError(),
+        TimeoutError(),
+        requests.ConnectionError(),
+        requests.ReadTimeout(),
+        requests.exceptions.RetryError(),  # after many answers 5xx
+        answer(429),
+        answer(503),
+        chained(MlflowException("API request failed with exception"), requests.ConnectTimeout()),
+        RestException({"error_code": "INTERNAL_ERROR", "message": "500"}),
+        away(),
+        of_sqlite(sqlite3.SQLITE_BUSY),
+        of_sqlite(sqlite3.SQLITE_BUSY_SNAPSHOT),
+        chained(MlflowException("x"), of_sqlite(sqlite3.SQLITE_LOCKED)),
+        of_database(Postgres("57P01")),  # shutting down
+        of_database(Postgres("40001")),
+        of_database(Postgres(None)),  # no connection: there is no state yet
+        of_database(Exception(2006, "server has gone away")),
+        of_database(Exception("08S01", "communication link failure")),
+    ],
+    ids=repr,
+)
+def test_what_may_pass(error: Exception) -> None:
+    assert may_pass(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "denied"),
+        FileNotFoundError(2, "gone"),
+        OSError(28, "full"),
+        UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates"),
+        chained(MlflowException("x"), UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates")),
+        answer(403),
+        answer(404),
+        requests.exceptions.SSLError(),
+        requests.exceptions.InvalidURL(),
+        MlflowException("an INTERNAL_ERROR that no server said"),
+        MlflowException("no such", error_code=RESOURCE_DOES_NOT_EXIST),
+        RestException({"error_code": "INVALID_PARAMETER_VALUE", "message": "400"}),
+        of_sqlite(sqlite3.SQLITE_ERROR),  # no such table
+        chained(away(), of_sqlite(sqlite3.SQLITE_ERROR)),  # which MLflow calls unavailable for the time being
+        of_database(Postgres("28P01")),  # wrong password
+        of_database(Postgres("42P01")),  # no such table
+        of_database(Exception(1054, "unknown column")),
+        of_database(Postgres("23505"), exc.IntegrityError),
+    ],
+    ids=repr,
+)
+def test_what_stays(error: Exception) -> None:
+    assert not may_pass(error)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    opened = Store.open(sqlite_uri(tmp_path / "mlflow.db"), tmp_path, "test")
+    opened.client.patience = 60.0
+    return opened
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "TRY_EVERY", 0.01)
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, name: str, before: bool, error: Exception) -> list[str]:
+    """Let the first call of a method of MLflow's client end in ``error``, before it does anything or after it did."""
+    method, calls = getattr(MlflowClient, name), []
+
+    def failing(self: MlflowClient, *arguments: Any, **named: Any) -> Any:
+        calls.append(name)
+        if len(calls) == 1 and before:
+            raise error
+        result = method(self, *arguments, **named)
+        if len(calls) == 1:
+            raise error
+        return result
+
+    monkeypatch.setattr(MlflowClient, name, failing)
+    return calls
+
+
+@pytest.mark.parametrize(("before", "requests_made"), [(True, 2), (False, 1)])
+def test_a_run_is_made_once(store: Store, monkeypatch, quick: None, before: bool, requests_made: int) -> None:
+    """Where the answer is lost the run is there: it is found, and not made again."""
+    calls = fail_once(monkeypatch, "create_run", before, away())
+    record = store.start_run("one", {"a": "b"})
+    assert len(calls) == requests_made
+    (run,) = store.client.search_runs([store.experiment_id])
+    assert run.info.run_id == record.run_id
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_table_has_its_rows_once(store: Store, monkeypatch, quick: None, before: bool) -> None:
+    record = store.start_run("one", {})
+    fail_once(monkeypatch, "log_text", before, away())
+    fail_once(monkeypatch, "log_batch", before, away())
+    fail_once(monkeypatch, "log_table", before, away())
+    for first in (1, 2):
+        record.log_table({"x": [first, 2], "y": ["a", "b"]}, "table.json")
+        with store.artifact(record.run_id, "table.json") as path:
+            assert path is not None
+            assert path.read_text().replace(" ", "") == f'{{"columns":["x","y"],"data":[[{first},"a"],[2,"b"]]}}'
+    tables = store.client.get_run(record.run_id).data.tags["mlflow.loggedArtifacts"]
+    assert tables == '[{"path": "table.json", "type": "table"}]'
+
+
+def test_an_experiment_that_another_machine_made_meanwhile_is_taken(tmp_path: Path, monkeypatch) -> None:
+    made = MlflowException("exists", error_code=3001)  # RESOURCE_ALREADY_EXISTS
+    fail_once(monkeypatch, "create_experiment", False, made)
+    store = Store.open(sqlite_uri(tmp_path / "mlflow.db"), tmp_path, "test")
+    assert store.client.get_experiment_by_name("test").experiment_id == store.experiment_id
+
+
+def test_only_what_is_not_there_is_absent(store: Store, monkeypatch, tmp_path: Path) -> None:
+    store.client.patience = 0.0
+    record = store.start_run("one", {})
+    with store.artifact(record.run_id, "folder/a.txt") as path:
+        assert path is None
+    record.log_text("a", "folder/a.txt")
+    with store.artifact(record.run_id, "folder/a.txt") as path:
+        assert path is not None
+        assert path.read_text() == "a"
+    with store.artifact(record.run_id, "folder") as path:
+        assert path is not None  # a folder is there, too
+    for name, error in {"download_artifacts": PermissionError(13, "denied"), "list_artifacts": away()}.items():
+        with monkeypatch.context() as broken:
+            fail_once(broken, name, True, error)
+            with pytest.raises(StoreError), store.artifact(record.run_id, "folder/a.txt"):
+                pass
+    with pytest.raises(UserError, match="no such run"):
+        store.get("0" * 32)
+    fail_once(monkeypatch, "get_run", True, MlflowException("of a kind that nobody knows"))
+    with pytest.raises(StoreError, match="of a kind that nobody knows"):
+        store.get(record.run_id)
+
+
+def test_values_that_are_no_utf_8_are_recorded_escaped(store: Store) -> None:
+    odd, shown = "b\udcffd", "b\\udcffd"
+    record = store.start_run(odd, {"a": odd})
+    began = time.monotonic()
+    record.log_params({"path": odd})
+    record.set_tags({"b": odd})
+    record.log_dataset(odd, "0", odd, {})
+    record.log_text(odd, "a.txt")
+    assert time.monotonic() - began < 30  # none of them was tried again
+    run = store.get(record.run_id)
+    assert (run.name, run.params["path"], run.tags["a"], run.tags["b"]) == (shown,) * 4
+    with store.artifact(record.run_id, "a.txt") as path:
+        assert path is not None
+        assert path.read_text() == shown
+
+
+def test_an_experiment_made_through_a_server_is_refused_at_once(command, tmp_path: Path) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client.create_experiment("vae_sweep-smoke", artifact_location="mlflow-artifacts:/1")
+    began = time.monotonic()
+    done = command(*SMALL, cwd=tmp_path)
+    assert time.monotonic() - began < 150
+    assert done.returncode == 1
+    assert done.stderr == (
+        "vae_sweep: tracking.experiment=vae_sweep-smoke: it was made through a server, which alone knows where its "
+        "artifacts are; give the server's address as tracking.uri, or another tracking.experiment\n"
+    )
+
+
+def test_the_database_of_an_older_mlflow_is_upgraded_by_the_commands_that_are_said(command, tmp_path: Path) -> None:
+    root = tmp_path / "what? it's 100%"
+    root.mkdir()
+    older = (  # as an earlier MLflow left it
+        "import sys; from alembic import command; from mlflow.store.db.utils import *\n"
+        "from mlflow.store.db.utils import _get_alembic_config, InitialBase\n"
+        "engine = create_sqlalchemy_engine_with_retry(sys.argv[1]); InitialBase.metadata.create_all(engine)\n"
+        "with engine.begin() as connection:\n"
+        "    config = _get_alembic_config(str(engine.url)); config.attributes['connection'] = connection\n"
+        "    command.upgrade(config, '0584bdc529eb')\n"
+    )
+    subprocess.run([sys.executable, "-c", older, store_uri(None, root)], check=True, capture_output=True)
+    before = (root / "mlflow.db").read_bytes()
+    done = command(*SMALL, cwd=root)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert (root / "mlflow.db").read_bytes() == before  # MLflow would have changed it unasked
+    said = re.search(
+        r"made by an older MLflow; take a copy first \((cp .*)\), then run: (mlflow db upgrade .*)", done.stderr
+    )
+    assert said is not None
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    for line in said.groups():
+        subprocess.run(["bash", "-c", line], check=True, capture_output=True, env={"PATH": path}, cwd=tmp_path)
+    assert (root / "mlflow.db.backup").read_bytes() == before
+    assert {file.name for file in tmp_path.iterdir()} == {root.name}
+    Store.open(store_uri(None, root), root, "now it opens")
+
+
+def test_the_database_of_a_newer_mlflow_is_refused(store: Store, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    with pytest.raises(UserError, match=r"a newer MLflow than .* has changed this database; pip install -U mlflow"):
+        Store.open(store.uri, tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["databricks", "databricks://profile", "databricks-uc", "uc:http://host:8080", "plugin:anything", "plugin://x"],
+)
+def test_what_mlflow_knows_is_passed_on(uri: str, monkeypatch) -> None:
+    class Point:
+        name = "plugin"
+
+    monkeypatch.setattr(stores, "entry_points", lambda group: [Point()] if group == "mlflow.tracking_store" else [])
+    stores._plugins.cache_clear()
+    try:
+        assert store_uri(uri, Path("/root")) == uri
+        stores.check_answers(uri)
+        assert stores.ui_command(uri, Path("/root")) == uri
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+        assert store_uri("plugin://me:s3cret@host", Path("/root")) == "plugin://me:***@host"
+        assert stores.with_secret("plugin://me:***@host") == "plugin://me:s3cret@host"
+        with pytest.raises(UserError, match="MLflow no longer keeps runs in plain folders"):
+            store_uri("mlruns", Path("/root"))
+    finally:
+        stores._plugins.cache_clear()
