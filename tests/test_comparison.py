@@ -227,3 +227,13 @@ def test_a_schedule_is_a_column_where_there_is_one() -> None:
 )
 def test_a_label_tells_all_of_a_schedule(schedule: str, epochs: int | str | None, mirror: bool, label: str) -> None:
     assert schedule_label(schedule, epochs, mirror) == label
+
+
+def test_runs_that_differ_in_a_setting_without_a_column_are_no_pair() -> None:
+    """Of two lengths of training, say: neither their difference nor two seeds."""
+    short, long = ({"configuration": {"training.max_epochs": epochs}} for epochs in ("5", "9"))
+    same = [run("fc", "p1", 80.0, **short), run("conv", "p1", 70.0, **short)]
+    other = [run("fc", "p1", 80.0, **short), run("conv", "p1", 70.0, **long)]
+    assert "+10.00" in summary.summary(same)
+    assert "share no finished cell" in summary.summary(other)
+    assert "One seed per cell" in summary.summary([*same, run("conv", "p1", 71.0, seed=1, **long)])

@@ -115,6 +115,12 @@ def test_another_architecture_of_the_same_name_is_no_repeat() -> None:
     assert len(without_repeats([GRID[0], wider])[0]) == 2
 
 
+def test_a_model_of_ones_own_is_paired_whatever_its_code() -> None:
+    own = [replace(r, model="mine", configuration={**r.configuration, "my_vae.py": "1f"}) for r in GRID[:6]]
+    (found,) = contrasts_of(told_apart([*own, *GRID[6:]]), LOSS)
+    assert (found.a, found.b, found.n) == ("mine", "conv", 6)
+
+
 def test_variants_of_fc_are_compared_with_it_too() -> None:
     skip = [replace(r, model="fc_skip", name=r.name.replace("fc", "fc_skip")) for r in GRID if r.model == "fc"]
     found = contrasts_of([*GRID, *skip], LOSS)

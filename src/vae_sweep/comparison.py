@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from vae_sweep import identity
+
 REFERENCE = "linear (closed form)"
 
 
@@ -93,7 +95,7 @@ def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
     References that differ in `latent_dim` alone are one record with `latent_dim` "128, 256".
     """
     return [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in r.items()}
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items() if k != "shared"}
         for r in ordered(rows)
     ]
 
@@ -128,7 +130,7 @@ def csv(rows: Sequence[Row]) -> str:
 def ordered(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """One dict per run and reference, numbers as they are, sorted by dataset, set, variant, model and seed.
 
-    Each dataset's references stand after its runs.
+    Each dataset's references stand after its runs. ``shared`` is what a run must share with another to be its pair.
     """
     blank: dict[str, Any] = dict.fromkeys(columns(rows))
     found = []
@@ -136,6 +138,7 @@ def ordered(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in rows:
         values = {**row.metrics, **vars(row)}
         record = blank | {name: value for name, value in values.items() if name in blank}
+        record["shared"] = tuple(sorted(identity.shared(row.configuration).items()))
         if row.reference is not None:
             numbers = vars(row.reference)  # not asdict, whose copies would take most of a refresh's time
             groups[tuple(value for key, value in numbers.items() if key not in ("latent_dim", "metrics"))].append(

@@ -89,6 +89,18 @@ def trained(flat: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def shared(configuration: Mapping[str, str]) -> dict[str, str]:
+    """Return what two runs must share to be a pair: all of a run's stored configuration but architecture and seed.
+
+    Images are told by the name and digest of the data set, and a user's own modules belong to the architecture.
+    """
+    return {
+        key: value
+        for key, value in configuration.items()
+        if key != "seed" and not key.startswith(("model.", "dataset.")) and not key.endswith(".py")
+    }
+
+
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """Return nested dicts as one, keys joined by dots."""
     if not isinstance(node, dict):

@@ -12,6 +12,7 @@ from vae_sweep import statistics
 from vae_sweep.comparison import Row, is_finite, with_unique_names
 from vae_sweep.convergence import caveat
 from vae_sweep.grid import PERMUTED
+from vae_sweep.identity import shared
 from vae_sweep.statistics import Contrast, Group, Metric
 
 DATASET_FACTS = ("probe_accuracy_pca",)  # metrics that depend on the images alone: no model differs in them
@@ -137,11 +138,7 @@ def of_loss(metric: Metric, rows: Sequence[Row]) -> Metric:
 
 
 def _recipe(row: Row) -> Recipe:
-    given = {
-        key: value
-        for key, value in row.configuration.items()
-        if key not in ("seed", "dataset.digest") and not key.startswith(("model.", "dataset."))
-    }
+    given = shared(row.configuration)
     numbers = row.batch_size, row.lr, row.schedule, row.latent_dim, row.beta, row.reduction
     known = given or {"params": row.params, "variant": row.variant, "numbers": str(numbers)}
     return ("dataset", row.dataset), *sorted(known.items())

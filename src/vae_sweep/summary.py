@@ -50,7 +50,7 @@ def _differences(done: list[dict[str, Any]], model: str, base: str) -> str:
         d = [statistics.fmean(m) - statistics.fmean(b) for m, b in zip(*pairs, strict=True) if m and b]
         if not d:
             continue
-        data, params, variant, batch, lr, schedule, latent, beta, reduction = cell
+        data, params, variant, batch, lr, schedule, latent, beta, reduction, _ = cell
         several = len({name[0] for name in names}) > 1
         label = " ".join(filter(None, [data if several else "", params, variant]))
         if names.count(cell[:3]) > 1:

@@ -110,7 +110,7 @@ def seeds_sentence(runs: list[dict[str, Any]]) -> str:
 
 def cell_key(record: dict[str, Any]) -> tuple[Any, ...]:
     """All that two runs must share, but model and seed, for their difference to mean something."""
-    keys = ("dataset", "params", "variant", "batch_size", "lr", "schedule", "latent_dim", "beta", "reduction")
+    keys = ("dataset", "params", "variant", "batch_size", "lr", "schedule", "latent_dim", "beta", "reduction", "shared")
     return tuple(record[key] for key in keys)
 
 
