@@ -116,13 +116,16 @@ def test_a_worker_gives_up_after_several_looks(holder: subprocess.Popen, tmp_pat
     assert [first.is_lost() for _ in range(watch.LOOKS)] == [False] * (watch.LOOKS - 1) + [True]
     (tmp_path / "kept").rename(tmp_path / "owner.json")
     assert not first.is_lost()
-    holder.kill()
-    holder.wait()
+    holder.kill()  # not reaped yet: only its heartbeat tells
     first.is_lost()
     monkeypatch.setattr(first, "_silence", 0.3)
     assert not first.is_lost()
     time.sleep(0.4)
     assert first.is_lost()
+    monkeypatch.setattr(first, "_silence", 1000.0)
+    assert not first.is_lost()
+    holder.wait()
+    assert [first.is_lost() for _ in range(watch.LOOKS)] == [False] * (watch.LOOKS - 1) + [True]
     (tmp_path / "owner.json").write_text(json.dumps({"host": "another", "pid": 1}))
     assert _FirstProcess(tmp_path, {"host": "another", "pid": 1})._silence == watch.SILENT_ELSEWHERE
 

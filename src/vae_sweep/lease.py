@@ -139,7 +139,7 @@ def _lives(folder: Path) -> bool:
     owner, first = owner_of(folder), heartbeat(folder)
     if owner is None or first is None or abs(time.time() - float(first)) > OLD_AFTER:
         return False
-    if owner["host"] == me()["host"] and not _runs(int(owner["pid"])):
+    if owner["host"] == me()["host"] and not runs(int(owner["pid"])):
         return False
     until = time.monotonic() + BEATS_WITHIN
     while time.monotonic() < until:
@@ -149,8 +149,8 @@ def _lives(folder: Path) -> bool:
     return False
 
 
-def _runs(pid: int) -> bool:
-    """Whether this machine has a process of that number."""
+def runs(pid: int) -> bool:
+    """Return whether this machine has a process of that number; one that is only not reaped counts."""
     if os.name == "nt":
         return True  # os.kill would end it; its heartbeat tells
     try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from vae_sweep import launchers
 from vae_sweep.interrupts import interrupt, take_interrupts
-from vae_sweep.lease import heartbeat, is_held, is_locked, me, owner_of
+from vae_sweep.lease import heartbeat, is_held, is_locked, me, owner_of, runs
 from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 INTERRUPTED = "interrupted"
 LOOK_EVERY = 1.0  # seconds
-LOOKS = 3  # without the first process's note, before a worker believes that it is gone
+LOOKS = 3  # without the first process or its note, before a worker believes that it is gone
 SILENT_HERE = 10.0  # seconds without lock and heartbeat before the first process counts as dead, on its own machine
 SILENT_ELSEWHERE = 60.0  # and on another one: disks of networks pause
 CLOSE_WITHIN = 6.0  # seconds that a run has to say good-bye before its process is ended
@@ -90,20 +90,25 @@ class _FirstProcess:
     """The process that holds a sweep, as a worker sees it: one look that fails, or a lock that is free, says little."""
 
     def __init__(self, folder: Path, owner: dict[str, str | int]) -> None:
-        self._folder, self._owner = folder, owner
-        self._silence = SILENT_HERE if owner["host"] == me()["host"] else SILENT_ELSEWHERE
+        self._folder, self._owner, self._pid = folder, owner, int(owner["pid"])
+        self._here = owner["host"] == me()["host"]
+        self._silence = SILENT_HERE if self._here else SILENT_ELSEWHERE
+        self._child = self._here and os.getppid() == self._pid
         self._missed = 0
         self._beat: str | None = None
         self._changed = time.monotonic()
 
     def is_lost(self) -> bool:
         """Return whether it has ended; asked every :data:`LOOK_EVERY` seconds."""
+        if self._child:
+            return os.getppid() != self._pid
         try:
             known, beat = owner_of(self._folder), heartbeat(self._folder)
             locked = is_locked(self._folder)
         except OSError:
             return False  # the disk cannot tell now
-        self._missed = 0 if known == self._owner else self._missed + 1
+        ended = self._here and not locked and not runs(self._pid)
+        self._missed = self._missed + 1 if ended or known != self._owner else 0
         if locked or beat != self._beat:
             self._beat, self._changed = beat, time.monotonic()
         return self._missed >= LOOKS or time.monotonic() - self._changed > self._silence
