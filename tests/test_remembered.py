@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from vae_sweep import distances, identity, reference, remembered
 from vae_sweep.clock import listed, timed
-from vae_sweep.remembered import remembered
 
 
 class Counted:
@@ -22,28 +23,67 @@ class Counted:
         return {"value": 0.1, "call": self.calls}
 
 
+class Features:
+    """A network that gives the pixels."""
+
+    label, sha256, n_features = "pixels", "0" * 64, 16
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        return images.reshape(len(images), -1).astype(np.float32)
+
+
 def test_a_result_is_computed_once_for_what_it_depends_on(tmp_path: Path) -> None:
     compute = Counted()
-    first = remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
-    assert remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute) == first == {"value": 0.1, "call": 1}
-    assert remembered(tmp_path, "line", ["digest", 9], ("value", "call"), compute)["call"] == 2
-    assert remembered(tmp_path, "curve", ["digest", 8], ("value", "call"), compute)["call"] == 3
+    first = remembered.remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
+    assert (
+        remembered.remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
+        == first
+        == {"value": 0.1, "call": 1}
+    )
+    assert remembered.remembered(tmp_path, "line", ["digest", 9], ("value", "call"), compute)["call"] == 2
+    assert remembered.remembered(tmp_path, "curve", ["digest", 8], ("value", "call"), compute)["call"] == 3
+
+
+def test_every_cache_is_made_anew_when_the_version_of_the_metrics_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the closed form, of its metrics, and of the features of real images alike."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 4, 4), dtype=np.uint8)
+    compute, features = Counted(), Features()
+
+    def fill() -> None:
+        remembered.remembered(tmp_path, "linear", ["digest", 8], ("value",), compute)
+        reference.cached_spectrum(images, "digest", tmp_path)
+        distances.real_features(features, images, images, 60, tmp_path, "digest")
+
+    for calls in (1, 1, 2):
+        if calls == 2:
+            for module in (remembered, reference, distances):
+                monkeypatch.setattr(module, "METRICS_VERSION", identity.METRICS_VERSION + 1)
+        fill()
+        assert compute.calls == calls
+        assert features.calls == 2 * calls  # test images, and training images for the floor
+        assert len(list(tmp_path.glob("spectrum-*.npz"))) == calls
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[1]", '{"value": 0.1}'])
 def test_a_damaged_file_is_replaced(tmp_path: Path, damage: str) -> None:
     compute = Counted()
-    remembered(tmp_path, "line", 1, ("value", "call"), compute)
+    remembered.remembered(tmp_path, "line", 1, ("value", "call"), compute)
     (file,) = tmp_path.glob("line-*.json")
     file.write_text(damage)
-    assert remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
-    assert remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
+    assert remembered.remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
+    assert remembered.remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
 
 
 def test_what_is_not_complete_is_not_kept(tmp_path: Path) -> None:
     compute = Counted()
     for call in (1, 2):
-        assert remembered(tmp_path, "line", 1, ("value",), compute, lambda found: False)["call"] == call
+        assert remembered.remembered(tmp_path, "line", 1, ("value",), compute, lambda found: False)["call"] == call
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -51,7 +91,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_time(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     compute = Counted()
     for call in (1, 2):
-        assert remembered(tmp_path / "file", "line", 1, ("value",), compute)["call"] == call
+        assert remembered.remembered(tmp_path / "file", "line", 1, ("value",), compute)["call"] == call
 
 
 def test_times_add_up_also_where_something_fails(monkeypatch: pytest.MonkeyPatch) -> None:
