@@ -170,7 +170,7 @@ def _beat(folder: Path, done: threading.Event) -> None:
 
 def _write(file: Path, text: str) -> None:
     """Write a file that no reader sees half."""
-    temporary = file.with_name(f"{file.name}-{os.getpid()}")
+    temporary = file.with_name(f"{file.name}.tmp")  # what a killed process leaves is overwritten
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, file)
 

@@ -79,7 +79,7 @@ def plan_run(root: Path, sweep: str, run: str, cfg: DictConfig) -> None:
     """Keep the configuration of a run for the process that will train it, resolved."""
     folder = folder_of(root, sweep, run)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"config-{os.getpid()}.yaml"
+    temporary = folder / "config.yaml.tmp"  # what a killed process leaves is overwritten
     temporary.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
     os.replace(temporary, folder / "config.yaml")
 
