@@ -369,7 +369,7 @@ HABITS = {
         "-m hydra/launcher=submitit_local hydra.launcher.timeout_min=0", "hydra.launcher.timeout_min=0: must"
     ),
     "no Slurm": Bad("-m hydra/launcher=slurm", "hydra/launcher=slurm: there is no `srun` here; start the sweep on"),
-    "dashes of a run": Bad("--run abc", "array, uri; write run=abc", module=MAKE),
+    "dashes of a run": Bad("--run abc", "model, dataset; write run=abc", module=MAKE),
     "space between sweeps": Bad("sweep=a, b", "write sweep=a,b, without the space", module=COMPARE),
 }
 

@@ -144,7 +144,7 @@ def test_what_can_be_understood_is(typed: str, read: str) -> None:
 def test_the_groups_are_those_of_the_defaults_list() -> None:
     defaults = OmegaConf.load(config_dir() / "config.yaml").defaults
     named = [key for entry in defaults if not isinstance(entry, str) for key in entry]
-    assert [key for key in named if not key.startswith("override ")] == list(GROUPS)
+    assert [key for key in named if not key.startswith(("override ", "optional "))] == list(GROUPS)
 
 
 def test_the_folder_of_the_suggestion_is_trained_on(command, tmp_path: Path) -> None:

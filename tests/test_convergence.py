@@ -111,6 +111,7 @@ def test_no_active_latent_is_collapse() -> None:
     val = [120.0, 91.0, 90.1, 90.0, 90.0, 90.0, 90.0, 90.0]
     found = judge(val, val, DEFAULT, Facts(90.0, 90.0, 0, 0))
     assert found.state == COLLAPSED
+    assert ended([0.1, 0.1], facts=Facts(1e-9, 1e-9, 0, 0)) == "nothing to learn"
     assert (
         "as the closed-form linear VAE predicts; objective.reduction=sum or a smaller objective.beta" in found.sentence
     )

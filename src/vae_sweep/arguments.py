@@ -21,7 +21,7 @@ from vae_sweep import config as configuration
 from vae_sweep.errors import UserError
 from vae_sweep.validation import CHOICES
 
-GROUPS = (*CHOICES, "experiment")  # of conf/config.yaml's defaults list
+GROUPS = (*CHOICES, "images", "experiment")  # of conf/config.yaml's defaults list
 _TEXT, _WHOLE = ("str", "str | None"), ("int", "int | None")
 _ELSEWHERE = {  # what other tools call them
     "epochs": "training.max_epochs",

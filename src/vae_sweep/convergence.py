@@ -14,14 +14,17 @@ FAR = "ended far above the closed form"
 BOUNDED = "reached max_epochs"
 DIVERGED = "diverged"  # followed by: after epoch k
 COLLAPSED = "collapsed"
+NOTHING = "nothing to learn"
 REMEDIES = {
     FALLING: "raise training.patience or lower training.min_delta",
     FAR: "raise training.patience, or params.epochs of one_cycle, or try another params.lr",
     BOUNDED: "raise training.max_epochs",
     DIVERGED: "lower the peak learning rate, params.lr",
+    NOTHING: "give training images that differ",
     COLLAPSED: "objective.reduction=sum or a smaller objective.beta",
 }
 LONGER = "raise params.epochs or try another params.lr"
+ALIKE = 1e-6  # nats/image: variance of the training images that is rounding
 LAST = 3  # epochs in which a loss that is lost stays lost
 RISE = 1.1  # a loss this many times the best is no noise: between epochs it varies by about 1 %
 SHORTFALL = 0.2  # of what the closed form gains over the mean image
@@ -77,10 +80,12 @@ class Training:
 def judge(val: Sequence[float], train: Sequence[float], limits: Limits, facts: Facts) -> Training:
     """Return how the training ended whose losses after each epoch are ``val`` and ``train`` (equally many, n > 0).
 
-    The first rule that holds decides: diverged, collapsed, reached max_epochs, stopped while falling, ended far above
-    the closed form, converged.
+    The first rule that holds decides: nothing to learn, diverged, collapsed, reached max_epochs, stopped while falling,
+    ended far above the closed form, converged.
     """
     n, best = len(val), min(val)
+    if facts.mean_image is not None and facts.mean_image < ALIKE * limits.nat:
+        return _training(NOTHING, "the training images do not differ")
     if epoch := _divergence(val, train, facts.mean_image):
         worst = max(val[epoch:])
         said = f"the validation loss rose from {val[epoch - 1]:.4g} to {worst:.4g} in epoch {val.index(worst) + 1}"

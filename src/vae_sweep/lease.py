@@ -73,7 +73,8 @@ def lease(folder: Path, what: str) -> Iterator[None]:
 def warn_without_locks(folder: Path) -> None:
     """Say it once where the lock of ``folder``, which this process holds, does not keep a second process away."""
     look = "import sys; from filelock import FileLock; FileLock(sys.argv[1]).acquire(timeout=0)"
-    done = subprocess.run([sys.executable, "-c", look, str(folder / "lock")], capture_output=True, text=True)
+    command = [sys.executable, "-c", look, str(folder / "lock")]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode == 0 or "Timeout" not in done.stderr:
         log.warning(
             "%s: file locks do not work on this disk; heartbeats tell which processes live, but two commands that "
