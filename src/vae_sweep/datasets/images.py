@@ -262,7 +262,7 @@ def decode_files(
                     if strict and found:
                         path, reason = paths[found[0][0]], found[0][1]
                         raise UserError(
-                            f"{escaped(path)} is broken ({reason}); mend or remove it, or leave such pictures out "
+                            f"{escaped(path)} is broken ({reason}); repair or remove it, or leave such pictures out "
                             "with dataset.strict=false"
                         )
                     bar.update(min(CHUNK, len(paths) - bar.n))
