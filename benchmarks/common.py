@@ -26,6 +26,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from vae_sweep import config, models, randomness, training
+from vae_sweep.base.system import available_cores
 from vae_sweep.cli import config_dir
 from vae_sweep.datasets.shapes import draw_factors, render
 from vae_sweep.models.vae import VAE
@@ -206,4 +207,4 @@ def closing(*peers: str) -> None:
         cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     packages = ", ".join(f"{name} {version(name)}" for name in ("vae-sweep", "torch", "mlflow", *peers))
-    print(f"{cpu}, {config.available_cores()} cores{gpu}; Python {platform.python_version()}, {packages}", flush=True)
+    print(f"{cpu}, {available_cores()} cores{gpu}; Python {platform.python_version()}, {packages}", flush=True)

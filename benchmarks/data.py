@@ -36,7 +36,7 @@ from torchvision.datasets import ImageFolder
 import common
 from common import Cost
 from vae_sweep import datasets
-from vae_sweep.config import available_cores
+from vae_sweep.base.system import available_cores
 from vae_sweep.preparation import source
 
 CELEBA = 48_831  # 30 % of the training pictures

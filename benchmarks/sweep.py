@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 import common
 from common import Cost
 from notebook import Pictures, array, notebook_epoch, notebook_loss
-from vae_sweep.config import available_cores
+from vae_sweep.base.system import available_cores
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.preparation import prepare
 

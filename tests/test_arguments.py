@@ -18,8 +18,8 @@ from bad_files import good_png, pictures
 from bad_inputs import HABITS, TABLE
 from running import clean_environment, statuses
 from vae_sweep.arguments import GROUPS, understood
+from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
-from vae_sweep.errors import UserError
 from vae_sweep.messages import one_line
 
 MINE = "it's (mine), 2024=new"

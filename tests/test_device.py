@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from vae_sweep import models
+from vae_sweep.base.errors import UserError
 from vae_sweep.device import computes_in, numerics, resolve_device
-from vae_sweep.errors import UserError
 from vae_sweep.models.fc import FCVAE
 from vae_sweep.models.vae import Posterior
 from vae_sweep.randomness import seed_weights

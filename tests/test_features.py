@@ -21,7 +21,7 @@ from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 from torch_fidelity.utils import create_feature_extractor
 
 from vae_sweep import features
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 from vae_sweep.features import Extractor, load, resolve
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

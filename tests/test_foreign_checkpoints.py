@@ -11,8 +11,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from vae_sweep import checkpoint, targets
-from vae_sweep.errors import UserError
+from vae_sweep import checkpoint
+from vae_sweep.base import plugins
+from vae_sweep.base.errors import UserError
 from vae_sweep.models.fc import FCVAE
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.models.vae import VAE
@@ -64,7 +65,7 @@ def test_the_module_of_a_foreign_class_is_not_imported(folder: Path) -> None:
     ):
         checkpoint.load(path)
     assert not (folder / "imported").exists()
-    model, content = checkpoint.load(path, targets.find("my_vae.MyVAE", VAE, "model"))
+    model, content = checkpoint.load(path, plugins.find("my_vae.MyVAE", VAE, "model"))
     assert type(model).__name__ == "MyVAE"
     assert torch.equal(model.state_dict()["logvar"], content["weights"]["logvar"])
 

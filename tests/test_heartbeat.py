@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from running import ENDLESS, statuses
-from vae_sweep import lease as module
 from vae_sweep import watch
-from vae_sweep.errors import UserError
-from vae_sweep.lease import heartbeat, is_held, is_locked, lease, me, owner_of, warn_without_locks
+from vae_sweep.base import locks as module
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.locks import heartbeat, is_held, is_locked, lease, me, owner_of, warn_without_locks
 from vae_sweep.watch import _FirstProcess
 
 HOLD = (

@@ -18,13 +18,14 @@ from torchvision.datasets import CIFAR10
 
 import bad_files as bad
 from bad_inputs import CHECKPOINTS, DATA, RUNS, TABLE, unchanged
-from vae_sweep import checkpoint, generate, machine, state
+from vae_sweep import checkpoint, generate, state
+from vae_sweep.base import system
+from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import load
 from vae_sweep.datasets.cifar10 import Cifar10
 from vae_sweep.datasets.folder import Folder
 from vae_sweep.datasets.images import Fit
 from vae_sweep.datasets.shapes import Shapes
-from vae_sweep.errors import UserError
 
 
 @pytest.fixture
@@ -152,16 +153,16 @@ def test_a_run_id_is_taken_as_it_stands(run: str) -> None:
 
 
 def test_the_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine.total_memory() > 1e8
+    assert system.total_memory() > 1e8
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "other").write_text("max\n")
-    monkeypatch.setattr(machine, "LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "other"), "/nowhere"))
-    assert machine.total_memory() == 1000
-    machine.check_memory(1000, "it would", "take less")
+    monkeypatch.setattr(system, "LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "other"), "/nowhere"))
+    assert system.total_memory() == 1000
+    system.check_memory(1000, "it would", "take less")
     with pytest.raises(UserError, match=r"^it would need 1\.5 KB of memory, and this machine has 1 KB; take less$"):
-        machine.check_memory(1500, "it would", "take less")
+        system.check_memory(1500, "it would", "take less")
 
 
 def test_a_home_folder_that_nobody_has_is_named() -> None:
     with pytest.raises(UserError, match=r"^dataset\.path=~nobody\.here/x: there is no user with this home folder"):
-        machine.seen_from(Path("/"), "~nobody.here/x", "dataset.path")
+        system.seen_from(Path("/"), "~nobody.here/x", "dataset.path")

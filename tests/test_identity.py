@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 
 import vae_sweep
 from vae_sweep import config, identity, provenance
+from vae_sweep.base.sources import own_sources
 from vae_sweep.cli import config_dir
 from vae_sweep.identity import Decides, decides
-from vae_sweep.sources import own_sources
 
 BASE = {"seed": 0, "params": {"lr": 0.1}, "paths": {"root": "/a", "data": "/a/data"}, "resume": True}
 

@@ -16,9 +16,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from running import ENDLESS
-from vae_sweep import interrupts
-from vae_sweep.errors import StoreError
-from vae_sweep.interrupts import Terminated, held, interrupt
+from vae_sweep.base import signals
+from vae_sweep.base.errors import StoreError
+from vae_sweep.base.signals import Terminated, held, interrupt
 from vae_sweep.patience import Patient
 from vae_sweep.tracking import Store
 
@@ -180,7 +180,7 @@ def test_an_interrupt_comes_before_the_failure_that_it_met(ours: None) -> None:
 
 
 def test_who_insists_does_not_wait(ours: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interrupts, "INSISTS_AFTER", 0.0)
+    monkeypatch.setattr(signals, "INSISTS_AFTER", 0.0)
     client = Client(signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         patient(client).write()

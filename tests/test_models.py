@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vae_sweep import models, randomness, reference, training
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 from vae_sweep.evaluation import evaluate
 from vae_sweep.heldout.measure import linear_vae
 from vae_sweep.models.vae import VAE, Posterior

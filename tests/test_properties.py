@@ -18,9 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vae_sweep import checkpoint, config, machine, models, preparation, reference, state, training
+from vae_sweep import checkpoint, config, models, preparation, reference, state, training
+from vae_sweep.base import system
+from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
-from vae_sweep.errors import UserError
 from vae_sweep.messages import one_line
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import check_model, prepare
@@ -142,7 +143,7 @@ def composed() -> Iterator[dict[str, DictConfig]]:
 @contextmanager
 def pretended_memory() -> Iterator[None]:
     with (
-        mock.patch.object(machine, "total_memory", return_value=MEMORY),
+        mock.patch.object(system, "total_memory", return_value=MEMORY),
         mock.patch.object(preparation, "total_memory", return_value=MEMORY),
     ):
         yield

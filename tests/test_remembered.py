@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vae_sweep import distances, identity, reference, remembered
-from vae_sweep.clock import listed, timed
+from vae_sweep import distances, identity, reference
+from vae_sweep.base import cache
+from vae_sweep.base.timing import listed, timed
 
 
 class Counted:
@@ -38,14 +39,14 @@ class Features:
 
 def test_a_result_is_computed_once_for_what_it_depends_on(tmp_path: Path) -> None:
     compute = Counted()
-    first = remembered.remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
+    first = cache.remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
     assert (
-        remembered.remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
+        cache.remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
         == first
         == {"value": 0.1, "call": 1}
     )
-    assert remembered.remembered(tmp_path, "line", ["digest", 9], ("value", "call"), compute)["call"] == 2
-    assert remembered.remembered(tmp_path, "curve", ["digest", 8], ("value", "call"), compute)["call"] == 3
+    assert cache.remembered(tmp_path, "line", ["digest", 9], ("value", "call"), compute)["call"] == 2
+    assert cache.remembered(tmp_path, "curve", ["digest", 8], ("value", "call"), compute)["call"] == 3
 
 
 def test_every_cache_is_made_anew_when_the_version_of_the_metrics_is_raised(
@@ -56,14 +57,14 @@ def test_every_cache_is_made_anew_when_the_version_of_the_metrics_is_raised(
     compute, features = Counted(), Features()
 
     def fill() -> None:
-        remembered.remembered(tmp_path, "linear", ["digest", 8], ("value",), compute)
+        cache.remembered(tmp_path, "linear", ["digest", 8], ("value",), compute)
         reference.cached_spectrum(images, "digest", tmp_path)
         distances.real_features(features, images, images, 60, tmp_path, "digest")
 
     for calls in (1, 1, 2):
         if calls == 2:
-            for module in (remembered, reference, distances):
-                monkeypatch.setattr(module, "METRICS_VERSION", identity.METRICS_VERSION + 1)
+            for module in (cache, reference, distances):
+                monkeypatch.setattr(module, "METRICS_VERSION", versions.METRICS_VERSION + 1)
         fill()
         assert compute.calls == calls
         assert features.calls == 2 * calls  # test images, and training images for the floor
@@ -73,17 +74,17 @@ def test_every_cache_is_made_anew_when_the_version_of_the_metrics_is_raised(
 @pytest.mark.parametrize("damage", ["", "{", "[1]", '{"value": 0.1}'])
 def test_a_damaged_file_is_replaced(tmp_path: Path, damage: str) -> None:
     compute = Counted()
-    remembered.remembered(tmp_path, "line", 1, ("value", "call"), compute)
+    cache.remembered(tmp_path, "line", 1, ("value", "call"), compute)
     (file,) = tmp_path.glob("line-*.json")
     file.write_text(damage)
-    assert remembered.remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
-    assert remembered.remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
+    assert cache.remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
+    assert cache.remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
 
 
 def test_what_is_not_complete_is_not_kept(tmp_path: Path) -> None:
     compute = Counted()
     for call in (1, 2):
-        assert remembered.remembered(tmp_path, "line", 1, ("value",), compute, lambda found: False)["call"] == call
+        assert cache.remembered(tmp_path, "line", 1, ("value",), compute, lambda found: False)["call"] == call
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -91,11 +92,11 @@ def test_a_folder_that_cannot_be_written_costs_only_the_time(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     compute = Counted()
     for call in (1, 2):
-        assert remembered.remembered(tmp_path / "file", "line", 1, ("value",), compute)["call"] == call
+        assert cache.remembered(tmp_path / "file", "line", 1, ("value",), compute)["call"] == call
 
 
 def test_times_add_up_also_where_something_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vae_sweep.clock.time.perf_counter", iter([10.0, 12.5, 20.0, 20.25]).__next__)
+    monkeypatch.setattr("vae_sweep.base.timing.time.perf_counter", iter([10.0, 12.5, 20.0, 20.25]).__next__)
     seconds = {"state": 1.0}
     with timed(seconds, "state"):
         pass

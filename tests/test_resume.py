@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from vae_sweep import models, randomness, state, training
-from vae_sweep.errors import UserError
-from vae_sweep.lease import is_held, lease
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.locks import is_held, lease
 
 NODES = [
     {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]},
@@ -86,7 +86,7 @@ def test_a_pickled_state_is_not_executed(tmp_path: Path) -> None:
 
 def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
     hold = (
-        "import sys, time; from pathlib import Path; from vae_sweep.lease import lease\n"
+        "import sys, time; from pathlib import Path; from vae_sweep.base.locks import lease\n"
         f"with lease(Path({str(tmp_path)!r}), 'it'): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as holder:

@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 from sqlalchemy import exc
 
 from vae_sweep import patience, stores
-from vae_sweep.errors import StoreError, UserError
+from vae_sweep.base.errors import StoreError, UserError
 from vae_sweep.patience import may_pass
 from vae_sweep.stores import sqlite_uri, store_uri
 from vae_sweep.tracking import Store

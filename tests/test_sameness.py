@@ -204,7 +204,7 @@ def test_runs_that_share_a_folder_keep_their_own_checkpoints(sweep: Callable, tm
 
 
 def test_a_checkpoint_that_the_store_does_not_hold_is_no_finished_run(tmp_path: Path) -> None:
-    from vae_sweep.errors import UserError
+    from vae_sweep.base.errors import UserError
     from vae_sweep.models.linear import LinearVAE
 
     model, other = LinearVAE((3, 4, 4), 2), LinearVAE((3, 4, 4), 2)

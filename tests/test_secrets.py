@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from mlflow.utils.credentials import get_default_host_creds
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.context import Context
-from vae_sweep.errors import UserError
 from vae_sweep.stores import masked, store_uri, with_secret
 
 SECRET = "s3cret"

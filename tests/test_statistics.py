@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 from vae_sweep.statistics import (
     Contrast,
     Metric,

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from running import ENDLESS, rows, statuses
 from vae_sweep import journal, places
-from vae_sweep.errors import StoreError
+from vae_sweep.base.errors import StoreError
 from vae_sweep.journal import Journal
 from vae_sweep.stores import masked
 from vae_sweep.sweep import _hide_password

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from vae_sweep import batches, models, training
+from vae_sweep.base.errors import UserError
 from vae_sweep.device import memory_format_of, resolve_device
-from vae_sweep.errors import UserError
 from vae_sweep.evaluation import Averages, evaluate, for_inference, to_float, to_uint8
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.randomness import Stream, generator, seed_weights

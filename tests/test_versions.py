@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from vae_sweep import models, randomness, reference, training
+from vae_sweep.base.versions import METRICS_VERSION, TRAINING_VERSION
 from vae_sweep.datasets.base import ImageDataset
 from vae_sweep.datasets.cache import load
 from vae_sweep.datasets.shapes import Shapes
 from vae_sweep.heldout.measure import Settings, measure_reference
-from vae_sweep.identity import METRICS_VERSION, TRAINING_VERSION
 
 NODES = {
     "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "hidden_dims": [32, 16]},

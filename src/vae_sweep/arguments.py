@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from vae_sweep import config as configuration
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 from vae_sweep.validation import CHOICES
 
 GROUPS = (*CHOICES, "images", "experiment")  # of conf/config.yaml's defaults list

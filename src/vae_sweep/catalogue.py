@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from vae_sweep.base.process import set_up
 from vae_sweep.convergence import MARGIN
-from vae_sweep.process import set_up
 from vae_sweep.statistics import Metric
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from vae_sweep import targets
-from vae_sweep.errors import UserError
+from vae_sweep.base import plugins
+from vae_sweep.base.errors import UserError
 from vae_sweep.models.vae import VAE
 from vae_sweep.state import write
 
@@ -108,16 +108,16 @@ def _model(content: dict[str, Any], model_class: type[VAE] | None) -> VAE:
     if not all(type(size) is int and size > 0 for size in (c, h, w, latent_dim)):
         raise ValueError(f"sizes must be whole numbers > 0, not {[c, h, w, latent_dim]}")
     if model_class is None:
-        targets.require_ours(node, "model")
-        model_class = targets.find(node["_target_"], VAE, "model._target_")
+        plugins.require_ours(node, "model")
+        model_class = plugins.find(node["_target_"], VAE, "model._target_")
     arguments = {"image_shape": (c, h, w), "latent_dim": latent_dim}
     try:
         with torch.device("meta"):
-            outline = targets.build(model_class, node, "model", **arguments)
+            outline = plugins.build(model_class, node, "model", **arguments)
     except (NotImplementedError, RuntimeError):  # a user's own may want to see numbers while it is built
         outline = None
     if outline is not None:
         outline.load_state_dict(weights, assign=True)  # what does not fit is refused before it takes memory
-    model = targets.build(model_class, node, "model", **arguments)
+    model = plugins.build(model_class, node, "model", **arguments)
     model.load_state_dict(weights)
     return model

@@ -14,10 +14,10 @@ from omegaconf import DictConfig
 
 from vae_sweep import config as configuration
 from vae_sweep.arguments import understood
-from vae_sweep.errors import RunFailed, UserError
-from vae_sweep.interrupts import interrupt, take_interrupts
+from vae_sweep.base.errors import RunFailed, UserError
+from vae_sweep.base.process import set_up
+from vae_sweep.base.signals import interrupt, take_interrupts
 from vae_sweep.messages import one_line
-from vae_sweep.process import set_up
 from vae_sweep.sweep import SweepCallback
 from vae_sweep.watch import stop_workers
 

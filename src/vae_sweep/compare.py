@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vae_sweep.arguments import options_of
-from vae_sweep.errors import UserError
-from vae_sweep.machine import seen_from
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.system import seen_from
 from vae_sweep.messages import run_command
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from vae_sweep.base.system import available_cores
+
 
 @dataclass
 class Params:
@@ -250,10 +252,3 @@ def parallel_jobs(device: str, threads: int = 1) -> int:
 
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return 1 if device != "cpu" else max(1, available_cores() // max(1, threads))
-
-
-def available_cores() -> int:
-    """Number of CPU cores this process may use: its affinity and its container's quota, where there are any."""
-    from joblib import cpu_count
-
-    return cpu_count()

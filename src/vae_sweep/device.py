@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 from vae_sweep.models.vae import VAE
 
 T = TypeVar("T")

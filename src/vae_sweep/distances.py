@@ -20,8 +20,8 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from vae_sweep.base.versions import METRICS_VERSION
 from vae_sweep.features import Extractor
-from vae_sweep.identity import METRICS_VERSION
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vae_sweep.arguments import options_of
-from vae_sweep.errors import UserError
-from vae_sweep.machine import seen_from
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.system import seen_from
 from vae_sweep.messages import run_command
 
 WHAT = {"samples": 2048, "interpolation": 256, "reconstructions": 2048}  # and the most that one picture holds
@@ -145,10 +145,11 @@ def _load(options: Options, root: Path) -> Any:
     is_file = local.suffix == ".pt" or os.path.exists(local)
     if not is_file and not re.fullmatch(r"[0-9a-f]{1,32}", options.run):
         raise UserError(f"run={options.run}: no such file, and no run id, which is up to 32 of the signs 0-9 and a-f")
-    from vae_sweep import checkpoint, targets
+    from vae_sweep import checkpoint
+    from vae_sweep.base import plugins
     from vae_sweep.models import VAE
 
-    model_class = targets.find(options.model, VAE, "model") if options.model else None
+    model_class = plugins.find(options.model, VAE, "model") if options.model else None
     if is_file:
         return checkpoint.load(local / "checkpoint.pt" if os.path.isdir(local) else local, model_class)
     from vae_sweep.tracking import Store
@@ -168,7 +169,8 @@ def _load(options: Options, root: Path) -> Any:
 def _test_images(config: dict[str, Any], options: Options, root: Path) -> Any:
     import numpy as np
 
-    from vae_sweep import datasets, targets
+    from vae_sweep import datasets
+    from vae_sweep.base import plugins
     from vae_sweep.preparation import source
 
     try:
@@ -176,7 +178,7 @@ def _test_images(config: dict[str, Any], options: Options, root: Path) -> Any:
         home = trained_in if trained_in.is_dir() else root
         node = config["dataset"] | ({"_target_": options.dataset} if options.dataset else {})
         if not options.dataset:
-            targets.require_ours(node, "dataset")
+            plugins.require_ours(node, "dataset")
         images = source(node, home)
         cache = home / config["paths"]["data"] / "cache"
     except (KeyError, TypeError, AttributeError, ValueError) as error:

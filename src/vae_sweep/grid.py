@@ -13,9 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.sources import own_sources
 from vae_sweep.identity import Decides, decides, parts, run_key, settings_key
-from vae_sweep.sources import own_sources
 from vae_sweep.validation import validate
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key

@@ -17,8 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-TRAINING_VERSION = 1  # raise it when a configuration would train, or test, to other numbers than before
-METRICS_VERSION = 1  # raise it when the same weights would measure other numbers than before
+from vae_sweep.base.versions import TRAINING_VERSION
 
 
 class Decides(Enum):

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Collection
 
-from vae_sweep.errors import StoreError
+from vae_sweep.base.errors import StoreError
 from vae_sweep.tracking import RunRecord
 
 log = logging.getLogger(__name__)

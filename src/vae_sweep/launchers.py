@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vae_sweep.errors import RunFailed
+from vae_sweep.base.errors import RunFailed
 
 
 def mend(launcher: str, on_sigterm: Any) -> None:

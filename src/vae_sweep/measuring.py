@@ -13,18 +13,19 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from vae_sweep import checkpoint, datasets, reference, targets
-from vae_sweep.clock import listed
+from vae_sweep import checkpoint, datasets, reference
+from vae_sweep.base import plugins
+from vae_sweep.base.cache import remembered
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.system import seen_from
+from vae_sweep.base.timing import listed
 from vae_sweep.context import Job
 from vae_sweep.device import resolve_device
-from vae_sweep.errors import UserError
 from vae_sweep.evaluation import Averages, evaluate, inference
 from vae_sweep.heldout.measure import Settings, measure, measure_reference
 from vae_sweep.identity import Decides, decides, flatten
-from vae_sweep.machine import seen_from
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import prepare
-from vae_sweep.remembered import remembered
 from vae_sweep.results import NAMES
 from vae_sweep.tracking import RunRecord, Store, StoredRun
 
@@ -155,7 +156,7 @@ def _trained(job: Job, run: StoredRun, store: Store) -> VAE:
     with store.artifact(run.run_id, "checkpoint.pt") as path:
         if path is None:
             raise UserError(f"{job.name}: run {run.run_id[:8]} has no checkpoint; resume=false trains it again")
-        model, _ = checkpoint.load(path, targets.find(job.cfg.model["_target_"], VAE, "model._target_"))
+        model, _ = checkpoint.load(path, plugins.find(job.cfg.model["_target_"], VAE, "model._target_"))
     return model.to(resolve_device(job.cfg.training.device))
 
 

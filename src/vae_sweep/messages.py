@@ -17,8 +17,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from vae_sweep import arguments
 from vae_sweep import config as configuration
-from vae_sweep.errors import RunFailed, UserError
-from vae_sweep.process import set_up
+from vae_sweep.base.errors import RunFailed, UserError
+from vae_sweep.base.process import set_up
 
 _MENDABLE = {
     errno.EACCES: "give yourself the permission, or use another folder",

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import requests
 from sqlalchemy import exc
 
-from vae_sweep.errors import StoreError, first_line
+from vae_sweep.base.errors import StoreError, first_line
 
 log = logging.getLogger(__name__)
 

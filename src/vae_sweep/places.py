@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 
 
 def folder_of(root: Path, sweep: str, run: str = "") -> Path:

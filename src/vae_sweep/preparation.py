@@ -13,11 +13,11 @@ from omegaconf import DictConfig
 from torch import nn
 
 from vae_sweep import datasets, models, reference
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.sources import own_sources
+from vae_sweep.base.system import check_memory, seen_from, total_memory
 from vae_sweep.identity import parts, run_key
-from vae_sweep.machine import check_memory, seen_from, total_memory
 from vae_sweep.models.vae import VAE
-from vae_sweep.sources import own_sources
 
 EXPANSION = 1000  # layers hold fewer numbers for one image than this times those of the image, usually far fewer
 COPIES = 5  # of the weights: themselves, gradients, Adam's two moments, those of the best epoch

@@ -17,13 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from vae_sweep import checkpoint, datasets, losses, models, reference, state, training
-from vae_sweep.clock import listed, timed
+from vae_sweep.base.cache import remembered
+from vae_sweep.base.errors import Stopped, UserError
+from vae_sweep.base.sources import own_sources
+from vae_sweep.base.timing import listed, timed
 from vae_sweep.comparison import ReferenceRow
 from vae_sweep.context import Job
 from vae_sweep.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.datasets import describe
 from vae_sweep.device import device_tags, resolve_device
-from vae_sweep.errors import Stopped, UserError
 from vae_sweep.evaluation import Averages, evaluate, inference
 from vae_sweep.heldout import latents
 from vae_sweep.identity import Decides, changed, decides, flatten, parts
@@ -32,9 +34,7 @@ from vae_sweep.measuring import draw, record_heldout
 from vae_sweep.places import asked_to_stop, own_folder
 from vae_sweep.preparation import prepare
 from vae_sweep.randomness import seed_weights
-from vae_sweep.remembered import remembered
 from vae_sweep.results import TRAINING_STATE
-from vae_sweep.sources import own_sources
 from vae_sweep.stores import masked
 from vae_sweep.tracking import RunRecord
 from vae_sweep.validation import validate

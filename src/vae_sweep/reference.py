@@ -30,7 +30,7 @@ import scipy.linalg
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from vae_sweep.identity import METRICS_VERSION
+from vae_sweep.base.versions import METRICS_VERSION
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.uint8]

@@ -13,10 +13,10 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from vae_sweep.errors import UserError
-from vae_sweep.machine import seen_from
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.process import set_up
+from vae_sweep.base.system import seen_from
 from vae_sweep.messages import one_line
-from vae_sweep.process import set_up
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vae_sweep import checkpoint, state
+from vae_sweep.base.errors import RunFailed, Stopped, UserError
+from vae_sweep.base.locks import lease, me
+from vae_sweep.base.signals import Terminated
 from vae_sweep.context import Context, Job
 from vae_sweep.device import resolve_device
-from vae_sweep.errors import RunFailed, Stopped, UserError
 from vae_sweep.grid import Cell, by_key, cell_name
 from vae_sweep.identity import changed, settings_key, training_code
-from vae_sweep.interrupts import Terminated
-from vae_sweep.lease import lease, me
 from vae_sweep.measuring import draw_again, measure_again
 from vae_sweep.names import MACHINE, MADE_OF, ROLE, RUN_KEY, SETTINGS, SWEEP_KEY, linked
 from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of, planned, temporary_files_in

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 
 log = logging.getLogger(__name__)
 

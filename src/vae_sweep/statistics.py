@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 import numpy as np
 from scipy import stats
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 from vae_sweep.wording import LEVEL, sentence
 
 EXACT = 16  # pairs up to which all 2^n flips of signs are enumerated

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vae_sweep.errors import UserError, first_line
+from vae_sweep.base.errors import UserError, first_line
 
 LIGHT_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"  # 2 processes instead of 15
 GIVE = "give sqlite:///path/mlflow.db, a database or http://host:port"

@@ -23,15 +23,15 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from vae_sweep import config as configuration
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.locks import is_held, lease, me, warn_without_locks
+from vae_sweep.base.process import set_up
+from vae_sweep.base.signals import interrupt
 from vae_sweep.grid import LOCAL_LAUNCHERS, application, plan
 from vae_sweep.identity import settings_key, sweep_key, training_code
-from vae_sweep.interrupts import interrupt
 from vae_sweep.launchers import for_joblib, mend
-from vae_sweep.lease import is_held, lease, me, warn_without_locks
 from vae_sweep.messages import one_line
 from vae_sweep.places import folder_of, forget_the_stop, place, plan_run, temporary_files_in
-from vae_sweep.process import set_up
 from vae_sweep.validation import validate, validate_launcher
 
 if TYPE_CHECKING:
@@ -255,9 +255,9 @@ def _features(config: DictConfig, root: Path) -> tuple[str, str]:
     """
     import torch
 
+    from vae_sweep.base.system import seen_from
     from vae_sweep.device import resolve_device
     from vae_sweep.features import resolve
-    from vae_sweep.machine import seen_from
 
     name, weights = config.training.device, config.metrics.inception_weights
     if config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS):

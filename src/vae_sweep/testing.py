@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from vae_sweep import checkpoint, state, targets
-from vae_sweep.errors import UserError
+from vae_sweep import checkpoint, state
+from vae_sweep.base import plugins
+from vae_sweep.base.errors import UserError
 from vae_sweep.evaluation import evaluate, to_float
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.randomness import Stream, seed_weights, seeded
@@ -46,7 +47,7 @@ def check_vae(
 
     def build() -> VAE:
         seed_weights(0)
-        return targets.build(model_class, arguments, name, image_shape=image_shape, latent_dim=latent_dim)
+        return plugins.build(model_class, arguments, name, image_shape=image_shape, latent_dim=latent_dim)
 
     with torch.random.fork_rng([]), tempfile.TemporaryDirectory() as folder:
         _check_construction(build, name, image_shape, latent_dim)

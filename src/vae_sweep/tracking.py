@@ -25,8 +25,8 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from filelock import FileLock
 
-from vae_sweep.errors import StoreError, UserError, escaped, first_line
-from vae_sweep.interrupts import held
+from vae_sweep.base.errors import StoreError, UserError, escaped, first_line
+from vae_sweep.base.signals import held
 from vae_sweep.names import linked
 from vae_sweep.patience import Patient, may_pass
 from vae_sweep.relocate import relocate

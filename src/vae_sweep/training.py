@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.batches import Batches
 from vae_sweep.device import autocast, denormals_flushed, memory_format_of, numerics, sum_dtype
-from vae_sweep.errors import UserError
 from vae_sweep.evaluation import Averages, evaluate
 from vae_sweep.models.vae import VAE
 from vae_sweep.objective import elbo_terms

@@ -10,8 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.config import Config
-from vae_sweep.errors import UserError
 
 
 def _whole(low: int, high: int, note: str = "") -> tuple[Callable[[Any], bool], str]:

@@ -18,8 +18,8 @@ from filelock import FileLock
 from helper_sources import Counting, NotASource, load_and_digest, split
 from omegaconf import OmegaConf
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import Built, Split, create, hold_out, load
-from vae_sweep.errors import UserError
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import load
 from vae_sweep.datasets.celeba import CelebA, choose
-from vae_sweep.errors import UserError
 
 OFFICIAL = np.repeat([0, 1, 2], [162_770, 19_867, 19_962])  # pictures in each partition
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import cifar10, load
 from vae_sweep.datasets.cifar10 import Cifar10
-from vae_sweep.errors import UserError
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 N = 20  # pictures in a batch; the real ones hold 10,000

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import create, load
 from vae_sweep.datasets.describe import lines, record
 from vae_sweep.datasets.folder import Folder
 from vae_sweep.datasets.images import Fit, UnknownScale, endings
-from vae_sweep.errors import UserError
 
 Y, X = np.mgrid[0:8, 0:8]
 RGB = np.stack([X * 30, Y * 30, 255 - X * 30], -1).astype(np.uint8)

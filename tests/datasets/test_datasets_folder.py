@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import load
 from vae_sweep.datasets.folder import Folder
 from vae_sweep.datasets.images import Fit
 from vae_sweep.datasets.layout import arrange
-from vae_sweep.errors import UserError
 
 
 def picture(path: Path, value: int = 0, size: tuple[int, int] = (8, 8)) -> Path:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.datasets.folder import Folder
 from vae_sweep.datasets.layout import arrange
-from vae_sweep.errors import UserError
 
 
 def write(root: Path, folders: dict[str, int], n: int = 12) -> None:

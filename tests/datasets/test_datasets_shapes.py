@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.datasets.shapes import FACTORS, SHAPES, Shapes, draw_factors, render
-from vae_sweep.errors import UserError
 
 
 def test_sizes_labels_and_facts() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.plugins import instantiate
 from vae_sweep.datasets.base import MAX_IMAGES, SPLITS, Built, ImageDataset, Source, Split, check, hold_out
 from vae_sweep.datasets.cache import load
 from vae_sweep.datasets.describe import announce
 from vae_sweep.datasets.permuted import Permuted
-from vae_sweep.errors import UserError
-from vae_sweep.targets import instantiate
 
 __all__ = ["SPLITS", "Built", "ImageDataset", "Source", "Split", "announce", "create", "hold_out", "load"]
 

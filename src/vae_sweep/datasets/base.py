@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vae_sweep.errors import UserError
-from vae_sweep.machine import check_memory
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.system import check_memory
 
 SPLITS = ("train", "val", "test")
 MAX_SIZE = 4096  # pixels; models of this project take far smaller ones

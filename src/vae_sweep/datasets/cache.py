@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from vae_sweep.base.errors import UserError, escaped
 from vae_sweep.datasets.base import MAX_FACT, SPLITS, Built, ImageDataset, Source, Split, capped
-from vae_sweep.errors import UserError, escaped
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from vae_sweep.base.errors import UserError, escaped
 from vae_sweep.datasets.base import ORIGINS, Built, Source, Split, check, check_common, draw, draw_fraction
 from vae_sweep.datasets.images import Broken, Fit, broken_facts, decode_usable, size_of
-from vae_sweep.errors import UserError, escaped
 
 log = logging.getLogger(__name__)
 

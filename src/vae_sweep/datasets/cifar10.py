@@ -22,8 +22,8 @@ from typing import IO, Any
 import numpy as np
 from filelock import FileLock
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.datasets.base import ORIGINS, Built, Source, Split, check_common, draw_fraction, hold_out_or_fail
-from vae_sweep.errors import UserError
 
 log = logging.getLogger(__name__)
 

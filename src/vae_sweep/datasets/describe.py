@@ -6,8 +6,8 @@ import json
 import logging
 from pathlib import Path
 
+from vae_sweep.base.errors import escaped
 from vae_sweep.datasets.base import LEFT_OUT, MAX_FACT, NOTE, ORIGINS, ImageDataset
-from vae_sweep.errors import escaped
 
 log = logging.getLogger(__name__)
 

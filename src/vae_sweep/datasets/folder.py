@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vae_sweep.base.errors import UserError, escaped
 from vae_sweep.datasets.base import (
     LEFT_OUT,
     NOTE,
@@ -29,7 +30,6 @@ from vae_sweep.datasets.base import (
 )
 from vae_sweep.datasets.images import Fit, UnknownScale, broken_facts, decode_usable, endings
 from vae_sweep.datasets.layout import Layout, Picture, arrange
-from vae_sweep.errors import UserError, escaped
 
 log = logging.getLogger(__name__)
 

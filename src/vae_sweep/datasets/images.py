@@ -26,9 +26,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from vae_sweep.config import available_cores
+from vae_sweep.base.errors import UserError, escaped
+from vae_sweep.base.system import available_cores
 from vae_sweep.datasets.base import LEFT_OUT, check_fits
-from vae_sweep.errors import UserError, escaped
 
 log = logging.getLogger(__name__)
 

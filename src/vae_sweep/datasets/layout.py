@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vae_sweep.base.errors import UserError
 from vae_sweep.datasets.base import SPLITS
-from vae_sweep.errors import UserError
 
 Picture = tuple[str, str]  # (relative name, class; "" where there are none)
 

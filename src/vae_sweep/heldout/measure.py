@@ -16,18 +16,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vae_sweep.clock import timed
+from vae_sweep.base.cache import remembered
+from vae_sweep.base.errors import UserError
+from vae_sweep.base.timing import timed
+from vae_sweep.base.versions import METRICS_VERSION
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.datasets.permuted import put_back
 from vae_sweep.distances import MIN_IMAGES
-from vae_sweep.errors import UserError
 from vae_sweep.evaluation import BATCH, NOISE_SEED, Averages, evaluate, to_uint8
 from vae_sweep.heldout import bounds, latents, quality
-from vae_sweep.identity import METRICS_VERSION, Decides, decides
+from vae_sweep.identity import Decides, decides
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.models.vae import VAE
 from vae_sweep.reference import Spectrum, ppca_weights
-from vae_sweep.remembered import remembered
 
 if TYPE_CHECKING:
     from vae_sweep.distances import RealFeatures

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vae_sweep.base.plugins import instantiate
 from vae_sweep.models.vae import VAE, Posterior
-from vae_sweep.targets import instantiate
 
 __all__ = ["VAE", "Posterior", "create"]
 

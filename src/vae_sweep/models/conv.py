@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 from vae_sweep.models.vae import VAE, Posterior
 
 

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 
 T = TypeVar("T")
 

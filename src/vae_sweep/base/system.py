@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
 UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB", "EB")
@@ -51,3 +51,10 @@ def shown(n_bytes: float) -> str:
     while n_bytes >= 1000 and power < len(UNITS) - 1:
         n_bytes, power = n_bytes / 1000, power + 1
     return f"{n_bytes:.3g} {UNITS[power]}"
+
+
+def available_cores() -> int:
+    """Number of CPU cores this process may use: its affinity and its container's quota, where there are any."""
+    from joblib import cpu_count
+
+    return cpu_count()

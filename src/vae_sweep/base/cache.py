@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from vae_sweep.identity import METRICS_VERSION
+from vae_sweep.base.versions import METRICS_VERSION
 
 
 def remembered(

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from vae_sweep.errors import UserError
+from vae_sweep.base.errors import UserError
 
 
 def set_up() -> None:

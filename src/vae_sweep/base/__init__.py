@@ -1,0 +1,1 @@
+"""What any program needs: errors, locks, signals, a cache. No torch, Hydra or MLflow."""
