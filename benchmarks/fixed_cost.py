@@ -29,7 +29,7 @@ from typing import Any
 import common
 from common import Cost, vae_sweep
 from vae_sweep.preparation import prepare
-from vae_sweep.tracking import Store
+from vae_sweep.tracking.store import Store
 
 RUN_MODULES = "vae_sweep.cli, vae_sweep.run, vae_sweep.results"  # what one run imports
 IMPORTS = ("pass", "import torch", "import mlflow", "import vae_sweep", "import vae_sweep.cli", f"import {RUN_MODULES}")

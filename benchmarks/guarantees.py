@@ -19,8 +19,8 @@ import torch
 
 import common
 from vae_sweep import state
-from vae_sweep.journal import Journal
-from vae_sweep.tracking import Store
+from vae_sweep.tracking.journal import Journal
+from vae_sweep.tracking.store import Store
 
 CIFAR = 45_000  # training images
 VARIANTS = ("neither", "state", "metrics", "both")

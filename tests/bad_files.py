@@ -216,7 +216,7 @@ def cut_database(root: Path) -> None:
 @cache
 def _runs() -> tuple[bytes, str, str, str]:
     """A store's file, the ids of a sweep's own run and of a failed one, and the first letter of several ids."""
-    from vae_sweep.tracking import Store
+    from vae_sweep.tracking.store import Store
 
     with tempfile.TemporaryDirectory() as name:
         store = Store.open(f"sqlite:///{name}/mlflow.db", Path(name), "vae_sweep")

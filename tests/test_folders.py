@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 
 from running import statuses
 from vae_sweep.launchers import for_joblib
-from vae_sweep.relocate import relocate
-from vae_sweep.stores import check_answers, sqlite_path, sqlite_uri, store_uri, ui_command
-from vae_sweep.tracking import Store
+from vae_sweep.tracking.relocate import relocate
+from vae_sweep.tracking.store import Store
+from vae_sweep.tracking.uris import check_answers, sqlite_path, sqlite_uri, store_uri, ui_command
 
 NAMES = (
     "two words",

@@ -19,8 +19,8 @@ from running import ENDLESS
 from vae_sweep.base import signals
 from vae_sweep.base.errors import StoreError
 from vae_sweep.base.signals import Terminated, held, interrupt
-from vae_sweep.patience import Patient
-from vae_sweep.tracking import Store
+from vae_sweep.tracking.retry import Patient
+from vae_sweep.tracking.store import Store
 
 GRID = ["-m", "model=fc,linear", "params=tiny", "experiment=smoke"]
 

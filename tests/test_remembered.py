@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vae_sweep import distances, identity, reference
-from vae_sweep.base import cache
+from vae_sweep import distances, reference
+from vae_sweep.base import cache, versions
 from vae_sweep.base.timing import listed, timed
 
 

@@ -18,11 +18,10 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 from sqlalchemy import exc
 
-from vae_sweep import patience, stores
 from vae_sweep.base.errors import StoreError, UserError
-from vae_sweep.patience import may_pass
-from vae_sweep.stores import sqlite_uri, store_uri
-from vae_sweep.tracking import Store
+from vae_sweep.tracking.retry import may_pass
+from vae_sweep.tracking.store import Store, retry, uris
+from vae_sweep.tracking.uris import sqlite_uri, store_uri
 
 SMALL = ("-m", "model=linear", "params=tiny", "experiment=smoke", "training.max_epochs=1", "hydra/launcher=basic")
 
@@ -124,7 +123,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "TRY_EVERY", 0.01)
+    monkeypatch.setattr(retry, "TRY_EVERY", 0.01)
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, name: str, before: bool, error: Exception) -> list[str]:
@@ -272,16 +271,16 @@ def test_what_mlflow_knows_is_passed_on(uri: str, monkeypatch) -> None:
     class Point:
         name = "plugin"
 
-    monkeypatch.setattr(stores, "entry_points", lambda group: [Point()] if group == "mlflow.tracking_store" else [])
-    stores._plugins.cache_clear()
+    monkeypatch.setattr(uris, "entry_points", lambda group: [Point()] if group == "mlflow.tracking_store" else [])
+    uris._plugins.cache_clear()
     try:
         assert store_uri(uri, Path("/root")) == uri
-        stores.check_answers(uri)
-        assert stores.ui_command(uri, Path("/root")) == uri
+        uris.check_answers(uri)
+        assert uris.ui_command(uri, Path("/root")) == uri
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
         assert store_uri("plugin://me:s3cret@host", Path("/root")) == "plugin://me:***@host"
-        assert stores.with_secret("plugin://me:***@host") == "plugin://me:s3cret@host"
+        assert uris.with_secret("plugin://me:***@host") == "plugin://me:s3cret@host"
         with pytest.raises(UserError, match="MLflow no longer keeps runs in plain folders"):
             store_uri("mlruns", Path("/root"))
     finally:
-        stores._plugins.cache_clear()
+        uris._plugins.cache_clear()

@@ -11,7 +11,7 @@ from mlflow.utils.credentials import get_default_host_creds
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.context import Context
-from vae_sweep.stores import masked, store_uri, with_secret
+from vae_sweep.tracking.uris import masked, store_uri, with_secret
 
 SECRET = "s3cret"
 VARIABLES = [f"MLFLOW_TRACKING_{name}" for name in ("URI", "USERNAME", "PASSWORD", "TOKEN")]

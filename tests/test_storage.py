@@ -20,12 +20,12 @@ from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
 from running import ENDLESS, rows, statuses
-from vae_sweep import journal, places
+from vae_sweep import places
 from vae_sweep.base.errors import StoreError
-from vae_sweep.journal import Journal
-from vae_sweep.stores import masked
 from vae_sweep.sweep import _hide_password
-from vae_sweep.tracking import RunRecord, Store
+from vae_sweep.tracking.journal import Journal
+from vae_sweep.tracking.store import RunRecord, Store, journal
+from vae_sweep.tracking.uris import masked
 
 
 class Flaky:

@@ -15,7 +15,7 @@ from vae_sweep.messages import run_command
 
 if TYPE_CHECKING:
     from vae_sweep.evidence import Evidence
-    from vae_sweep.tracking import Store, StoredRun
+    from vae_sweep.tracking.store import Store, StoredRun
 
 USAGE = """\
 usage: python -m vae_sweep.compare sweep=<run id>[,<run id> ...] [key=value ...]
@@ -59,7 +59,7 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
         UserError: for a sweep that the store does not have, or a folder that cannot be written.
     """
     from vae_sweep.gather import gather
-    from vae_sweep.tracking import Store
+    from vae_sweep.tracking.store import Store
 
     assert options.sweep is not None
     store = Store.existing(options.uri, root, f"sweep={options.sweep}: no runs are stored here")

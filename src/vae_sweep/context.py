@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vae_sweep.grid import Cell
-from vae_sweep.tracking import Store
+from vae_sweep.tracking.store import Store
 
 
 @dataclass(frozen=True)

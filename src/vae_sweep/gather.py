@@ -18,7 +18,7 @@ from vae_sweep.datasets.describe import RECORD
 from vae_sweep.evidence import Evidence
 from vae_sweep.grid import Cell
 from vae_sweep.measuring import MEASURED, REFERENCE, SPECTRUM, UNDEFINED
-from vae_sweep.tracking import Store, StoredRun
+from vae_sweep.tracking.store import Store, StoredRun
 
 
 def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> Evidence:

@@ -152,7 +152,7 @@ def _load(options: Options, root: Path) -> Any:
     model_class = plugins.find(options.model, VAE, "model") if options.model else None
     if is_file:
         return checkpoint.load(local / "checkpoint.pt" if os.path.isdir(local) else local, model_class)
-    from vae_sweep.tracking import Store
+    from vae_sweep.tracking.store import Store
 
     missing = f"run={options.run}: no checkpoint of that name, and no runs are stored here"
     store = Store.existing(options.uri, root, missing)

@@ -27,7 +27,7 @@ from vae_sweep.identity import Decides, decides, flatten
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import prepare
 from vae_sweep.results import NAMES
-from vae_sweep.tracking import RunRecord, Store, StoredRun
+from vae_sweep.tracking.store import RunRecord, Store, StoredRun
 
 log = logging.getLogger(__name__)
 

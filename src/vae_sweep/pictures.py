@@ -15,7 +15,7 @@ from vae_sweep.evaluation import interpolate, to_float, to_uint8
 from vae_sweep.losses import unit
 from vae_sweep.models.vae import VAE
 from vae_sweep.randomness import Stream, generator
-from vae_sweep.tracking import RunRecord
+from vae_sweep.tracking.store import RunRecord
 
 N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 

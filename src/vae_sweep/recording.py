@@ -29,14 +29,14 @@ from vae_sweep.device import device_tags, resolve_device
 from vae_sweep.evaluation import Averages, evaluate, inference
 from vae_sweep.heldout import latents
 from vae_sweep.identity import Decides, changed, decides, flatten, parts
-from vae_sweep.journal import Journal
 from vae_sweep.measuring import draw, record_heldout
 from vae_sweep.places import asked_to_stop, own_folder
 from vae_sweep.preparation import prepare
 from vae_sweep.randomness import seed_weights
 from vae_sweep.results import TRAINING_STATE
-from vae_sweep.stores import masked
-from vae_sweep.tracking import RunRecord
+from vae_sweep.tracking.journal import Journal
+from vae_sweep.tracking.store import RunRecord
+from vae_sweep.tracking.uris import masked
 from vae_sweep.validation import validate
 
 log = logging.getLogger(__name__)

@@ -1,78 +1,25 @@
-"""A moved or copied project folder: MLflow stores absolute artifact paths, and these are made to follow.
+"""Let the runs of a moved project folder find their artifacts: ``python -m vae_sweep.relocate``.
 
-Every command of this package does so by itself; ``python -m vae_sweep.relocate`` is for looking at a moved project
-with ``mlflow ui`` alone.
+Every command of this package does so by itself; this one is for looking at a moved project with ``mlflow ui`` alone.
 """
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import sys
-from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.process import set_up
 from vae_sweep.base.system import seen_from
 from vae_sweep.messages import one_line
-
-log = logging.getLogger(__name__)
+from vae_sweep.tracking.relocate import relocate
 
 USAGE = """\
 usage: python -m vae_sweep.relocate [folder]
 
   folder   the project folder that was moved or copied; without it the current one
 """
-PATHS = (  # where MLflow keeps the places of artifacts
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
-
-
-def relocate(database: Path) -> int:
-    """Let the runs of ``database`` whose artifacts lie in ``mlruns`` beside it point there; return how many changed.
-
-    A place outside the project that exists, while nothing of it lies here, was meant and is left alone.
-
-    Raises:
-        sqlite3.Error: where the store cannot be read or written.
-    """
-    here = database.parent / "mlruns"
-    new, changed = here.as_uri(), 0
-    with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
-        columns = {table: _columns(connection, table) for table, _ in PATHS}
-        if not {"experiment_id", "artifact_uri", "run_uuid"} <= columns["runs"]:
-            return 0  # an empty store
-        for number, old in connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall():
-            if old == new or not str(old).startswith("file:") or not str(old).endswith("/mlruns"):
-                continue
-            runs = connection.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (number,)).fetchall()
-            there = Path(unquote(urlsplit(old).path))
-            if there.is_dir() and not any((here / run).is_dir() for (run,) in runs):
-                continue
-            for table, column in PATHS:
-                if column not in columns[table]:
-                    continue
-                done = connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                    (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
-                )
-                changed += done.rowcount if table == "runs" else 0
-    if changed:
-        log.info(
-            "the project folder has moved to %s: the artifacts of %d runs are looked for here", here.parent, changed
-        )
-    return changed
-
-
-def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from vae_sweep.comparison import ReferenceRow, Row, with_unique_names
 from vae_sweep.grid import Cell, data_label, schedule_label
 from vae_sweep.identity import IMAGES, trained
 from vae_sweep.losses import number, spec, unit
-from vae_sweep.names import MADE_OF, RUN_KEY, SETTINGS
-from vae_sweep.tracking import NAME_LIMIT, NOTE, NOTE_LIMIT, Store, StoredRun
+from vae_sweep.tracking.names import MADE_OF, RUN_KEY, SETTINGS
+from vae_sweep.tracking.store import NAME_LIMIT, NOTE, NOTE_LIMIT, Store, StoredRun
 
 log = logging.getLogger(__name__)
 

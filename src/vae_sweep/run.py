@@ -19,12 +19,12 @@ from vae_sweep.device import resolve_device
 from vae_sweep.grid import Cell, by_key, cell_name
 from vae_sweep.identity import changed, settings_key, training_code
 from vae_sweep.measuring import draw_again, measure_again
-from vae_sweep.names import MACHINE, MADE_OF, ROLE, RUN_KEY, SETTINGS, SWEEP_KEY, linked
 from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of, planned, temporary_files_in
 from vae_sweep.preparation import identity_of
 from vae_sweep.provenance import environment, machine_kind
 from vae_sweep.recording import said_if_lost, train_and_record
-from vae_sweep.tracking import RunRecord, Store, StoredRun, hurry, versions
+from vae_sweep.tracking.names import MACHINE, MADE_OF, ROLE, RUN_KEY, SETTINGS, SWEEP_KEY, linked
+from vae_sweep.tracking.store import RunRecord, Store, StoredRun, hurry, versions
 from vae_sweep.watch import ends_with_its_sweep
 
 log = logging.getLogger(__name__)

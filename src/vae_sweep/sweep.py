@@ -37,7 +37,7 @@ from vae_sweep.validation import validate, validate_launcher
 if TYPE_CHECKING:
     from vae_sweep.comparison import Row
     from vae_sweep.context import Context
-    from vae_sweep.tracking import Store
+    from vae_sweep.tracking.store import Store
 
 configuration.register()  # workers unpickle the callback before they compose their configuration
 log = logging.getLogger(__name__)
@@ -206,8 +206,8 @@ def open_single(config: DictConfig) -> Context:
 def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
     from vae_sweep import results, summary, table
-    from vae_sweep.stores import ui_command
-    from vae_sweep.tracking import hurry
+    from vae_sweep.tracking.store import hurry
+    from vae_sweep.tracking.uris import ui_command
 
     assert context.parent_id is not None
     interrupted = isinstance(error, KeyboardInterrupt)
@@ -293,8 +293,8 @@ def _quoted(value: str) -> str:
 
 
 def _open_store(config: DictConfig, root: Path) -> Store:
-    from vae_sweep.stores import masked, store_uri
-    from vae_sweep.tracking import Store
+    from vae_sweep.tracking.store import Store
+    from vae_sweep.tracking.uris import masked, store_uri
 
     try:
         for folder in (root / "mlruns", root / "outputs"):

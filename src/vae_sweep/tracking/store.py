@@ -27,10 +27,10 @@ from filelock import FileLock
 
 from vae_sweep.base.errors import StoreError, UserError, escaped, first_line
 from vae_sweep.base.signals import held
-from vae_sweep.names import linked
-from vae_sweep.patience import Patient, may_pass
-from vae_sweep.relocate import relocate
-from vae_sweep.stores import check_answers, is_database, sqlite_path, store_uri, with_secret
+from vae_sweep.tracking.names import linked
+from vae_sweep.tracking.relocate import relocate
+from vae_sweep.tracking.retry import Patient, may_pass
+from vae_sweep.tracking.uris import check_answers, is_database, sqlite_path, store_uri, with_secret
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # about 15 s; ours come on top, and can be interrupted

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection
 
 from vae_sweep.base.errors import StoreError
-from vae_sweep.tracking import RunRecord
+from vae_sweep.tracking.store import RunRecord
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""MLflow, and nothing else: the only room that imports it."""

@@ -1,0 +1,60 @@
+"""A moved or copied project folder: MLflow stores absolute artifact paths, and these are made to follow."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+log = logging.getLogger(__name__)
+
+PATHS = (  # where MLflow keeps the places of artifacts
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def relocate(database: Path) -> int:
+    """Let the runs of ``database`` whose artifacts lie in ``mlruns`` beside it point there; return how many changed.
+
+    A place outside the project that exists, while nothing of it lies here, was meant and is left alone.
+
+    Raises:
+        sqlite3.Error: where the store cannot be read or written.
+    """
+    here = database.parent / "mlruns"
+    new, changed = here.as_uri(), 0
+    with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+        columns = {table: _columns(connection, table) for table, _ in PATHS}
+        if not {"experiment_id", "artifact_uri", "run_uuid"} <= columns["runs"]:
+            return 0  # an empty store
+        for number, old in connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall():
+            if old == new or not str(old).startswith("file:") or not str(old).endswith("/mlruns"):
+                continue
+            runs = connection.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (number,)).fetchall()
+            there = Path(unquote(urlsplit(old).path))
+            if there.is_dir() and not any((here / run).is_dir() for (run,) in runs):
+                continue
+            for table, column in PATHS:
+                if column not in columns[table]:
+                    continue
+                done = connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                )
+                changed += done.rowcount if table == "runs" else 0
+    if changed:
+        log.info(
+            "the project folder has moved to %s: the artifacts of %d runs are looked for here", here.parent, changed
+        )
+    return changed
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
