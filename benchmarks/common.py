@@ -25,11 +25,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from vae_sweep import config, models, randomness, training
+from vae_sweep import config, models
 from vae_sweep.base.system import available_cores
 from vae_sweep.cli import config_dir
 from vae_sweep.datasets.shapes import draw_factors, render
 from vae_sweep.models.vae import VAE
+from vae_sweep.training import loop, randomness
 
 SHAPE = (3, 32, 32)  # of the pictures, (C, H, W)
 DRAWN = 10_000  # pictures that differ; more are repeats of them
@@ -116,9 +117,9 @@ def built(cfg: DictConfig) -> VAE:
 
 def fit(
     cfg: DictConfig, model: VAE, train: torch.Tensor, val: torch.Tensor, epochs: int, **settings: Any
-) -> Iterator[training.EpochMetrics]:
+) -> Iterator[loop.EpochMetrics]:
     """Train ``model`` as the cell ``cfg`` would be, for exactly ``epochs`` epochs; see :func:`training.fit`."""
-    return training.fit(
+    return loop.fit(
         *(model, train, val),
         **{"batch_size": cfg.params.batch_size, "lr": cfg.params.lr, "seed": cfg.seed, "max_epochs": epochs},
         **{"patience": epochs + 1, "min_delta": cfg.training.min_delta},

@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from vae_sweep import checkpoint, datasets
-from vae_sweep.evaluation import to_float
+from vae_sweep import datasets
 from vae_sweep.heldout.measure import linear_vae
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import source
 from vae_sweep.reference import cached_spectrum
+from vae_sweep.training import checkpoint
+from vae_sweep.training.evaluation import to_float
 
 BANDS = ((1, 1), (2, 4), (5, 8), (9, 16), (17, 24), (25, 36), (37, 64), (65, 128))  # ranks, both ends counted
 BATCH = 500

@@ -25,9 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import common
 from common import Cost, clock
-from vae_sweep.device import memory_format_of
-from vae_sweep.evaluation import to_float
-from vae_sweep.objective import elbo_terms
+from vae_sweep.training.device import memory_format_of
+from vae_sweep.training.evaluation import to_float
+from vae_sweep.training.objective import elbo_terms
 
 GEMM_SIZES = (1024, 2048, 4096)
 VAL_SHARE = 1 / 9  # validation images per training image where a tenth is held out

@@ -18,9 +18,9 @@ from statistics import median
 import torch
 
 import common
-from vae_sweep import state
 from vae_sweep.tracking.journal import Journal
 from vae_sweep.tracking.store import Store
+from vae_sweep.training import state
 
 CIFAR = 45_000  # training images
 VARIANTS = ("neither", "state", "metrics", "both")

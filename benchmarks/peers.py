@@ -39,8 +39,8 @@ from torch.utils.data import DataLoader, TensorDataset
 import common
 from common import Cost, clock
 from notebook import Pictures, array, loss_of, notebook_epoch
-from vae_sweep.evaluation import to_float
 from vae_sweep.models.vae import VAE
+from vae_sweep.training.evaluation import to_float
 
 PEERS = {"notebook": "notebook", "notebook2": "notebook, 2 workers", "lightning": "Lightning", "pythae": "pythae 0.1.2"}
 OURS = "vae_sweep"

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from vae_sweep import checkpoint, models
+from vae_sweep import models
+from vae_sweep.training import checkpoint
 
 Prepare = Callable[[Path], dict[str, str] | None]  # of a project folder; may return words to replace in the arguments
 

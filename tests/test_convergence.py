@@ -19,7 +19,7 @@ from vae_sweep.convergence import BOUNDED, COLLAPSED, CONVERGED, FALLING, FAR, F
 from vae_sweep.pairing import contrasts_of, controls_of, of_loss
 from vae_sweep.report import figures as report_figures
 from vae_sweep.statistics import Metric
-from vae_sweep.training import EarlyStopping
+from vae_sweep.training.loop import EarlyStopping
 
 DEFAULT = Limits(max_epochs=100, patience=5, min_delta=0.5)
 SHAPES = Facts(mean_image=85.93, linear=28.84, linear_active=14, active=2)

@@ -10,11 +10,11 @@ import torch
 
 from vae_sweep import models
 from vae_sweep.base.errors import UserError
-from vae_sweep.device import computes_in, numerics, resolve_device
 from vae_sweep.models.fc import FCVAE
 from vae_sweep.models.vae import Posterior
-from vae_sweep.randomness import seed_weights
-from vae_sweep.training import fit
+from vae_sweep.training.device import computes_in, numerics, resolve_device
+from vae_sweep.training.loop import fit
+from vae_sweep.training.randomness import seed_weights
 
 SHAPE = (3, 8, 8)
 SETTINGS = {"batch_size": 16, "lr": 3e-3, "seed": 0, "max_epochs": 2, "patience": 9, "min_delta": 0.0}

@@ -11,12 +11,12 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from vae_sweep import checkpoint
 from vae_sweep.base import plugins
 from vae_sweep.base.errors import UserError
 from vae_sweep.models.fc import FCVAE
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.models.vae import VAE
+from vae_sweep.training import checkpoint
 
 OWN_MODEL = """\
     from pathlib import Path

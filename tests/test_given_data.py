@@ -18,8 +18,8 @@ from PIL import Image
 from running import statuses
 from vae_sweep import config, datasets, reference
 from vae_sweep.datasets.base import Split
-from vae_sweep.evaluation import evaluate
 from vae_sweep.heldout.measure import Settings, linear_vae, measure, measure_reference
+from vae_sweep.training.evaluation import evaluate
 
 CONF = Path(__file__).parents[1] / "conf"
 REHEARSAL = ("experiment=smoke", "params=tiny", "params.batch_size=4", "hydra/launcher=basic", "training.device=cpu")

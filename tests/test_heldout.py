@@ -10,12 +10,13 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from vae_sweep import models, randomness, reference
+from vae_sweep import models, reference
 from vae_sweep.datasets.base import ImageDataset, Split
-from vae_sweep.evaluation import Averages, evaluate, to_float
 from vae_sweep.heldout import bounds, latents, quality
 from vae_sweep.heldout.measure import Settings, linear_vae, measure, measure_reference
 from vae_sweep.models.vae import VAE, Posterior
+from vae_sweep.training import randomness
+from vae_sweep.training.evaluation import Averages, evaluate, to_float
 
 SHAPE = (3, 12, 12)
 SETTINGS = Settings(20, 40, 2, 50, "none", 100, None)

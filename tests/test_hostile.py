@@ -18,7 +18,7 @@ from torchvision.datasets import CIFAR10
 
 import bad_files as bad
 from bad_inputs import CHECKPOINTS, DATA, RUNS, TABLE, unchanged
-from vae_sweep import checkpoint, generate, state
+from vae_sweep import generate
 from vae_sweep.base import system
 from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import load
@@ -26,6 +26,7 @@ from vae_sweep.datasets.cifar10 import Cifar10
 from vae_sweep.datasets.folder import Folder
 from vae_sweep.datasets.images import Fit
 from vae_sweep.datasets.shapes import Shapes
+from vae_sweep.training import checkpoint, state
 
 
 @pytest.fixture

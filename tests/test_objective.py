@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 
 from vae_sweep import reference
 from vae_sweep.models.vae import Posterior
-from vae_sweep.objective import elbo_terms, gaussian_constant
+from vae_sweep.training.objective import elbo_terms, gaussian_constant
 
 
 def draws(*shape: int, seed: int = 0) -> torch.Tensor:

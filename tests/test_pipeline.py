@@ -21,8 +21,9 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from vae_sweep import checkpoint, datasets
-from vae_sweep.evaluation import evaluate
+from vae_sweep import datasets
+from vae_sweep.training import checkpoint
+from vae_sweep.training.evaluation import evaluate
 
 GRID = [f"{model}-{params}" for model in ("fc", "conv") for params in ("p1", "p2", "p3")]
 PICTURES = ("curves", "interpolations", "kl_spectrum", "reconstructions", "samples")

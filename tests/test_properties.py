@@ -18,13 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vae_sweep import checkpoint, config, models, preparation, reference, state, training
+from vae_sweep import config, models, preparation, reference
 from vae_sweep.base import system
 from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
 from vae_sweep.messages import one_line
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import check_model, prepare
+from vae_sweep.training import checkpoint, loop, state
 from vae_sweep.validation import validate
 
 MODELS = ("conv", "fc", "linear")
@@ -180,7 +181,7 @@ def test_a_configuration_is_refused_or_trains(
     model = models.create(cfg.model, dataset.image_shape, cfg.params.latent_dim)
     assert 4 * sum(p.numel() for p in model.parameters()) < MEMORY
     images = torch.from_numpy(dataset.train.images[:40])
-    steps = training.fit(
+    steps = loop.fit(
         *(model, images, torch.from_numpy(dataset.val.images[:40])),
         batch_size=cfg.params.batch_size,
         lr=cfg.params.lr,

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from running import rows, statuses
-from vae_sweep import state
-from vae_sweep.evaluation import evaluate
 from vae_sweep.models.fc import FCVAE
 from vae_sweep.models.vae import Posterior
-from vae_sweep.randomness import Stream, generator, seed_weights
-from vae_sweep.training import fit
+from vae_sweep.training import state
+from vae_sweep.training.evaluation import evaluate
+from vae_sweep.training.loop import fit
+from vae_sweep.training.randomness import Stream, generator, seed_weights
 
 SHAPE = (3, 8, 8)
 

@@ -13,9 +13,10 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from vae_sweep import models, randomness, state, training
+from vae_sweep import models
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.locks import is_held, lease
+from vae_sweep.training import loop, randomness, state
 
 NODES = [
     {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]},
@@ -35,7 +36,7 @@ def fit(node: dict, folder: Path, stop_after: int | None = None, **options) -> t
     settings = {"batch_size": 16, "lr": 0.02, "seed": 0, "max_epochs": 9, "patience": 3, "min_delta": 0.01} | options
     saved = state.load(folder)
     shown = []
-    for metrics in training.fit(model, images(100, 0), images(40, 1), **settings, state=saved and saved["fit"]):
+    for metrics in loop.fit(model, images(100, 0), images(40, 1), **settings, state=saved and saved["fit"]):
         shown.append((metrics.epoch, metrics.step, metrics.train, metrics.val, metrics.improved))
         state.save(folder, {"fit": metrics.snapshot()})
         if metrics.epoch == stop_after:

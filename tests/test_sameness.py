@@ -14,8 +14,9 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from vae_sweep import checkpoint, datasets
-from vae_sweep.evaluation import evaluate
+from vae_sweep import datasets
+from vae_sweep.training import checkpoint
+from vae_sweep.training.evaluation import evaluate
 
 TINY = ("-m", "params=tiny", "experiment=smoke", "training.max_epochs=1", "dataset.n_train=100", "dataset.n_test=30")
 OWN_MODEL = """

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from vae_sweep import batches, models, training
+from vae_sweep import models
 from vae_sweep.base.errors import UserError
-from vae_sweep.device import memory_format_of, resolve_device
-from vae_sweep.evaluation import Averages, evaluate, for_inference, to_float, to_uint8
 from vae_sweep.models.vae import VAE, Posterior
-from vae_sweep.randomness import Stream, generator, seed_weights
-from vae_sweep.training import EarlyStopping, EpochMetrics, fit
+from vae_sweep.training import batches, loop
+from vae_sweep.training.device import memory_format_of, resolve_device
+from vae_sweep.training.evaluation import Averages, evaluate, for_inference, to_float, to_uint8
+from vae_sweep.training.loop import EarlyStopping, EpochMetrics, fit
+from vae_sweep.training.randomness import Stream, generator, seed_weights
 
 FC: dict[str, object] = {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]}
 CONV: dict[str, object] = {"_target_": "vae_sweep.models.conv.ConvVAE", "channels": [4, 8]}
@@ -312,7 +313,7 @@ def test_averages_of_dead_units_do_not_become_denormal(monkeypatch: pytest.Monke
         return weights(model), sum(int(((a != 0) & (a.abs() < tiny)).sum()) for a in averages)
 
     flushed, none = trained()
-    monkeypatch.setattr(training, "denormals_flushed", nullcontext)
+    monkeypatch.setattr(loop, "denormals_flushed", nullcontext)
     kept, many = trained()
     assert (none, many > 1000) == (0, True)
     assert torch.equal(flushed, kept)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vae_sweep import models, randomness, reference, training
+from vae_sweep import models, reference
 from vae_sweep.base.versions import METRICS_VERSION, TRAINING_VERSION
 from vae_sweep.datasets.base import ImageDataset
 from vae_sweep.datasets.cache import load
 from vae_sweep.datasets.shapes import Shapes
 from vae_sweep.heldout.measure import Settings, measure_reference
+from vae_sweep.training import loop, randomness
 
 NODES = {
     "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "hidden_dims": [32, 16]},
@@ -69,7 +70,7 @@ def trained(name: str, data: ImageDataset) -> tuple[float, float]:
     model = models.create(NODES[name], data.image_shape, 4)
     images = [torch.from_numpy(split.images) for split in (data.train, data.val)]
     options = {"batch_size": 32, "lr": 1e-3, "seed": 0, "max_epochs": 2, "patience": 5, "min_delta": 0.5}
-    *_, last = training.fit(model, *images, **options)
+    *_, last = loop.fit(model, *images, **options)
     return last.train.loss, last.val.loss
 
 

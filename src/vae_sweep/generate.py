@@ -91,8 +91,8 @@ def generate(options: Options, root: Path) -> list[Path]:
 
     from vae_sweep import figures  # here, since these take seconds and refusals should not
     from vae_sweep.datasets.permuted import pixels_put_back
-    from vae_sweep.evaluation import inference, interpolate, to_float, to_uint8
-    from vae_sweep.randomness import Stream, generator
+    from vae_sweep.training.evaluation import inference, interpolate, to_float, to_uint8
+    from vae_sweep.training.randomness import Stream, generator
 
     name = content["facts"]["name"]
     where = f"{name} on {content['config']['dataset']['name']}, seed {options.seed}"
@@ -145,9 +145,9 @@ def _load(options: Options, root: Path) -> Any:
     is_file = local.suffix == ".pt" or os.path.exists(local)
     if not is_file and not re.fullmatch(r"[0-9a-f]{1,32}", options.run):
         raise UserError(f"run={options.run}: no such file, and no run id, which is up to 32 of the signs 0-9 and a-f")
-    from vae_sweep import checkpoint
     from vae_sweep.base import plugins
     from vae_sweep.models import VAE
+    from vae_sweep.training import checkpoint
 
     model_class = plugins.find(options.model, VAE, "model") if options.model else None
     if is_file:

@@ -140,10 +140,7 @@ def sweep_key(runs: Iterable[str], name: str | None) -> str:
 def training_code() -> str:
     """Return a hash of the texts that train, to tell whether two processes of one sweep have the same installed."""
     package = Path(__file__).parent
-    files = [
-        package / f"{name}.py" for name in ("objective", "batches", "training", "evaluation", "device", "randomness")
-    ]
-    files += sorted((package / "models").glob("*.py"))
+    files = [file for room in ("models", "training") for file in sorted((package / room).glob("*.py"))]
     return _hash([[file.name, file.read_text(encoding="utf-8")] for file in files])
 
 

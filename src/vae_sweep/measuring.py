@@ -13,21 +13,22 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from vae_sweep import checkpoint, datasets, reference
+from vae_sweep import datasets, reference
 from vae_sweep.base import plugins
 from vae_sweep.base.cache import remembered
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import seen_from
 from vae_sweep.base.timing import listed
 from vae_sweep.context import Job
-from vae_sweep.device import resolve_device
-from vae_sweep.evaluation import Averages, evaluate, inference
 from vae_sweep.heldout.measure import Settings, measure, measure_reference
 from vae_sweep.identity import Decides, decides, flatten
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import prepare
 from vae_sweep.results import NAMES
 from vae_sweep.tracking.store import RunRecord, Store, StoredRun
+from vae_sweep.training import checkpoint
+from vae_sweep.training.device import resolve_device
+from vae_sweep.training.evaluation import Averages, evaluate, inference
 
 log = logging.getLogger(__name__)
 

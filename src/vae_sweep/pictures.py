@@ -11,11 +11,11 @@ from omegaconf import DictConfig
 
 from vae_sweep import figures
 from vae_sweep.datasets.permuted import PERMUTED, put_back
-from vae_sweep.evaluation import interpolate, to_float, to_uint8
 from vae_sweep.losses import unit
 from vae_sweep.models.vae import VAE
-from vae_sweep.randomness import Stream, generator
 from vae_sweep.tracking.store import RunRecord
+from vae_sweep.training.evaluation import interpolate, to_float, to_uint8
+from vae_sweep.training.randomness import Stream, generator
 
 N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 

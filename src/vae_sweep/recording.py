@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from vae_sweep import checkpoint, datasets, losses, models, reference, state, training
+from vae_sweep import datasets, losses, models, reference
 from vae_sweep.base.cache import remembered
 from vae_sweep.base.errors import Stopped, UserError
 from vae_sweep.base.sources import own_sources
@@ -25,18 +25,19 @@ from vae_sweep.comparison import ReferenceRow
 from vae_sweep.context import Job
 from vae_sweep.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.datasets import describe
-from vae_sweep.device import device_tags, resolve_device
-from vae_sweep.evaluation import Averages, evaluate, inference
 from vae_sweep.heldout import latents
 from vae_sweep.identity import Decides, changed, decides, flatten, parts
 from vae_sweep.measuring import draw, record_heldout
 from vae_sweep.places import asked_to_stop, own_folder
 from vae_sweep.preparation import prepare
-from vae_sweep.randomness import seed_weights
 from vae_sweep.results import TRAINING_STATE
 from vae_sweep.tracking.journal import Journal
 from vae_sweep.tracking.store import RunRecord
 from vae_sweep.tracking.uris import masked
+from vae_sweep.training import checkpoint, loop, state
+from vae_sweep.training.device import device_tags, resolve_device
+from vae_sweep.training.evaluation import Averages, evaluate, inference
+from vae_sweep.training.randomness import seed_weights
 from vae_sweep.validation import validate
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def train_and_record(job: Job, record: RunRecord) -> float:
         log.info("%s continues after epoch %d", name, len(history))
     first_epoch = len(history) + 1
     max_epochs = min(cfg.training.max_epochs, cfg.params.epochs or cfg.training.max_epochs)
-    epochs = training.fit(
+    epochs = loop.fit(
         model,
         splits["train"],
         splits["val"],
@@ -261,18 +262,18 @@ def _record_training(
 
 
 def _reported(
-    epochs: Iterable[training.EpochMetrics],
+    epochs: Iterable[loop.EpochMetrics],
     cfg: DictConfig,
     name: str,
     done: int,
     max_epochs: int,
     progress_bar: bool,
-) -> Iterator[training.EpochMetrics]:
+) -> Iterator[loop.EpochMetrics]:
     """Pass the epochs on, showing them as a bar on a terminal and as plain lines elsewhere."""
     tqdm.set_lock(threading.RLock())  # its own holds semaphores that a killed process leaves behind
     beta, reduction = cfg.objective.beta, cfg.objective.reduction
     bar = tqdm(epochs, name, max_epochs, initial=done, unit="epoch", disable=not progress_bar)
-    metrics: training.EpochMetrics
+    metrics: loop.EpochMetrics
     for metrics in bar:
         rate = metrics.images_seen / metrics.epoch / metrics.train_seconds
         if bar.disable:

@@ -10,12 +10,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vae_sweep import checkpoint, state
 from vae_sweep.base.errors import RunFailed, Stopped, UserError
 from vae_sweep.base.locks import lease, me
 from vae_sweep.base.signals import Terminated
 from vae_sweep.context import Context, Job
-from vae_sweep.device import resolve_device
 from vae_sweep.grid import Cell, by_key, cell_name
 from vae_sweep.identity import changed, settings_key, training_code
 from vae_sweep.measuring import draw_again, measure_again
@@ -25,6 +23,8 @@ from vae_sweep.provenance import environment, machine_kind
 from vae_sweep.recording import said_if_lost, train_and_record
 from vae_sweep.tracking.names import MACHINE, MADE_OF, ROLE, RUN_KEY, SETTINGS, SWEEP_KEY, linked
 from vae_sweep.tracking.store import RunRecord, Store, StoredRun, hurry, versions
+from vae_sweep.training import checkpoint, state
+from vae_sweep.training.device import resolve_device
 from vae_sweep.watch import ends_with_its_sweep
 
 log = logging.getLogger(__name__)

@@ -180,8 +180,8 @@ def open_single(config: DictConfig) -> Context:
     cfg = application(config)
     validate(cfg)
     from vae_sweep.datasets import announce  # here, since these take seconds and refusals should not
-    from vae_sweep.device import resolve_device
     from vae_sweep.preparation import check_model, prepare
+    from vae_sweep.training.device import resolve_device
 
     resolve_device(cfg.training.device, cfg.training.precision)
     dataset, _ = prepare(cfg, root)
@@ -256,8 +256,8 @@ def _features(config: DictConfig, root: Path) -> tuple[str, str]:
     import torch
 
     from vae_sweep.base.system import seen_from
-    from vae_sweep.device import resolve_device
     from vae_sweep.features import resolve
+    from vae_sweep.training.device import resolve_device
 
     name, weights = config.training.device, config.metrics.inception_weights
     if config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS):

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from vae_sweep import checkpoint, state
 from vae_sweep.base import plugins
 from vae_sweep.base.errors import UserError
-from vae_sweep.evaluation import evaluate, to_float
 from vae_sweep.models.vae import VAE, Posterior
-from vae_sweep.randomness import Stream, seed_weights, seeded
-from vae_sweep.training import EpochMetrics, fit
+from vae_sweep.training import checkpoint, state
+from vae_sweep.training.evaluation import evaluate, to_float
+from vae_sweep.training.loop import EpochMetrics, fit
+from vae_sweep.training.randomness import Stream, seed_weights, seeded
 
 N_TRAIN, N_VAL, BATCH, EPOCHS = 20, 6, 8, 3  # random images; the last batch is a short one
 KEPT = "what training changes must be a parameter or a persistent buffer (self.register_buffer)"

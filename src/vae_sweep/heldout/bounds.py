@@ -9,9 +9,9 @@ import math
 
 import torch
 
-from vae_sweep.evaluation import NOISE_SEED, for_inference, to_float
 from vae_sweep.models.vae import VAE
-from vae_sweep.objective import gaussian_constant
+from vae_sweep.training.evaluation import NOISE_SEED, for_inference, to_float
+from vae_sweep.training.objective import gaussian_constant
 
 DECODED_AT_ONCE = 100  # images: what the processor's cache holds
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vae_sweep.evaluation import BATCH, NOISE_SEED, to_float
 from vae_sweep.models.vae import VAE
+from vae_sweep.training.evaluation import BATCH, NOISE_SEED, to_float
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture

@@ -23,12 +23,12 @@ from vae_sweep.base.versions import METRICS_VERSION
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.datasets.permuted import put_back
 from vae_sweep.distances import MIN_IMAGES
-from vae_sweep.evaluation import BATCH, NOISE_SEED, Averages, evaluate, to_uint8
 from vae_sweep.heldout import bounds, latents, quality
 from vae_sweep.identity import Decides, decides
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.models.vae import VAE
 from vae_sweep.reference import Spectrum, ppca_weights
+from vae_sweep.training.evaluation import BATCH, NOISE_SEED, Averages, evaluate, to_uint8
 
 if TYPE_CHECKING:
     from vae_sweep.distances import RealFeatures

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from vae_sweep.datasets.permuted import put_back
-from vae_sweep.evaluation import BATCH, to_float
 from vae_sweep.models.vae import VAE
+from vae_sweep.training.evaluation import BATCH, to_float
 
 
 @torch.no_grad()

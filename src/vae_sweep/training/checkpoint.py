@@ -17,7 +17,7 @@ import torch
 from vae_sweep.base import plugins
 from vae_sweep.base.errors import UserError
 from vae_sweep.models.vae import VAE
-from vae_sweep.state import write
+from vae_sweep.training.state import write
 
 FORMAT = "vae_sweep/1"
 UNFINISHED = "checkpoint.pt.tmp"  # what a killed process may leave

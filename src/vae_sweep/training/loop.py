@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.batches import Batches
-from vae_sweep.device import autocast, denormals_flushed, memory_format_of, numerics, sum_dtype
-from vae_sweep.evaluation import Averages, evaluate
 from vae_sweep.models.vae import VAE
-from vae_sweep.objective import elbo_terms
-from vae_sweep.randomness import Stream, generator, seeded
+from vae_sweep.training.batches import Batches
+from vae_sweep.training.device import autocast, denormals_flushed, memory_format_of, numerics, sum_dtype
+from vae_sweep.training.evaluation import Averages, evaluate
+from vae_sweep.training.objective import elbo_terms
+from vae_sweep.training.randomness import Stream, generator, seeded
 
 FINITE_CHECK_EVERY = 100  # steps between looks at the loss; each look waits for the device
 

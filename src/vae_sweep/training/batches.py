@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vae_sweep.evaluation import to_float
+from vae_sweep.training.evaluation import to_float
 
 SHARE = 0.5  # of a GPU's free memory, at most, for the training images; the model and its gradients need the rest
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from vae_sweep.device import memory_format_of, numerics, sum_dtype
 from vae_sweep.models.vae import VAE
-from vae_sweep.objective import elbo_terms
-from vae_sweep.randomness import Stream, seeded
+from vae_sweep.training.device import memory_format_of, numerics, sum_dtype
+from vae_sweep.training.objective import elbo_terms
+from vae_sweep.training.randomness import Stream, seeded
 
 BATCH = 500  # images per forward pass; fixed, so that the noise an image meets depends on its position alone
 NOISE_SEED = 20131220  # of every evaluation of every run: models are compared on the same posterior noise
