@@ -15,8 +15,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 
 import common
-from vae_sweep.features import resolve
-from vae_sweep.heldout.measure import Settings, measure, measure_reference
+from vae_sweep.metrics.features import resolve
+from vae_sweep.metrics.measure import Settings, measure, measure_reference
 from vae_sweep.preparation import prepare
 from vae_sweep.training.evaluation import evaluate
 

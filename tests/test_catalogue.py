@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vae_sweep import catalogue
+from vae_sweep.metrics import catalogue
 
 DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vae_sweep import figures, losses, summary, table
+from vae_sweep import figures, summary, table
 from vae_sweep.comparison import Row
 from vae_sweep.convergence import BOUNDED, COLLAPSED, CONVERGED, FALLING, FAR, Facts, Limits, caveat, judge
+from vae_sweep.metrics import losses
+from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.pairing import contrasts_of, controls_of, of_loss
 from vae_sweep.report import figures as report_figures
-from vae_sweep.statistics import Metric
 from vae_sweep.training.loop import EarlyStopping
 
 DEFAULT = Limits(max_epochs=100, patience=5, min_delta=0.5)

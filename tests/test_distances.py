@@ -15,9 +15,9 @@ import torch_fidelity
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
-from vae_sweep import distances as module
-from vae_sweep.distances import RealFeatures, distances, measured, real_features
-from vae_sweep.features import Extractor
+from vae_sweep.metrics import distances as module
+from vae_sweep.metrics.distances import RealFeatures, distances, measured, real_features
+from vae_sweep.metrics.features import Extractor
 
 KEYS = {"fd", "kd", "kd_sd", "precision", "recall", "density", "coverage"}
 N_FEATURES = 20
@@ -86,7 +86,7 @@ def with_moments(n: int, mean: list[float], covariance: list[list[float]], seed:
 
 
 def test_equal_to_torch_fidelity_on_the_same_images_and_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vae_sweep.distances._SUBSET_IMAGES", 100)  # fewer than there are: several subsets
+    monkeypatch.setattr("vae_sweep.metrics.distances._SUBSET_IMAGES", 100)  # fewer than there are: several subsets
     real, fake, network = pictures(150, 0), pictures(130, 1, 200), extractor()
     theirs = torch_fidelity.calculate_metrics(
         input1=Stack(fake),

@@ -20,9 +20,9 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 from torch_fidelity.utils import create_feature_extractor
 
-from vae_sweep import features
 from vae_sweep.base.errors import UserError
-from vae_sweep.features import Extractor, load, resolve
+from vae_sweep.metrics import features
+from vae_sweep.metrics.features import Extractor, load, resolve
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

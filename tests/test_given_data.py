@@ -16,9 +16,10 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from running import statuses
-from vae_sweep import config, datasets, reference
+from vae_sweep import config, datasets
 from vae_sweep.datasets.base import Split
-from vae_sweep.heldout.measure import Settings, linear_vae, measure, measure_reference
+from vae_sweep.metrics import linear
+from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_reference
 from vae_sweep.training.evaluation import evaluate
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -111,20 +112,20 @@ def dataset(tmp_path: Path, n: dict[str, int], colour: int | None) -> datasets.I
 @pytest.mark.parametrize("n_train", [2, 500])  # fewer, and more, images than values
 def test_images_of_one_colour_leave_out_what_they_do_not_define(tmp_path: Path, colour: int, n_train: int) -> None:
     data = dataset(tmp_path, {"train": n_train, "val": 2, "test": 60}, colour)
-    spectrum = reference.spectrum(data.train.images)
+    spectrum = linear.spectrum(data.train.images)
     settings = Settings(4, 10, 2, 10, "none", 50, None)
     found = measure_reference(spectrum, 4, 1.0, "sum", data, settings)
     assert found.undefined == ("probe on PCA scores: the training images do not differ",)
     assert not found.missing
     assert found.values["neg_elbo"] == pytest.approx(0, abs=1e-6)
     assert found.values["active_units"] == 0
-    kl, recon = reference.linear_curve(spectrum, data.test.images, [0.5, 1.0])
+    kl, recon = linear.linear_curve(spectrum, data.test.images, [0.5, 1.0])
     np.testing.assert_allclose([*kl, *recon], 0, atol=1e-6)
 
 
 def test_distances_of_few_images_are_left_out_before_a_network_is_asked_for(tmp_path: Path) -> None:
     data = dataset(tmp_path, {"train": 60, "val": 5, "test": 49}, None)
-    spectrum = reference.spectrum(data.train.images)
+    spectrum = linear.spectrum(data.train.images)
     model = linear_vae(spectrum, 4, 1.0, "sum", data.image_shape)
     test = evaluate(model, torch.from_numpy(data.test.images), beta=1.0, reduction="sum")
     found = measure(model, test, "sum", data, Settings(0, 1, 0, 0, "efficientnet_lite0", 500, None), 0)

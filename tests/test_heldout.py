@@ -10,10 +10,10 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from vae_sweep import models, reference
+from vae_sweep import models
 from vae_sweep.datasets.base import ImageDataset, Split
-from vae_sweep.heldout import bounds, latents, quality
-from vae_sweep.heldout.measure import Settings, linear_vae, measure, measure_reference
+from vae_sweep.metrics import bounds, latents, linear, quality
+from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_reference
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import randomness
 from vae_sweep.training.evaluation import Averages, evaluate, to_float
@@ -85,13 +85,13 @@ def test_iwae_against_densities_written_out() -> None:
 def test_the_bound_is_tight_and_units_are_counted_right_for_exact_posteriors() -> None:
     """Probabilistic PCA: all importance weights are equal, and a latent is used iff its eigenvalue exceeds 1/2."""
     images = pictures(600)
-    spectrum = reference.spectrum(images)
+    spectrum = linear.spectrum(images)
     model = linear_vae(spectrum, 8, 1.0, "sum", SHAPE)
     stack = torch.from_numpy(images)
     found = bounds.iwae(model, stack[:100], 50)
     assert found["iwae_50_gain"] == pytest.approx(0, abs=1e-3)
     assert found["iwae_50_ess"] == pytest.approx(50, abs=0.1)
-    expected = reference.linear_loss(spectrum, images[:100], 8).loss
+    expected = linear.linear_loss(spectrum, images[:100], 8).loss
     assert found["iwae_50"] == pytest.approx(expected, rel=1e-4)
     codes = latents.encode(model, stack)
     used = int((spectrum.eigenvalues > 0.5).sum())
@@ -204,13 +204,11 @@ def test_an_averaged_squared_error_is_undone(tmp_path: Path) -> None:
 
 def test_the_reference_gets_the_same_metrics_once(tmp_path: Path) -> None:
     data = dataset(tmp_path)
-    spectrum = reference.spectrum(data.train.images)
+    spectrum = linear.spectrum(data.train.images)
     found = measure_reference(spectrum, 8, 1.0, "sum", data, SETTINGS)
     model = linear_vae(spectrum, 8, 1.0, "sum", SHAPE)
     averages = evaluate(model, torch.from_numpy(data.test.images))
-    assert averages.loss == pytest.approx(
-        reference.linear_loss(spectrum, data.test.images, 8).loss, rel=0.03
-    )  # 203 draws
+    assert averages.loss == pytest.approx(linear.linear_loss(spectrum, data.test.images, 8).loss, rel=0.03)  # 203 draws
     own = measure(model, averages, "sum", data, SETTINGS, prior_seed=0)
     assert found.values == own.values | {"probe_accuracy_pca": found.values["probe_accuracy_pca"]}
     (file,) = tmp_path.glob("linear-*.json")

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from vae_sweep import models, reference
+from vae_sweep import models
 from vae_sweep.base.errors import UserError
-from vae_sweep.heldout.measure import linear_vae
+from vae_sweep.metrics import linear
+from vae_sweep.metrics.measure import linear_vae
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import loop, randomness
 from vae_sweep.training.evaluation import evaluate
@@ -96,9 +97,9 @@ def gaussian_images(n: int, seed: int) -> np.ndarray:
 @pytest.mark.parametrize(("beta", "reduction"), [(1.0, "sum"), (0.05, "sum"), (0.002, "mean")])
 def test_ppca_weights_in_the_linear_model_give_the_closed_form(beta: float, reduction: str) -> None:
     train, test = gaussian_images(3000, 0), gaussian_images(2000, 1)
-    spectrum = reference.spectrum(train)
+    spectrum = linear.spectrum(train)
     beta = beta / 10  # the images vary little: a small variance keeps directions in use
-    expected = reference.linear_loss(spectrum, test, 8, beta, reduction)
+    expected = linear.linear_loss(spectrum, test, 8, beta, reduction)
     assert expected.active >= 1
     model = linear_vae(spectrum, 8, beta, reduction, (3, 4, 4))
     found = evaluate(model, torch.from_numpy(test), beta=beta, reduction=reduction, noise_draws=40)
@@ -109,8 +110,8 @@ def test_ppca_weights_in_the_linear_model_give_the_closed_form(beta: float, redu
 
 def test_a_trained_linear_vae_approaches_the_closed_form() -> None:
     train = gaussian_images(2000, 0)
-    spectrum = reference.spectrum(train)
-    optimum = reference.linear_optimum(spectrum, 6, beta=0.01)
+    spectrum = linear.spectrum(train)
+    optimum = linear.linear_optimum(spectrum, 6, beta=0.01)
     mean_image = spectrum.total_variance  # the loss of a model that uses no latent
     assert optimum.active >= 3
     assert optimum.loss < 0.5 * mean_image

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from vae_sweep import reference
+from vae_sweep.metrics import linear
 from vae_sweep.models.vae import Posterior
 from vae_sweep.training.objective import elbo_terms, gaussian_constant
 
@@ -56,7 +56,7 @@ def test_mean_reduction_is_the_elbo_of_the_implied_variance() -> None:
     """D (recon_mean + beta kl) / (2 s2 / ... ): both sides rank two reconstructions alike only at s2 = beta D / 2."""
     x, a, b = draws(1, 3, 2, 2), draws(1, 3, 2, 2, seed=1), draws(1, 3, 2, 2, seed=2)
     q, p = Posterior(draws(1, 3, seed=3), draws(1, 3, seed=4)), Posterior(torch.zeros(1, 3), torch.zeros(1, 3))
-    beta, s2 = 0.7, reference.implied_variance(0.7, "mean", 12)
+    beta, s2 = 0.7, linear.implied_variance(0.7, "mean", 12)
     difference = elbo_terms(a, x, q, beta, "mean").loss - elbo_terms(b, x, p, beta, "mean").loss
     scale = math.sqrt(s2)
     elbo_a = -Normal(a, scale).log_prob(x).sum() + q.kl()

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from vae_sweep import catalogue
 from vae_sweep.comparison import ReferenceRow, Row
+from vae_sweep.metrics import catalogue
 from vae_sweep.pairing import contrasts_of, controls_of, groups_of, told_apart, without_repeats
 
 LOSS = [metric for metric, _ in catalogue.described(["test/loss"])]

@@ -18,11 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vae_sweep import config, models, preparation, reference
+from vae_sweep import config, models, preparation
 from vae_sweep.base import system
 from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
 from vae_sweep.messages import one_line
+from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import check_model, prepare
 from vae_sweep.training import checkpoint, loop, state
@@ -176,7 +177,7 @@ def test_a_configuration_is_refused_or_trains(
         return refused(error)
 
     beta, reduction = cfg.objective.beta, cfg.objective.reduction
-    line = reference.linear_loss(spectrum, dataset.test.images, cfg.params.latent_dim, beta, reduction)
+    line = linear.linear_loss(spectrum, dataset.test.images, cfg.params.latent_dim, beta, reduction)
     assert math.isfinite(line.loss)
     model = models.create(cfg.model, dataset.image_shape, cfg.params.latent_dim)
     assert 4 * sum(p.numel() for p in model.parameters()) < MEMORY

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from vae_sweep import reference
-from vae_sweep.reference import Spectrum, cached_spectrum, implied_variance, linear_loss, linear_optimum, ppca_weights
+from vae_sweep.metrics import linear
+from vae_sweep.metrics.linear import (
+    Spectrum,
+    cached_spectrum,
+    implied_variance,
+    linear_loss,
+    linear_optimum,
+    ppca_weights,
+)
 
 LOSSES = [(1.0, "sum"), (0.3, "sum"), (4.0, "sum"), (0.5, "mean"), (0.05, "mean")]
 
@@ -82,7 +89,7 @@ def test_no_optimiser_does_better(beta: float, reduction: str) -> None:
 @pytest.mark.parametrize(("beta", "reduction"), LOSSES)
 @pytest.mark.parametrize("latent_dim", [1, 3, 40])
 def test_the_weights_reach_the_closed_form(images: np.ndarray, latent_dim: int, beta: float, reduction: str) -> None:
-    found = reference.spectrum(images)
+    found = linear.spectrum(images)
     train, other = images[:200], images[200:] // 2
     x = {"train": images.reshape(300, -1) / 255, "other": other.reshape(100, -1) / 255}
     weights = ppca_weights(found, latent_dim, beta, reduction)
@@ -100,7 +107,7 @@ def test_the_weights_reach_the_closed_form(images: np.ndarray, latent_dim: int, 
 
 
 def test_monte_carlo_agrees(images: np.ndarray) -> None:
-    found = reference.spectrum(images)
+    found = linear.spectrum(images)
     w = ppca_weights(found, 6, beta=0.2)
     rng = np.random.default_rng(1)
     x = np.repeat(images.reshape(300, -1) / 255, 400, axis=0)
@@ -112,8 +119,8 @@ def test_monte_carlo_agrees(images: np.ndarray) -> None:
 
 
 def test_the_spectrum_is_that_of_numpy(images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "_CHUNK_BYTES", 4 * 12 * 7)  # chunks of 7 images
-    found = reference.spectrum(images)
+    monkeypatch.setattr(linear, "_CHUNK_BYTES", 4 * 12 * 7)  # chunks of 7 images
+    found = linear.spectrum(images)
     values, vectors = np.linalg.eigh(np.cov(images.reshape(300, -1).T / 255, bias=True))
     np.testing.assert_allclose(found.eigenvalues, values[::-1], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(np.abs((found.eigenvectors * vectors[:, ::-1]).sum(0)), 1, atol=1e-4)
@@ -123,7 +130,7 @@ def test_the_spectrum_is_that_of_numpy(images: np.ndarray, monkeypatch: pytest.M
 
 def test_fewer_images_than_values(images: np.ndarray) -> None:
     few = images[:8]  # 8 images of 12 values: the Gram matrix
-    found = reference.spectrum(few)
+    found = linear.spectrum(few)
     x = few.reshape(8, -1) / 255
     values = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
     np.testing.assert_allclose(found.eigenvalues, values[:7], rtol=1e-3, atol=1e-7)
@@ -134,19 +141,19 @@ def test_fewer_images_than_values(images: np.ndarray) -> None:
 
 def test_equal_images_and_one_image(images: np.ndarray) -> None:
     for stack in (images[:1], np.repeat(images[:1], 20, axis=0), np.repeat(images[:1], 3, axis=0)):
-        found = linear_optimum(reference.spectrum(stack), 4)
+        found = linear_optimum(linear.spectrum(stack), 4)
         assert found.active == 0
         assert found.loss == pytest.approx(0, abs=1e-6)
 
 
 def test_a_memory_map_will_do(images: np.ndarray, tmp_path) -> None:
     np.save(tmp_path / "x.npy", images)
-    mapped = reference.spectrum(np.load(tmp_path / "x.npy", mmap_mode="r"))
-    np.testing.assert_array_equal(mapped.eigenvalues, reference.spectrum(images).eigenvalues)
+    mapped = linear.spectrum(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    np.testing.assert_array_equal(mapped.eigenvalues, linear.spectrum(images).eigenvalues)
 
 
 def test_too_few_directions_are_refused_only_when_they_matter(images: np.ndarray) -> None:
-    few, all_ = reference.spectrum(images, directions=2), reference.spectrum(images)
+    few, all_ = linear.spectrum(images, directions=2), linear.spectrum(images)
     assert few.eigenvectors.shape == (12, 2)
     assert linear_optimum(few, 2, 0.01).loss == pytest.approx(linear_optimum(all_, 2, 0.01).loss)
     with pytest.raises(ValueError, match="only 2 directions were kept"):
@@ -162,9 +169,9 @@ def test_what_is_refused(images: np.ndarray) -> None:
     with pytest.raises(ValueError, match="latent_dim"):
         linear_optimum(known([1.0]), 0)
     with pytest.raises(ValueError, match="12 values"):
-        linear_loss(reference.spectrum(images), images[:, :1], 2)
+        linear_loss(linear.spectrum(images), images[:, :1], 2)
     with pytest.raises(ValueError, match="uint8"):
-        reference.spectrum(images.astype(np.float32))  # type: ignore[arg-type]
+        linear.spectrum(images.astype(np.float32))  # type: ignore[arg-type]
 
 
 def test_the_cache_is_read_and_a_damaged_one_replaced(images, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +180,7 @@ def test_the_cache_is_read_and_a_damaged_one_replaced(images, tmp_path, monkeypa
     path = tmp_path / "new" / "spectrum-0123456789abcdef-512-v1.npz"
     assert path.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(reference, "spectrum", lambda _: pytest.fail("computed again"))
+        patch.setattr(linear, "spectrum", lambda _: pytest.fail("computed again"))
         again = cached_spectrum(images, digest, tmp_path / "new")
     np.testing.assert_array_equal(again.eigenvectors, first.eigenvectors)
     assert (again.total_variance, again.n_images) == (first.total_variance, 300)

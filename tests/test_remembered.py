@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vae_sweep import distances, reference
 from vae_sweep.base import cache, versions
 from vae_sweep.base.timing import listed, timed
+from vae_sweep.metrics import distances, linear
 
 
 class Counted:
@@ -58,12 +58,12 @@ def test_every_cache_is_made_anew_when_the_version_of_the_metrics_is_raised(
 
     def fill() -> None:
         cache.remembered(tmp_path, "linear", ["digest", 8], ("value",), compute)
-        reference.cached_spectrum(images, "digest", tmp_path)
+        linear.cached_spectrum(images, "digest", tmp_path)
         distances.real_features(features, images, images, 60, tmp_path, "digest")
 
     for calls in (1, 1, 2):
         if calls == 2:
-            for module in (cache, reference, distances):
+            for module in (cache, linear, distances):
                 monkeypatch.setattr(module, "METRICS_VERSION", versions.METRICS_VERSION + 1)
         fill()
         assert compute.calls == calls

@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from vae_sweep.base.errors import UserError
+from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.statistics import (
     Contrast,
-    Metric,
     contrast,
     declare,
     group,

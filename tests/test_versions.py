@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vae_sweep import models, reference
+from vae_sweep import models
 from vae_sweep.base.versions import METRICS_VERSION, TRAINING_VERSION
 from vae_sweep.datasets.base import ImageDataset
 from vae_sweep.datasets.cache import load
 from vae_sweep.datasets.shapes import Shapes
-from vae_sweep.heldout.measure import Settings, measure_reference
+from vae_sweep.metrics import linear
+from vae_sweep.metrics.measure import Settings, measure_reference
 from vae_sweep.training import loop, randomness
 
 NODES = {
@@ -76,7 +77,7 @@ def trained(name: str, data: ImageDataset) -> tuple[float, float]:
 
 def measured(data: ImageDataset) -> dict[str, float]:
     settings = Settings(10, 20, 2, 50, "none", 50, None)
-    spectrum = reference.spectrum(data.train.images)
+    spectrum = linear.spectrum(data.train.images)
     return measure_reference(spectrum, 4, 1.0, "sum", data, settings).values
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from vae_sweep.metrics.catalogue import MARGIN
+
 CONVERGED = "converged"
 FALLING = "stopped while falling"
 FAR = "ended far above the closed form"
@@ -30,7 +32,6 @@ RISE = 1.1  # a loss this many times the best is no noise: between epochs it var
 SHORTFALL = 0.2  # of what the closed form gains over the mean image
 WINDOW = 5  # epochs that a trend is read from, at least
 LEVEL = 0.05  # of the trend's one-sided test
-MARGIN = 0.5  # nats/image: a smaller difference in test loss does not matter, as in the catalogue of metrics
 
 
 @dataclass(frozen=True)

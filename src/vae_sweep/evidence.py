@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vae_sweep.comparison import Row
-from vae_sweep.statistics import Contrast, Group, Metric
+from vae_sweep.metrics.catalogue import Metric
+from vae_sweep.statistics import Contrast, Group
 
 Images = NDArray[np.uint8]
 

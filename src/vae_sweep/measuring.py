@@ -13,15 +13,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
-from vae_sweep import datasets, reference
+from vae_sweep import datasets
 from vae_sweep.base import plugins
 from vae_sweep.base.cache import remembered
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import seen_from
 from vae_sweep.base.timing import listed
 from vae_sweep.context import Job
-from vae_sweep.heldout.measure import Settings, measure, measure_reference
 from vae_sweep.identity import Decides, decides, flatten
+from vae_sweep.metrics import linear
+from vae_sweep.metrics.measure import Settings, measure, measure_reference
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import prepare
 from vae_sweep.results import NAMES
@@ -54,7 +55,7 @@ def record_heldout(
     model: VAE,
     averages: Averages,
     dataset: datasets.ImageDataset,
-    spectrum: reference.Spectrum,
+    spectrum: linear.Spectrum,
     record: RunRecord,
 ) -> None:
     """Measure ``model`` and the closed-form linear VAE on the test images of ``dataset`` and record both.
@@ -99,11 +100,11 @@ def record_heldout(
     log.info("%s measured in %.1f s (%s)", name, sum(found.seconds.values()), tags["vae_sweep.measuring_s"])
 
 
-def _curve(dataset: datasets.ImageDataset, spectrum: reference.Spectrum) -> dict[str, list[float]]:
+def _curve(dataset: datasets.ImageDataset, spectrum: linear.Spectrum) -> dict[str, list[float]]:
     """KL and squared error (nats/image) of the linear VAEs that are optimal at each of :data:`CURVE_BETAS`."""
 
     def compute() -> dict[str, list[float]]:
-        kl, recon = reference.linear_curve(spectrum, dataset.test.images, CURVE_BETAS)
+        kl, recon = linear.linear_curve(spectrum, dataset.test.images, CURVE_BETAS)
         return {"kl": kl.tolist(), "recon": recon.tolist()}
 
     known = [dataset.digest, CURVE_BETAS]

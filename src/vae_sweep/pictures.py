@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from vae_sweep import figures
 from vae_sweep.datasets.permuted import PERMUTED, put_back
-from vae_sweep.losses import unit
+from vae_sweep.metrics.losses import unit
 from vae_sweep.models.vae import VAE
 from vae_sweep.tracking.store import RunRecord
 from vae_sweep.training.evaluation import interpolate, to_float, to_uint8

@@ -12,11 +12,12 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from vae_sweep import datasets, models, reference
+from vae_sweep import datasets, models
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.system import check_memory, seen_from, total_memory
 from vae_sweep.identity import parts, run_key
+from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
 
 EXPANSION = 1000  # layers hold fewer numbers for one image than this times those of the image, usually far fewer
@@ -36,7 +37,7 @@ def source(node: Mapping[str, Any], root: Path) -> datasets.Source:
     return datasets.create(placed)
 
 
-def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, reference.Spectrum]:
+def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, linear.Spectrum]:
     """Return the cached dataset of ``cfg`` and the spectrum of its training images, building what is missing.
 
     Raises:
@@ -61,7 +62,7 @@ def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, referen
         f"dataset={dataset.name}: the closed-form reference of {n_train:,} images of {height}x{width} would",
         "give a smaller dataset.image_size, or fewer images",
     )
-    return dataset, reference.cached_spectrum(dataset.train.images, dataset.digest, dataset.cache_dir, directions)
+    return dataset, linear.cached_spectrum(dataset.train.images, dataset.digest, dataset.cache_dir, directions)
 
 
 def identity_of(cfg: DictConfig, root: Path) -> tuple[str, dict[str, str]]:

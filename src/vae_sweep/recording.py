@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from vae_sweep import datasets, losses, models, reference
+from vae_sweep import datasets, models
 from vae_sweep.base.cache import remembered
 from vae_sweep.base.errors import Stopped, UserError
 from vae_sweep.base.sources import own_sources
@@ -25,9 +25,9 @@ from vae_sweep.comparison import ReferenceRow
 from vae_sweep.context import Job
 from vae_sweep.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.datasets import describe
-from vae_sweep.heldout import latents
 from vae_sweep.identity import Decides, changed, decides, flatten, parts
 from vae_sweep.measuring import draw, record_heldout
+from vae_sweep.metrics import latents, linear, losses
 from vae_sweep.places import asked_to_stop, own_folder
 from vae_sweep.preparation import prepare
 from vae_sweep.results import TRAINING_STATE
@@ -151,7 +151,7 @@ def train_and_record(job: Job, record: RunRecord) -> float:
         **{f"best/{split}_{k}": v for split in ("train", "val") for k, v in best[split]._asdict().items()},
         **{f"test/{k}": v for k, v in best["test"]._asdict().items()},
         "distance_to_linear": best["test"].loss - line.test_loss,
-        "implied_variance": reference.implied_variance(beta, reduction, n_values),
+        "implied_variance": linear.implied_variance(beta, reduction, n_values),
         **{
             f"reference/{k}": v
             for k, v in asdict(line).items()
@@ -185,7 +185,7 @@ def train_and_record(job: Job, record: RunRecord) -> float:
     return best["val"].loss
 
 
-def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: reference.Spectrum) -> ReferenceRow:
+def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: linear.Spectrum) -> ReferenceRow:
     """The closed-form linear VAE on the same splits and the same loss."""
     arguments = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
     keys = [f"{split}_{term}" for split in dataset.splits for term in Averages._fields]
@@ -193,7 +193,7 @@ def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: re
     def compute() -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, split in dataset.splits.items():
-            optimum = reference.linear_loss(spectrum, split.images, *arguments)
+            optimum = linear.linear_loss(spectrum, split.images, *arguments)
             found |= {f"{key}_{term}": getattr(optimum, term) for term in Averages._fields}
             found["active"] = optimum.active
         return found
@@ -214,10 +214,10 @@ def _announce(
     device: torch.device,
     dataset: datasets.ImageDataset,
     line: ReferenceRow,
-    spectrum: reference.Spectrum,
+    spectrum: linear.Spectrum,
     record: RunRecord,
 ) -> None:
-    variance = reference.implied_variance(line.beta, line.reduction, int(np.prod(dataset.image_shape)))
+    variance = linear.implied_variance(line.beta, line.reduction, int(np.prod(dataset.image_shape)))
     found = "; ".join(describe.lines(dataset))
     log.info("%s: %d parameters on %s; %s: %s", name, n_parameters, device, dataset.name, found)
     if dataset.facts.get("skipped"):
@@ -245,7 +245,7 @@ def _record_training(
     name: str,
     history: list[dict[str, float]],
     line: ReferenceRow,
-    spectrum: reference.Spectrum,
+    spectrum: linear.Spectrum,
     active: int,
     record: RunRecord,
 ) -> None:

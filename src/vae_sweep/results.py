@@ -18,7 +18,7 @@ from vae_sweep import comparison, figures, table
 from vae_sweep.comparison import ReferenceRow, Row, with_unique_names
 from vae_sweep.grid import Cell, data_label, schedule_label
 from vae_sweep.identity import IMAGES, trained
-from vae_sweep.losses import number, spec, unit
+from vae_sweep.metrics.losses import number, spec, unit
 from vae_sweep.tracking.names import MADE_OF, RUN_KEY, SETTINGS
 from vae_sweep.tracking.store import NAME_LIMIT, NOTE, NOTE_LIMIT, Store, StoredRun
 

@@ -17,26 +17,13 @@ import numpy as np
 from scipy import stats
 
 from vae_sweep.base.errors import UserError
+from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.wording import LEVEL, sentence
 
 EXACT = 16  # pairs up to which all 2^n flips of signs are enumerated
 RESAMPLES = 10_000  # of the bootstrap
 FLIPS = 99_999  # random ones beyond; their least p, 2e-5, continues that of 16 pairs, 3e-5
 DIGITS = 12  # significant ones that values are taken to have; what is beyond is rounding, not a difference
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that every run has, and how to read it."""
-
-    key: str  # in the store and in tables, such as test/loss
-    label: str  # in words, such as "test loss"
-    unit: str  # "" for a pure number
-    better: str  # "lower", "higher", or "" where neither is
-    digits: int = 2  # after the point, in tables
-    margin: float = 0.0  # differences smaller than this do not matter: in the unit, or a share where `relative`
-    relative: bool = False  # the margin is a share of the mean of both models' means
-    primary: bool = False  # one of those declared beforehand that carry the verdict
 
 
 @dataclass(frozen=True)

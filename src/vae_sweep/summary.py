@@ -9,7 +9,7 @@ from typing import Any
 
 from vae_sweep.comparison import Row, is_finite, ordered
 from vae_sweep.convergence import caveat
-from vae_sweep.losses import number, spec, unit
+from vae_sweep.metrics.losses import number, spec, unit
 from vae_sweep.table import cell_key, one_line, seeds_sentence, status_text
 
 

@@ -256,7 +256,7 @@ def _features(config: DictConfig, root: Path) -> tuple[str, str]:
     import torch
 
     from vae_sweep.base.system import seen_from
-    from vae_sweep.features import resolve
+    from vae_sweep.metrics.features import resolve
     from vae_sweep.training.device import resolve_device
 
     name, weights = config.training.device, config.metrics.inception_weights

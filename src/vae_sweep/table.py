@@ -10,7 +10,7 @@ from typing import Any
 
 from vae_sweep.comparison import REFERENCE, Row, is_finite, ordered
 from vae_sweep.convergence import CONVERGED, caveat
-from vae_sweep.losses import number, spec, terms, unit
+from vae_sweep.metrics.losses import number, spec, terms, unit
 
 _REASON_LENGTH = 80
 

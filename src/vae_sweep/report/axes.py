@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vae_sweep.figures import _COLOURS, _STYLES, _finish, _short
 
 if TYPE_CHECKING:
-    from vae_sweep.statistics import Metric
+    from vae_sweep.metrics.catalogue import Metric
 
 Floats = NDArray[np.float64]
 DPI = 180

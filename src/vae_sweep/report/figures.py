@@ -20,7 +20,8 @@ from vae_sweep.report import axes as draw
 from vae_sweep.report.axes import BLUE, DASHED, GREY, Floats, array, finite, printable, short
 
 if TYPE_CHECKING:
-    from vae_sweep.statistics import Contrast, Group, Metric
+    from vae_sweep.metrics.catalogue import Metric
+    from vae_sweep.statistics import Contrast, Group
 
 Curves = Mapping[str, tuple[Floats, Floats]]
 Cells = Mapping[str, tuple[str, str]]  # run -> (model, hyperparameter set)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vae_sweep.comparison import REFERENCE, Row
 from vae_sweep.evidence import Evidence, Images
-from vae_sweep.losses import unit
+from vae_sweep.metrics.losses import unit
 from vae_sweep.report import figures as draw
 from vae_sweep.report import presentation as show
 from vae_sweep.report.markup import Html, mosaic, plot, tag

@@ -33,7 +33,7 @@ def elbo_terms(
 
     ``reduction="sum"`` is the ELBO's own scale. ``"mean"`` divides the squared error by C*H*W, which makes the
     decoder's variance so large (D/2) that image data cannot pay for a single latent: see
-    :func:`vae_sweep.reference.implied_variance`.
+    :func:`vae_sweep.metrics.linear.implied_variance`.
     """
     squared_error = (reconstruction - x).square().flatten(1)  # (B, D)
     recon = squared_error.sum(1) if reduction == "sum" else squared_error.mean(1)

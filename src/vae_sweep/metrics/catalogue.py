@@ -1,6 +1,6 @@
 """Every metric that a comparison can show: its name in words, unit, direction, and one line of explanation.
 
-``python -m vae_sweep.catalogue`` prints the table of docs/metrics.md.
+``python -m vae_sweep.metrics.catalogue`` prints the table of docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -10,8 +10,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vae_sweep.base.process import set_up
-from vae_sweep.convergence import MARGIN
-from vae_sweep.statistics import Metric
+
+MARGIN = 0.5  # nats/image: a smaller difference in test loss does not matter
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that every run has, and how to read it."""
+
+    key: str  # in the store and in tables, such as test/loss
+    label: str  # in words, such as "test loss"
+    unit: str  # "" for a pure number
+    better: str  # "lower", "higher", or "" where neither is
+    digits: int = 2  # after the point, in tables
+    margin: float = 0.0  # differences smaller than this do not matter: in the unit, or a share where `relative`
+    relative: bool = False  # the margin is a share of the mean of both models' means
+    primary: bool = False  # one of those declared beforehand that carry the verdict
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from vae_sweep.base.versions import METRICS_VERSION
-from vae_sweep.features import Extractor
+from vae_sweep.metrics.features import Extractor
 
 log = logging.getLogger(__name__)
 

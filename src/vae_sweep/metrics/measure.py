@@ -22,23 +22,23 @@ from vae_sweep.base.timing import timed
 from vae_sweep.base.versions import METRICS_VERSION
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.datasets.permuted import put_back
-from vae_sweep.distances import MIN_IMAGES
-from vae_sweep.heldout import bounds, latents, quality
-from vae_sweep.identity import Decides, decides
+from vae_sweep.metrics import bounds, latents, quality
+from vae_sweep.metrics.distances import MIN_IMAGES
+from vae_sweep.metrics.linear import Spectrum, ppca_weights
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.models.vae import VAE
-from vae_sweep.reference import Spectrum, ppca_weights
 from vae_sweep.training.evaluation import BATCH, NOISE_SEED, Averages, evaluate, to_uint8
 
 if TYPE_CHECKING:
-    from vae_sweep.distances import RealFeatures
-    from vae_sweep.features import Extractor
+    from vae_sweep.metrics.distances import RealFeatures
+    from vae_sweep.metrics.features import Extractor
 
 log = logging.getLogger(__name__)
 
 PROBE_IMAGES = 10_000  # training images, at most, that probe and mixture see
 OTHER_IMAGES = 2_000  # on each side of the distances that are not of prior samples, at most
 SSIM_SIDE = 11  # pixels; the window of SSIM
+PLACES = {"inception_weights"}  # settings that say where something is; its content is checked
 PARTS = {"samples": "", "reconstructions": "_reconstructions", "midpoints": "_midpoints", "mixture": "_mixture"}
 
 
@@ -56,8 +56,8 @@ class Settings:
 
     def key(self) -> str:
         """Return the identity of what these settings and this version measure."""
-        settings = {key: value for key, value in asdict(self).items() if decides(f"metrics.{key}") is Decides.MEASURED}
-        known = json.dumps([settings, METRICS_VERSION], sort_keys=True)
+        decisive = {key: value for key, value in asdict(self).items() if key not in PLACES}
+        known = json.dumps([decisive, METRICS_VERSION], sort_keys=True)
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
@@ -234,7 +234,7 @@ def _decode(model: VAE, z: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def _real(extractor: Extractor, dataset: ImageDataset, n: int) -> RealFeatures:
-    from vae_sweep.distances import real_features
+    from vae_sweep.metrics.distances import real_features
 
     train, test = (put_back(split.images, dataset.facts) for split in (dataset.train, dataset.test))
     return real_features(extractor, train, test, n, dataset.cache_dir, dataset.digest)
@@ -242,7 +242,7 @@ def _real(extractor: Extractor, dataset: ImageDataset, n: int) -> RealFeatures:
 
 @cache
 def _extractor(name: str, weights: str | None, device: str) -> Extractor:
-    from vae_sweep.features import load
+    from vae_sweep.metrics.features import load
 
     return load(name, weights, torch.device(device))
 

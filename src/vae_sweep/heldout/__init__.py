@@ -1,1 +1,0 @@
-"""Held-out metrics of a trained model: bounds, latents, reconstruction quality, distances to the test images."""

@@ -1,0 +1,1 @@
+"""Numbers of a trained model, and how to read them."""
