@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from vae_sweep.comparison import ReferenceRow, Row
-from vae_sweep.evidence import Evidence
+from vae_sweep.comparison.evidence import Evidence
+from vae_sweep.comparison.rows import ReferenceRow, Row
+from vae_sweep.comparison.statistics import Contrast, Group, SetDifference
 from vae_sweep.metrics.catalogue import Metric
-from vae_sweep.statistics import Contrast, Group, SetDifference
 
 NASTY = "<img src=x onerror=alert(1)>&\"'`$_%#{}~^\\"
 LONG = "conv_with_a_very_long_name_model.channels=[32,64,128,256]_lr=0.00001"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from vae_sweep import comparison, summary, table
-from vae_sweep.comparison import ReferenceRow, Row
-from vae_sweep.grid import schedule_label
+from vae_sweep import summary, table
+from vae_sweep.comparison import rows as comparison
+from vae_sweep.comparison.rows import ReferenceRow, Row, schedule_label
 
 
 def reference(latent_dim: int, test_loss: float = 76.0) -> ReferenceRow:

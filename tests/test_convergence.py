@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from vae_sweep import figures, summary, table
-from vae_sweep.comparison import Row
-from vae_sweep.convergence import BOUNDED, COLLAPSED, CONVERGED, FALLING, FAR, Facts, Limits, caveat, judge
+from vae_sweep.comparison.convergence import BOUNDED, COLLAPSED, CONVERGED, FALLING, FAR, Facts, Limits, caveat, judge
+from vae_sweep.comparison.pairing import contrasts_of, controls_of, of_loss
+from vae_sweep.comparison.rows import Row
 from vae_sweep.metrics import losses
 from vae_sweep.metrics.catalogue import Metric
-from vae_sweep.pairing import contrasts_of, controls_of, of_loss
 from vae_sweep.report import figures as report_figures
 from vae_sweep.training.loop import EarlyStopping
 

@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import vae_sweep
-from vae_sweep import config, identity, provenance
+from vae_sweep import config, provenance
 from vae_sweep.base.sources import own_sources
 from vae_sweep.cli import config_dir
-from vae_sweep.identity import Decides, decides
+from vae_sweep.comparison import identity
+from vae_sweep.comparison.identity import Decides, decides
 
 BASE = {"seed": 0, "params": {"lr": 0.1}, "paths": {"root": "/a", "data": "/a/data"}, "resume": True}
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from vae_sweep.comparison import ReferenceRow, Row
+from vae_sweep.comparison.pairing import contrasts_of, controls_of, groups_of, told_apart, without_repeats
+from vae_sweep.comparison.rows import ReferenceRow, Row
 from vae_sweep.metrics import catalogue
-from vae_sweep.pairing import contrasts_of, controls_of, groups_of, told_apart, without_repeats
 
 LOSS = [metric for metric, _ in catalogue.described(["test/loss"])]
 LINE = ReferenceRow("d", 128, 1.0, "sum", 36, *[76.0] * 9)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import evidence_examples as examples
-from vae_sweep.evidence import Evidence
+from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.report import page as report
 
 VOID = {"br", "hr", "img", "link", "meta"}

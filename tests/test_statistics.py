@@ -10,8 +10,7 @@ import pytest
 from scipy import stats
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.metrics.catalogue import Metric
-from vae_sweep.statistics import (
+from vae_sweep.comparison.statistics import (
     Contrast,
     contrast,
     declare,
@@ -22,6 +21,7 @@ from vae_sweep.statistics import (
     stratified_bootstrap,
     stratified_interval,
 )
+from vae_sweep.metrics.catalogue import Metric
 
 LOSS = Metric("test/loss", "test loss", "nats/image", "lower", 2, margin=0.5, primary=True)
 KD = Metric("test/kd", "KD", "", "lower", 3, margin=0.05, relative=True, primary=True)

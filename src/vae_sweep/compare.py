@@ -14,7 +14,7 @@ from vae_sweep.base.system import seen_from
 from vae_sweep.messages import run_command
 
 if TYPE_CHECKING:
-    from vae_sweep.evidence import Evidence
+    from vae_sweep.comparison.evidence import Evidence
     from vae_sweep.tracking.store import Store, StoredRun
 
 USAGE = """\
@@ -81,15 +81,16 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
 
 def files(evidence: Evidence) -> dict[str, str]:
     """Return the report and the numbers behind it: name of a file -> its text."""
-    from vae_sweep import comparison, table
+    from vae_sweep import table
+    from vae_sweep.comparison import rows
     from vae_sweep.gather import glossary
     from vae_sweep.report import latex, page
 
     return {
         "report.html": page.html(evidence, glossary(evidence)),
         "statistics.json": statistics_json(evidence),
-        "comparison.csv": comparison.csv(evidence.rows),
-        "comparison.json": comparison.json_text(evidence.rows),
+        "comparison.csv": rows.csv(evidence.rows),
+        "comparison.json": rows.json_text(evidence.rows),
         "comparison.md": table.markdown(evidence.rows),
         "comparison.tex": latex.table(evidence),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vae_sweep.grid import Cell
+from vae_sweep.comparison.rows import Cell
 from vae_sweep.tracking.store import Store
 
 

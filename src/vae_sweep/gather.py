@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_sweep import pairing, results
-from vae_sweep.comparison import Row, is_finite
-from vae_sweep.convergence import Facts, Limits, judge
+from vae_sweep import results
+from vae_sweep.comparison import pairing
+from vae_sweep.comparison.convergence import Facts, Limits, judge
+from vae_sweep.comparison.evidence import Evidence
+from vae_sweep.comparison.rows import Cell, Row, is_finite
 from vae_sweep.datasets.describe import RECORD
-from vae_sweep.evidence import Evidence
-from vae_sweep.grid import Cell
 from vae_sweep.measuring import MEASURED, REFERENCE, SPECTRUM, UNDEFINED
 from vae_sweep.metrics import catalogue
 from vae_sweep.tracking.store import Store, StoredRun

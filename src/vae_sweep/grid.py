@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
-from vae_sweep.identity import Decides, decides, parts, run_key, settings_key
+from vae_sweep.comparison.identity import Decides, decides, parts, run_key, settings_key
+from vae_sweep.comparison.rows import Cell, data_label, schedule_label
 from vae_sweep.validation import validate
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
-PERMUTED = " (pixels permuted)"  # after a dataset's name in tables
 MAX_CELLS = 1000  # of one sweep; each is composed and checked before the first is trained
 LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")  # their jobs see this machine's devices
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One combination of a sweep's values."""
-
-    name: str  # of its run, until somebody renames that
-    variant: str  # what sets it apart beside model, params and seed; "" where nothing else is swept
-    dataset: str
-    model: str
-    params: str
-    seed: int
-    batch_size: int
-    lr: float
-    schedule: str  # constant, or one_cycle with its epochs; and whether pictures are mirrored
-    latent_dim: int
-    beta: float
-    reduction: str
-    key: str = ""  # identity of its run; stored sweeps of earlier versions have none
-    settings: str = ""  # hash of its configuration alone
-    made_of: tuple[tuple[str, str], ...] = ()  # images and code, by name
-    overrides: tuple[str, ...] = ()  # those that tell its job from the others
 
 
 def plan(config: DictConfig, root: Path) -> tuple[dict[Cell, DictConfig], dict[str, list[str]]]:
@@ -151,17 +128,6 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
         overrides=tuple(o for o in overrides if o.partition("=")[0].lstrip("+~") in swept),
         **identity,
     )
-
-
-def schedule_label(schedule: str, epochs: int | str | None, mirror: bool) -> str:
-    """Return how tables call a schedule of the learning rate: ``constant``, ``one_cycle over 8 epochs, mirrored``."""
-    label = schedule if epochs is None else f"{schedule} over {epochs} epochs"
-    return f"{label}, mirrored" if mirror else label
-
-
-def data_label(name: str, permuted: bool) -> str:
-    """Return how tables call a dataset: ``cifar10``, or ``cifar10 (pixels permuted)``."""
-    return f"{name}{PERMUTED}" if permuted else name
 
 
 def cell_name(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...]) -> str:

@@ -19,8 +19,8 @@ from vae_sweep.base.cache import remembered
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import seen_from
 from vae_sweep.base.timing import listed
+from vae_sweep.comparison.identity import Decides, decides, flatten
 from vae_sweep.context import Job
-from vae_sweep.identity import Decides, decides, flatten
 from vae_sweep.metrics import linear
 from vae_sweep.metrics.measure import Settings, measure, measure_reference
 from vae_sweep.models.vae import VAE

@@ -16,7 +16,7 @@ from vae_sweep import datasets, models
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.system import check_memory, seen_from, total_memory
-from vae_sweep.identity import parts, run_key
+from vae_sweep.comparison.identity import parts, run_key
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
 

@@ -21,11 +21,11 @@ from vae_sweep.base.cache import remembered
 from vae_sweep.base.errors import Stopped, UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.timing import listed, timed
-from vae_sweep.comparison import ReferenceRow
+from vae_sweep.comparison.convergence import CONVERGED, Facts, Limits, judge
+from vae_sweep.comparison.identity import Decides, changed, decides, flatten, parts
+from vae_sweep.comparison.rows import ReferenceRow
 from vae_sweep.context import Job
-from vae_sweep.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.datasets import describe
-from vae_sweep.identity import Decides, changed, decides, flatten, parts
 from vae_sweep.measuring import draw, record_heldout
 from vae_sweep.metrics import latents, linear, losses
 from vae_sweep.places import asked_to_stop, own_folder

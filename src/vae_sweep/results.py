@@ -14,10 +14,19 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from vae_sweep import comparison, figures, table
-from vae_sweep.comparison import ReferenceRow, Row, with_unique_names
-from vae_sweep.grid import Cell, data_label, schedule_label
-from vae_sweep.identity import IMAGES, trained
+from vae_sweep import figures, table
+from vae_sweep.comparison.identity import IMAGES, trained
+from vae_sweep.comparison.rows import (
+    Cell,
+    ReferenceRow,
+    Row,
+    column_dict,
+    csv,
+    data_label,
+    json_text,
+    schedule_label,
+    with_unique_names,
+)
 from vae_sweep.metrics.losses import number, spec, unit
 from vae_sweep.tracking.names import MADE_OF, RUN_KEY, SETTINGS
 from vae_sweep.tracking.store import NAME_LIMIT, NOTE, NOTE_LIMIT, Store, StoredRun
@@ -49,10 +58,10 @@ def refresh(
         done = [row for row in rows if row.status == "FINISHED"]
         record = store.record(parent_id)
         record.set_tags({NOTE: table.markdown(rows, max_chars=NOTE_LIMIT)})
-        record.log_text(comparison.csv(rows), "comparison.csv")
-        record.log_text(comparison.json_text(rows), "comparison.json")
+        record.log_text(csv(rows), "comparison.csv")
+        record.log_text(json_text(rows), "comparison.json")
         record.log_text(table.markdown(rows), "comparison.md")
-        record.log_table(comparison.column_dict(rows), "comparison_table.json")
+        record.log_table(column_dict(rows), "comparison_table.json")
         record.log_metrics({"cells": len(rows), "cells_finished": len(done)})
         if done and pictures:
             _log_pictures(store, parent_id, rows)

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from vae_sweep.comparison import Row, is_finite, ordered
-from vae_sweep.convergence import caveat
+from vae_sweep.comparison.convergence import caveat
+from vae_sweep.comparison.rows import Row, is_finite, ordered
 from vae_sweep.metrics.losses import number, spec, unit
 from vae_sweep.table import cell_key, one_line, seeds_sentence, status_text
 

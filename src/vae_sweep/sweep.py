@@ -27,15 +27,15 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.base.locks import is_held, lease, me, warn_without_locks
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt
+from vae_sweep.comparison.identity import settings_key, sweep_key, training_code
 from vae_sweep.grid import LOCAL_LAUNCHERS, application, plan
-from vae_sweep.identity import settings_key, sweep_key, training_code
 from vae_sweep.launchers import for_joblib, mend
 from vae_sweep.messages import one_line
 from vae_sweep.places import folder_of, forget_the_stop, place, plan_run, temporary_files_in
 from vae_sweep.validation import validate, validate_launcher
 
 if TYPE_CHECKING:
-    from vae_sweep.comparison import Row
+    from vae_sweep.comparison.rows import Row
     from vae_sweep.context import Context
     from vae_sweep.tracking.store import Store
 

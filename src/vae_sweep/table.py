@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vae_sweep.comparison import REFERENCE, Row, is_finite, ordered
-from vae_sweep.convergence import CONVERGED, caveat
+from vae_sweep.comparison.convergence import CONVERGED, caveat
+from vae_sweep.comparison.rows import REFERENCE, Row, is_finite, ordered
 from vae_sweep.metrics.losses import number, spec, terms, unit
 
 _REASON_LENGTH = 80

@@ -14,14 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vae_sweep.comparison import REFERENCE
+from vae_sweep.comparison.rows import REFERENCE
 from vae_sweep.figures import _STYLES, _finish, _heading, _robust_limits
 from vae_sweep.report import axes as draw
 from vae_sweep.report.axes import BLUE, DASHED, GREY, Floats, array, finite, printable, short
 
 if TYPE_CHECKING:
+    from vae_sweep.comparison.statistics import Contrast, Group
     from vae_sweep.metrics.catalogue import Metric
-    from vae_sweep.statistics import Contrast, Group
 
 Curves = Mapping[str, tuple[Floats, Floats]]
 Cells = Mapping[str, tuple[str, str]]  # run -> (model, hyperparameter set)

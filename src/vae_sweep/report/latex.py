@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from vae_sweep.convergence import caveat
-from vae_sweep.evidence import Evidence
+from vae_sweep.comparison.convergence import caveat
+from vae_sweep.comparison.evidence import Evidence
+from vae_sweep.comparison.statistics import Group
 from vae_sweep.report import presentation as show
 from vae_sweep.report.presentation import MINUS, number
-from vae_sweep.statistics import Group
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib import resources
 
-from vae_sweep.convergence import caveat
-from vae_sweep.evidence import Evidence
+from vae_sweep.comparison.convergence import caveat
+from vae_sweep.comparison.evidence import Evidence
+from vae_sweep.comparison.statistics import Contrast
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import pictures, tables
 from vae_sweep.report import presentation as show
 from vae_sweep.report.markup import Html, tag
 from vae_sweep.report.presentation import number
-from vae_sweep.statistics import Contrast
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # no network, whatever a name contains
 

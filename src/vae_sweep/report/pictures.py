@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_sweep.comparison import REFERENCE, Row
-from vae_sweep.evidence import Evidence, Images
+from vae_sweep.comparison.evidence import Evidence, Images
+from vae_sweep.comparison.rows import REFERENCE, Row
+from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.losses import unit
 from vae_sweep.report import figures as draw
 from vae_sweep.report import presentation as show
 from vae_sweep.report.markup import Html, mosaic, plot, tag
 from vae_sweep.report.presentation import Cell, number
-from vae_sweep.statistics import Contrast, Group
 
 _PIXELS = 700_000  # of all mosaics of a kind together: about 2 MB of a page
 

@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from vae_sweep.comparison import REFERENCE, Row
-from vae_sweep.convergence import CONVERGED, remedy
-from vae_sweep.evidence import Evidence
+from vae_sweep.comparison.convergence import CONVERGED, remedy
+from vae_sweep.comparison.evidence import Evidence
+from vae_sweep.comparison.rows import REFERENCE, Row
+from vae_sweep.comparison.statistics import Group
 from vae_sweep.metrics.catalogue import Metric
-from vae_sweep.statistics import Group
 
 MINUS = "\u2212"
 _PARTNERS = {"precision": "recall", "recall": "precision", "density": "coverage", "coverage": "density"}

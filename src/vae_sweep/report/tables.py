@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from vae_sweep.comparison import Row
-from vae_sweep.convergence import CONVERGED
-from vae_sweep.evidence import Evidence
+from vae_sweep.comparison.convergence import CONVERGED
+from vae_sweep.comparison.evidence import Evidence
+from vae_sweep.comparison.rows import Row
+from vae_sweep.comparison.statistics import Contrast
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import presentation as show
 from vae_sweep.report.markup import Html, tag
 from vae_sweep.report.presentation import Cell, number
-from vae_sweep.statistics import Contrast
 
 LEVELS = "Mean ± standard deviation between seeds; below it the 95 % t-interval of the mean (none for one seed)"
 _WIDTH = 5  # metrics side by side

@@ -17,8 +17,8 @@ import numpy as np
 from scipy import stats
 
 from vae_sweep.base.errors import UserError
+from vae_sweep.comparison.sentences import LEVEL, sentence
 from vae_sweep.metrics.catalogue import Metric
-from vae_sweep.wording import LEVEL, sentence
 
 EXACT = 16  # pairs up to which all 2^n flips of signs are enumerated
 RESAMPLES = 10_000  # of the bootstrap
@@ -107,7 +107,7 @@ def contrast(
     """Return what ``pairs[params][seed] = (value of a, value of b)`` say about a - b; None where there is no pair.
 
     Pairs with a value that is not finite are left out. ``states``: how the trainings that are compared ended
-    (:mod:`vae_sweep.convergence`); None is unknown. d_z carries the factor 1 - 3 / (4 (n - 1) - 1) (Hedges 1981),
+    (see :mod:`.convergence`); None is unknown. d_z carries the factor 1 - 3 / (4 (n - 1) - 1) (Hedges 1981),
     which is 0 for two pairs. The interval of P(b better) is Clopper & Pearson's (1934), valid also where that
     probability differs between sets (Hoeffding 1956): 9 of 9 gives [0.66, 1], where a bootstrap gives [1, 1], which
     at 3 sets x 3 seeds covers a true 0.9 in 57 of 100 cases.

@@ -15,9 +15,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from vae_sweep import identity
+from vae_sweep.comparison import identity
 
 REFERENCE = "linear (closed form)"
+PERMUTED = " (pixels permuted)"  # after a dataset's name in tables
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a sweep's values."""
+
+    name: str  # of its run, until somebody renames that
+    variant: str  # what sets it apart beside model, params and seed; "" where nothing else is swept
+    dataset: str
+    model: str
+    params: str
+    seed: int
+    batch_size: int
+    lr: float
+    schedule: str  # constant, or one_cycle with its epochs; and whether pictures are mirrored
+    latent_dim: int
+    beta: float
+    reduction: str
+    key: str = ""  # identity of its run; stored sweeps of earlier versions have none
+    settings: str = ""  # hash of its configuration alone
+    made_of: tuple[tuple[str, str], ...] = ()  # images and code, by name
+    overrides: tuple[str, ...] = ()  # those that tell its job from the others
 
 
 @dataclass(frozen=True)
@@ -182,3 +205,14 @@ def with_unique_names(rows: Sequence[Row]) -> list[Row]:
 
 def is_finite(value: Any) -> bool:
     return value is not None and math.isfinite(value)
+
+
+def schedule_label(schedule: str, epochs: int | str | None, mirror: bool) -> str:
+    """Return how tables call a schedule of the learning rate: ``constant``, ``one_cycle over 8 epochs, mirrored``."""
+    label = schedule if epochs is None else f"{schedule} over {epochs} epochs"
+    return f"{label}, mirrored" if mirror else label
+
+
+def data_label(name: str, permuted: bool) -> str:
+    """Return how tables call a dataset: ``cifar10``, or ``cifar10 (pixels permuted)``."""
+    return f"{name}{PERMUTED}" if permuted else name

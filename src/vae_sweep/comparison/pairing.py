@@ -8,13 +8,12 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from vae_sweep import statistics
-from vae_sweep.comparison import Row, is_finite, with_unique_names
-from vae_sweep.convergence import caveat
-from vae_sweep.grid import PERMUTED
-from vae_sweep.identity import shared
+from vae_sweep.comparison import statistics
+from vae_sweep.comparison.convergence import caveat
+from vae_sweep.comparison.identity import shared
+from vae_sweep.comparison.rows import PERMUTED, Row, is_finite, with_unique_names
+from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.catalogue import Metric
-from vae_sweep.statistics import Contrast, Group
 
 DATASET_FACTS = ("probe_accuracy_pca",)  # metrics that depend on the images alone: no model differs in them
 Recipe = tuple[tuple[str, Any], ...]  # all that two runs must share, but architecture and seed, to be a pair

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vae_sweep.convergence import caveat
+from vae_sweep.comparison.convergence import caveat
 
 if TYPE_CHECKING:
-    from vae_sweep.statistics import Contrast
+    from vae_sweep.comparison.statistics import Contrast
 
 LEVEL = 0.05  # of tests; intervals are 1 - LEVEL
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_sweep.comparison import Row
+from vae_sweep.comparison.rows import Row
+from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.catalogue import Metric
-from vae_sweep.statistics import Contrast, Group
 
 Images = NDArray[np.uint8]
 

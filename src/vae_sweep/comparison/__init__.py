@@ -1,0 +1,1 @@
+"""Rows in, verdicts out. Pure: no torch, no MLflow."""
