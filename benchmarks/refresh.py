@@ -14,14 +14,14 @@ import tempfile
 import time
 from typing import Any
 
-from vae_sweep import results
 from vae_sweep.cli import main
+from vae_sweep.report import publish
 
 
 def run(cells: int) -> str:
     """Run the sweep in a new folder; return the line to print."""
     seconds: list[float] = []
-    refresh = results.refresh
+    refresh = publish.refresh
 
     def timed(*arguments: Any, **named: Any) -> Any:
         began = time.perf_counter()
@@ -30,7 +30,7 @@ def run(cells: int) -> str:
         finally:
             seconds.append(time.perf_counter() - began)
 
-    results.refresh = timed
+    publish.refresh = timed
     sys.argv[1:] = ["-m", "model=linear", "params=tiny", f"seed=range({cells})", "experiment=smoke"]
     sys.argv += ["training.max_epochs=1", "dataset.n_train=100", "dataset.n_test=30", "hydra/launcher=basic"]
     began = time.perf_counter()

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from vae_sweep import summary, table
 from vae_sweep.comparison import rows as comparison
 from vae_sweep.comparison.rows import ReferenceRow, Row, schedule_label
+from vae_sweep.report import summary, text
 
 
 def reference(latent_dim: int, test_loss: float = 76.0) -> ReferenceRow:
@@ -107,13 +107,13 @@ def test_numbers_that_are_not_finite() -> None:
     rows = [run("fc", "p1", float("nan"), train_loss=float("inf"), wall_time_s=float("nan"))]
     assert json.loads(comparison.json_text(rows))[0]["train_loss"] is None
     assert comparison.column_dict(rows)["test_loss"][0] is None
-    assert "| inf (50.00 + 23.00) |" in table.markdown(rows)  # divergence is shown, not hidden
+    assert "| inf (50.00 + 23.00) |" in text.markdown(rows)  # divergence is shown, not hidden
     assert "No run has a test loss yet" in summary.summary(rows)
-    table.text(rows)
+    text.text(rows)
 
 
 def test_markdown_rows() -> None:
-    lines = table.markdown(SWEEP, title="Sweep").splitlines()
+    lines = text.markdown(SWEEP, title="Sweep").splitlines()
     cells = [line for line in lines if line.startswith("|")]
     assert lines[0] == "### Sweep"
     assert cells[0] == (
@@ -132,17 +132,17 @@ def test_markdown_rows() -> None:
         "|  | *linear (closed form)* |  |  | *128, 256* |  |  |  | *75.00 (52.00 + 23.00)* | *75.00* | "
         "*76.00 (53.00 + 23.00)* |  |  |  |  |  |"
     )
-    said = table.caption(SWEEP)
+    said = text.caption(SWEEP)
     for word in ("nats/image", "lower is better", "sum, beta 1", "One seed per cell", "cifar10", "Epochs ="):
         assert word in said
 
 
 def test_a_finished_sweep_has_no_status_column() -> None:
-    assert "Status" not in table.markdown(SWEEP[:4])
-    assert "Seed" not in table.markdown(SWEEP[:4])
-    assert "| Seed |" in table.markdown([run("fc", "p1", 78.0, seed=s) for s in (0, 1)])
+    assert "Status" not in text.markdown(SWEEP[:4])
+    assert "Seed" not in text.markdown(SWEEP[:4])
+    assert "| Seed |" in text.markdown([run("fc", "p1", 78.0, seed=s) for s in (0, 1)])
     other = run("fc", "p1", 78.0, dataset="celeba", reduction="mean", beta=2.0)
-    wide = table.markdown([*SWEEP, other])
+    wide = text.markdown([*SWEEP, other])
     assert "| Data | Set |" in wide
     assert "| Beta | Reduction |" in wide
     assert "Compare losses only within" in wide
@@ -150,18 +150,18 @@ def test_a_finished_sweep_has_no_status_column() -> None:
 
 def test_a_long_table_is_cut_and_says_so() -> None:
     rows = [replace(SWEEP[4], name=f"fc-p1-s{i}", seed=i) for i in range(20)]
-    assert len(table.markdown(rows)) < 8000
+    assert len(text.markdown(rows)) < 8000
     many = [replace(rows[0], seed=i) for i in range(100)]
-    short = table.markdown(many, max_chars=8000)
+    short = text.markdown(many, max_chars=8000)
     assert len(short) <= 8000
     shown = sum(line.startswith("| p2") for line in short.splitlines())
     assert f"... and {100 - shown} more rows: see comparison.csv" in short
     assert "linear (closed form)" in short
-    assert len(table.markdown(many)) > 8000
+    assert len(text.markdown(many)) > 8000
 
 
 def test_text_is_aligned_and_fits_a_terminal() -> None:
-    lines = table.text(SWEEP).splitlines()
+    lines = text.text(SWEEP).splitlines()
     assert max(map(len, lines)) <= 160
     head, rule, first = lines[2:5]
     assert len(head) <= len(rule)
@@ -204,15 +204,15 @@ def test_nothing_at_all() -> None:
     assert comparison.records([]) == []
     assert json.loads(comparison.json_text([])) == []
     assert "nothing can be compared" in summary.summary([])
-    table.markdown([], max_chars=10)
-    table.text([])
+    text.markdown([], max_chars=10)
+    text.text([])
 
 
 def test_a_schedule_is_a_column_where_there_is_one() -> None:
     plain = [run(m, "p1", 75.0) for m in ("fc", "conv")]
-    assert "Schedule" not in table.markdown(plain)
+    assert "Schedule" not in text.markdown(plain)
     mixed = [*plain, *(replace(row, schedule="one_cycle over 8 epochs") for row in plain)]
-    assert "| one_cycle over 8 epochs |" in table.markdown(mixed)
+    assert "| one_cycle over 8 epochs |" in text.markdown(mixed)
     assert "p1 [batch 64, lr 0.001, one_cycle over 8 epochs, latent 128" in summary.summary(mixed)
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vae_sweep import figures, summary, table
 from vae_sweep.comparison.convergence import BOUNDED, COLLAPSED, CONVERGED, FALLING, FAR, Facts, Limits, caveat, judge
 from vae_sweep.comparison.pairing import contrasts_of, controls_of, of_loss
 from vae_sweep.comparison.rows import Row
 from vae_sweep.metrics import losses
 from vae_sweep.metrics.catalogue import Metric
-from vae_sweep.report import figures as report_figures
+from vae_sweep.report import run_figures, summary, text
+from vae_sweep.report import sweep_figures as report_figures
 from vae_sweep.training.loop import EarlyStopping
 
 DEFAULT = Limits(max_epochs=100, patience=5, min_delta=0.5)
@@ -201,12 +201,12 @@ def test_a_control_says_first_what_it_rests_on() -> None:
 
 def test_the_table_has_a_column_where_a_run_did_not_converge() -> None:
     good = [replace(r, training_state=CONVERGED) for r in CUT]
-    assert "Training" not in table.markdown(good)
+    assert "Training" not in text.markdown(good)
     mixed = [replace(CUT[0], training_state="diverged after epoch 2"), *good[1:]]
-    assert "| Training |" in table.markdown(mixed)
-    assert "| diverged after epoch 2 |" in table.markdown(mixed)
-    assert "Not converged: 1 of 6 runs (1 diverged: lower the peak learning rate, params.lr)." in table.markdown(mixed)
-    assert "\nfc-p1-s0: diverged after epoch 2.\n" in table.text(mixed)
+    assert "| Training |" in text.markdown(mixed)
+    assert "| diverged after epoch 2 |" in text.markdown(mixed)
+    assert "Not converged: 1 of 6 runs (1 diverged: lower the peak learning rate, params.lr)." in text.markdown(mixed)
+    assert "\nfc-p1-s0: diverged after epoch 2.\n" in text.text(mixed)
 
 
 # Losses in words.
@@ -237,8 +237,8 @@ def test_an_averaged_error_has_no_unit_in_any_figure() -> None:
     x = np.array([1.0, 2.0])
     curve = {"fc-p1": (x, 1 / x)}
     drawn = [
-        figures.learning_curves(history, "run", unit=""),
-        figures.validation_curves(curve, dict.fromkeys(curve, ("fc", "p1")), {}, "sweep", ""),
+        run_figures.learning_curves(history, "run", unit=""),
+        run_figures.validation_curves(curve, dict.fromkeys(curve, ("fc", "p1")), {}, "sweep", ""),
         report_figures.validation_bands(curve, {"fc-p1": ("fc", "p1")}, unit=""),
         report_figures.rate_distortion({("fc", "p1"): [(0.01, 0.06)]}, unit=""),
     ]
@@ -254,7 +254,7 @@ def test_a_metric_of_two_kinds_of_loss_names_both() -> None:
     assert of_loss(LOSS, mixed[1:]).unit == "averaged error, not nats"
     averaged = [replace(r, reduction="mean", training_state=None) for r in CUT]
     assert "nats" not in summary.summary(averaged)
-    assert "nats" not in table.caption(averaged).replace("not nats", "")
+    assert "nats" not in text.caption(averaged).replace("not nats", "")
 
 
 # The real command.
@@ -304,8 +304,8 @@ def test_no_line_of_the_log_is_a_false_equation(unfinished: tuple[Path, str]) ->
     root, output = unfinished
     (path,) = root.glob("mlruns/**/comparison.md")
     found = []
-    for text in (output, path.read_text()):
-        found += re.findall(r"(\d+\.\d+) (?:=|\() ?(\d+\.\d+) \+ (?:([0-9.]+) \* )?(\d+\.\d+)", text)
+    for shown in (output, path.read_text()):
+        found += re.findall(r"(\d+\.\d+) (?:=|\() ?(\d+\.\d+) \+ (?:([0-9.]+) \* )?(\d+\.\d+)", shown)
     assert len(found) >= 4 * 2 * 2 + 4 + 4 + 4 * 2  # epochs, linear, finished, cells
     for loss, recon, beta, kl in found:
         assert float(recon) + float(beta or 1) * float(kl) == pytest.approx(float(loss), abs=0.0101)

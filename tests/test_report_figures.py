@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import evidence_examples as examples
 from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.catalogue import Metric
-from vae_sweep.report import figures as draw
+from vae_sweep.report import sweep_figures as draw
 
 NAN, INF = float("nan"), float("inf")
 LOSS = Metric("test/loss", "test loss", "nats/image", "lower", 2, 0.5, primary=True)

@@ -221,7 +221,7 @@ def test_a_checkpoint_that_the_store_does_not_hold_is_no_finished_run(tmp_path: 
 
 def test_a_refresh_reads_the_run_that_changed(sweep: Callable, tmp_path: Path) -> None:
     """What the last one left is used: another run's change is seen at the end, when all are read."""
-    from vae_sweep.results import refresh
+    from vae_sweep.report.publish import refresh
     from vae_sweep.tracking.store import Store as Tracking
 
     sweep("model=linear", "seed=0,1")

@@ -37,7 +37,7 @@ def task(cfg: DictConfig) -> float:
     """Run one cell; Hydra calls this in the worker, once per job."""
     from hydra.core.hydra_config import HydraConfig
 
-    from vae_sweep.results import pictures_are_due, refresh
+    from vae_sweep.report.publish import pictures_are_due, refresh
     from vae_sweep.run import execute
 
     sweep = SweepCallback.current

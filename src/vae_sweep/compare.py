@@ -58,7 +58,7 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     Raises:
         UserError: for a sweep that the store does not have, or a folder that cannot be written.
     """
-    from vae_sweep.gather import gather
+    from vae_sweep.report.collect import gather
     from vae_sweep.tracking.store import Store
 
     assert options.sweep is not None
@@ -81,17 +81,16 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
 
 def files(evidence: Evidence) -> dict[str, str]:
     """Return the report and the numbers behind it: name of a file -> its text."""
-    from vae_sweep import table
     from vae_sweep.comparison import rows
-    from vae_sweep.gather import glossary
-    from vae_sweep.report import latex, page
+    from vae_sweep.report import latex, page, text
+    from vae_sweep.report.collect import glossary
 
     return {
         "report.html": page.html(evidence, glossary(evidence)),
         "statistics.json": statistics_json(evidence),
         "comparison.csv": rows.csv(evidence.rows),
         "comparison.json": rows.json_text(evidence.rows),
-        "comparison.md": table.markdown(evidence.rows),
+        "comparison.md": text.markdown(evidence.rows),
         "comparison.tex": latex.table(evidence),
     }
 

@@ -89,8 +89,8 @@ def generate(options: Options, root: Path) -> list[Path]:
     import numpy as np
     import torch
 
-    from vae_sweep import figures  # here, since these take seconds and refusals should not
     from vae_sweep.datasets.permuted import pixels_put_back
+    from vae_sweep.report import run_figures
     from vae_sweep.training.evaluation import inference, interpolate, to_float, to_uint8
     from vae_sweep.training.randomness import Stream, generator
 
@@ -104,11 +104,11 @@ def generate(options: Options, root: Path) -> list[Path]:
     with torch.no_grad(), inference(torch.device("cpu")):
         if options.what == "samples":
             images = shown(to_uint8(model.sample(options.n, generator(options.seed, Stream.SAMPLES))))
-            figure = figures.samples(images, f"{where}: samples from the prior")
+            figure = run_figures.samples(images, f"{where}: samples from the prior")
         elif options.what == "interpolation":
             grid = to_uint8(interpolate(model, options.n, generator=generator(options.seed, Stream.INTERPOLATIONS)))
             images = shown(grid.reshape(-1, *model.image_shape)).reshape(grid.shape)
-            figure = figures.interpolations(images, f"{where}: between two prior draws")
+            figure = run_figures.interpolations(images, f"{where}: between two prior draws")
         else:
             originals = _test_images(content["config"], options, root)
             if originals.shape[1:] != model.image_shape:
@@ -118,7 +118,7 @@ def generate(options: Options, root: Path) -> list[Path]:
                 )
             images = shown(to_uint8(model.reconstruct(to_float(torch.from_numpy(originals)))))
             originals = shown(originals)
-            figure = figures.reconstructions(originals, images, f"{where}: test images and their reconstructions")
+            figure = run_figures.reconstructions(originals, images, f"{where}: test images and their reconstructions")
             images = np.stack([originals, images], 1)  # (n, 2, C, H, W)
     # A run id tells equal names apart.
     source = f"-{options.run[:8]}" if re.fullmatch(r"[0-9a-f]+", options.run) else ""

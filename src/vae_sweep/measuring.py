@@ -25,7 +25,7 @@ from vae_sweep.metrics import linear
 from vae_sweep.metrics.measure import Settings, measure, measure_reference
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import prepare
-from vae_sweep.results import NAMES
+from vae_sweep.report.publish import NAMES
 from vae_sweep.tracking.store import RunRecord, Store, StoredRun
 from vae_sweep.training import checkpoint
 from vae_sweep.training.device import resolve_device
@@ -62,7 +62,7 @@ def record_heldout(
 
     ``averages``: the model's test loss and terms. The store keeps the last value of a metric measured again.
     """
-    from vae_sweep.report.figures import kl_spectra
+    from vae_sweep.report.sweep_figures import kl_spectra
 
     cfg, name = job.cfg, job.name
     settings = settings_of(job)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from vae_sweep import figures
 from vae_sweep.datasets.permuted import PERMUTED, put_back
 from vae_sweep.metrics.losses import unit
 from vae_sweep.models.vae import VAE
+from vae_sweep.report import run_figures
 from vae_sweep.tracking.store import RunRecord
 from vae_sweep.training.evaluation import interpolate, to_float, to_uint8
 from vae_sweep.training.randomness import Stream, generator
@@ -41,7 +41,7 @@ def record_pictures(
         where += ", trained on permuted pixels, put back here"
     if cfg.objective.reduction == "mean":
         where += " (squared error averaged over an image's values: not nats)"
-    curves = figures.learning_curves(history, where, line, unit([cfg.objective.reduction]))
+    curves = run_figures.learning_curves(history, where, line, unit([cfg.objective.reduction]))
     record.log_figure(curves, "figures/curves.png")
 
     chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
@@ -49,16 +49,16 @@ def record_pictures(
     device = next(model.parameters()).device
     pairs = put_back(to_uint8(model.reconstruct(to_float(originals.to(device)))), facts)
     shown = put_back(originals.numpy(), facts)
-    figure = figures.reconstructions(shown, pairs, f"{where}: test images and their reconstructions")
+    figure = run_figures.reconstructions(shown, pairs, f"{where}: test images and their reconstructions")
     record.log_figure(figure, "figures/reconstructions.png")
 
     samples = put_back(to_uint8(model.sample(cfg.evaluation.n_samples, generator(cfg.seed, Stream.SAMPLES))), facts)
-    record.log_figure(figures.samples(samples, f"{where}: samples from the prior"), "figures/samples.png")
+    record.log_figure(run_figures.samples(samples, f"{where}: samples from the prior"), "figures/samples.png")
     record.log_array(samples, "samples.npy")
 
     source = generator(cfg.seed, Stream.INTERPOLATIONS)
     flat = to_uint8(interpolate(model, cfg.evaluation.n_interpolations, generator=source).flatten(0, 1))
     grid = put_back(flat, facts).reshape(cfg.evaluation.n_interpolations, -1, *flat.shape[1:])
-    figure = figures.interpolations(grid, f"{where}: between two prior draws")
+    figure = run_figures.interpolations(grid, f"{where}: between two prior draws")
     record.log_figure(figure, "figures/interpolations.png")
     record.log_array(grid, "interpolations.npy")

@@ -30,7 +30,7 @@ from vae_sweep.measuring import draw, record_heldout
 from vae_sweep.metrics import latents, linear, losses
 from vae_sweep.places import asked_to_stop, own_folder
 from vae_sweep.preparation import prepare
-from vae_sweep.results import TRAINING_STATE
+from vae_sweep.report.publish import TRAINING_STATE
 from vae_sweep.tracking.journal import Journal
 from vae_sweep.tracking.store import RunRecord
 from vae_sweep.tracking.uris import masked

@@ -97,7 +97,7 @@ def open_sweep(config: DictConfig) -> Context:
     features, reason = _features(config, root)
     from vae_sweep.context import Context  # here, since these take seconds and refusals should not
     from vae_sweep.provenance import environment
-    from vae_sweep.results import PLAN, plan_text, refresh
+    from vae_sweep.report.publish import PLAN, plan_text, refresh
 
     store = _open_store(config, root)
     key = sweep_key([cell.key for cell in cells] or _search(config), config.sweep.name)
@@ -205,7 +205,7 @@ def open_single(config: DictConfig) -> Context:
 
 def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
-    from vae_sweep import results, summary, table
+    from vae_sweep.report import publish, summary, text
     from vae_sweep.tracking.store import hurry
     from vae_sweep.tracking.uris import ui_command
 
@@ -223,13 +223,13 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
                 reason = "interrupted" if interrupted else f"its worker ended: {error or 'no error was reported'}"
                 record.set_tags({"vae_sweep.error": reason})
                 record.finish("KILLED")
-        rows = results.refresh(store, context.parent_id, context.cells, root)
+        rows = publish.refresh(store, context.parent_id, context.cells, root)
         if not interrupted and rows and all(row.status == "FINISHED" for row in rows):
             status = "FINISHED"
         said = [summary.summary(rows), *([] if interrupted else _reported(store, context.parent_id))]
     finally:
         store.record(context.parent_id).finish(status)
-    print("\n".join(["", table.text(rows).rstrip(), "", *said, ""]))
+    print("\n".join(["", text.text(rows).rstrip(), "", *said, ""]))
     print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their pictures:")
     print(f"  {ui_command(store.uri, root)}", flush=True)
     return rows
@@ -237,11 +237,12 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
 
 def _reported(store: Store, parent_id: str) -> list[str]:
     """Write the sweep's report; the verdicts, and where the report is."""
-    from vae_sweep import compare, gather
+    from vae_sweep import compare
     from vae_sweep.recording import said_if_lost
+    from vae_sweep.report import collect
 
     with said_if_lost("the report"):
-        evidence = gather.gather(store, [store.get(parent_id)])
+        evidence = collect.gather(store, [store.get(parent_id)])
         compare.record(store, parent_id, compare.files(evidence))
         return ["", compare.verdicts(evidence), "", "The report, with figures: report.html of the sweep's run."]
     return []

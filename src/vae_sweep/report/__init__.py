@@ -1,1 +1,1 @@
-"""The report of one or several sweeps: an HTML page, its figures, LaTeX of its main table."""
+"""Everything that draws or formats a sweep."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from vae_sweep.report.axes import printable
+from vae_sweep.report.style import printable
 
 _VOID = frozenset({"br", "hr", "img", "link", "meta"})
 

@@ -11,8 +11,8 @@ from vae_sweep.comparison.evidence import Evidence, Images
 from vae_sweep.comparison.rows import REFERENCE, Row
 from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.losses import unit
-from vae_sweep.report import figures as draw
 from vae_sweep.report import presentation as show
+from vae_sweep.report import sweep_figures as draw
 from vae_sweep.report.markup import Html, mosaic, plot, tag
 from vae_sweep.report.presentation import Cell, number
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_sweep import results
 from vae_sweep.comparison import pairing
 from vae_sweep.comparison.convergence import Facts, Limits, judge
 from vae_sweep.comparison.evidence import Evidence
@@ -19,6 +18,7 @@ from vae_sweep.comparison.rows import Cell, Row, is_finite
 from vae_sweep.datasets.describe import RECORD
 from vae_sweep.measuring import MEASURED, REFERENCE, SPECTRUM, UNDEFINED
 from vae_sweep.metrics import catalogue
+from vae_sweep.report import publish
 from vae_sweep.tracking.store import Store, StoredRun
 
 
@@ -29,7 +29,7 @@ def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> 
     for sweep in sweeps:
         children = store.children(sweep.run_id)
         stored |= {run.run_id: run for run in children}
-        found += results.rows_of(children, _plan(store, sweep.run_id), sweep.run_id)
+        found += publish.rows_of(children, _plan(store, sweep.run_id), sweep.run_id)
     found = [_with_training(store, row, stored) for row in found]
     found, notes = pairing.without_repeats(found)
     rows = pairing.told_apart(found)
@@ -56,7 +56,7 @@ def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> 
 
 def _plan(store: Store, sweep_id: str) -> list[Cell]:
     """The cells of a sweep, also those that have not started."""
-    with store.artifact(sweep_id, results.PLAN) as path:
+    with store.artifact(sweep_id, publish.PLAN) as path:
         cells = json.loads(path.read_text(encoding="utf-8")) if path else []
     known = {f.name for f in fields(Cell)}
     return [

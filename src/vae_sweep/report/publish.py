@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from vae_sweep import figures, table
 from vae_sweep.comparison.identity import IMAGES, trained
 from vae_sweep.comparison.rows import (
     Cell,
@@ -28,6 +27,7 @@ from vae_sweep.comparison.rows import (
     with_unique_names,
 )
 from vae_sweep.metrics.losses import number, spec, unit
+from vae_sweep.report import run_figures, text
 from vae_sweep.tracking.names import MADE_OF, RUN_KEY, SETTINGS
 from vae_sweep.tracking.store import NAME_LIMIT, NOTE, NOTE_LIMIT, Store, StoredRun
 
@@ -57,10 +57,10 @@ def refresh(
         rows = rows_of(stored, cells, parent_id)
         done = [row for row in rows if row.status == "FINISHED"]
         record = store.record(parent_id)
-        record.set_tags({NOTE: table.markdown(rows, max_chars=NOTE_LIMIT)})
+        record.set_tags({NOTE: text.markdown(rows, max_chars=NOTE_LIMIT)})
         record.log_text(csv(rows), "comparison.csv")
         record.log_text(json_text(rows), "comparison.json")
-        record.log_text(table.markdown(rows), "comparison.md")
+        record.log_text(text.markdown(rows), "comparison.md")
         record.log_table(column_dict(rows), "comparison_table.json")
         record.log_metrics({"cells": len(rows), "cells_finished": len(done)})
         if done and pictures:
@@ -224,10 +224,12 @@ def _log_pictures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
     record = store.record(parent_id)
     measured = unit({row.reduction for row in rows if row.reduction})
     title = f"{where}: validation loss, seed {seeds}"
-    figure = figures.validation_curves(curves, cells, _reference_lines(rows), title, measured)
+    figure = run_figures.validation_curves(curves, cells, _reference_lines(rows), title, measured)
     record.log_figure(figure, "figures/validation_loss.png")
     if samples:
-        figure = figures.sample_columns(samples, f"{where}: samples from the prior, seed {seeds}", captions=captions)
+        figure = run_figures.sample_columns(
+            samples, f"{where}: samples from the prior, seed {seeds}", captions=captions
+        )
         record.log_figure(figure, "figures/samples.png")
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from vae_sweep.figures import _COLOURS, _STYLES, _finish, _short
+from vae_sweep.report.run_figures import _COLOURS, _STYLES, _finish, _short
 
 if TYPE_CHECKING:
     from vae_sweep.metrics.catalogue import Metric

@@ -10,7 +10,7 @@ from typing import Any
 from vae_sweep.comparison.convergence import caveat
 from vae_sweep.comparison.rows import Row, is_finite, ordered
 from vae_sweep.metrics.losses import number, spec, unit
-from vae_sweep.table import cell_key, one_line, seeds_sentence, status_text
+from vae_sweep.report.text import cell_key, one_line, seeds_sentence, status_text
 
 
 def summary(rows: Sequence[Row]) -> str:

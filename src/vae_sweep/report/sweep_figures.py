@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vae_sweep.comparison.rows import REFERENCE
-from vae_sweep.figures import _STYLES, _finish, _heading, _robust_limits
-from vae_sweep.report import axes as draw
-from vae_sweep.report.axes import BLUE, DASHED, GREY, Floats, array, finite, printable, short
+from vae_sweep.report import style as draw
+from vae_sweep.report.run_figures import _STYLES, _finish, _heading, _robust_limits
+from vae_sweep.report.style import BLUE, DASHED, GREY, Floats, array, finite, printable, short
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.statistics import Contrast, Group
