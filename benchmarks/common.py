@@ -25,9 +25,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from vae_sweep import config, models
+from vae_sweep import models
 from vae_sweep.base.system import available_cores
 from vae_sweep.cli import config_dir
+from vae_sweep.config import schema
 from vae_sweep.datasets.shapes import draw_factors, render
 from vae_sweep.models.vae import VAE
 from vae_sweep.training import loop, randomness
@@ -94,7 +95,7 @@ def ratio(costs: Sequence[Cost], to: Sequence[Cost]) -> Cost:
 
 def composed(*overrides: str) -> DictConfig:
     """Return the configuration that the command would have with these overrides."""
-    config.register()
+    schema.register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return compose("config", list(overrides))
 

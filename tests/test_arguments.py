@@ -17,10 +17,10 @@ from omegaconf import OmegaConf
 from bad_files import good_png, pictures
 from bad_inputs import HABITS, TABLE
 from running import clean_environment, statuses
-from vae_sweep.arguments import GROUPS, understood
 from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
-from vae_sweep.messages import one_line
+from vae_sweep.config.arguments import GROUPS, understood
+from vae_sweep.config.messages import one_line
 
 MINE = "it's (mine), 2024=new"
 

@@ -14,8 +14,8 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import nn
 
-from vae_sweep import config
 from vae_sweep.cli import config_dir
+from vae_sweep.config import schema
 from vae_sweep.models.fc import FCVAE
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.testing import check_vae
@@ -26,7 +26,7 @@ SMALL = {"image_shape": (3, 8, 8), "latent_dim": 4}
 
 @pytest.mark.parametrize("name", MODELS)
 def test_shipped_models_keep_the_contract(name: str) -> None:
-    config.register()
+    schema.register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         node: Any = OmegaConf.to_container(compose("config", [f"model={name}"]).model)
     model_class = get_class(node.pop("_target_"))

@@ -16,7 +16,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from running import statuses
-from vae_sweep import config, datasets
+from vae_sweep import datasets
+from vae_sweep.config import schema
 from vae_sweep.datasets.base import Split
 from vae_sweep.metrics import linear
 from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_reference
@@ -134,7 +135,7 @@ def test_distances_of_few_images_are_left_out_before_a_network_is_asked_for(tmp_
 
 
 def composed(*overrides: str) -> Any:
-    config.register()
+    schema.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [*overrides, "paths.root=/x"], return_hydra_config=False)
     return cfg

@@ -12,11 +12,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import vae_sweep
-from vae_sweep import config, provenance
+from vae_sweep import provenance
 from vae_sweep.base.sources import own_sources
 from vae_sweep.cli import config_dir
 from vae_sweep.comparison import identity
 from vae_sweep.comparison.identity import Decides, decides
+from vae_sweep.config import schema
 
 BASE = {"seed": 0, "params": {"lr": 0.1}, "paths": {"root": "/a", "data": "/a/data"}, "resume": True}
 
@@ -28,7 +29,7 @@ def key(changes: dict | None = None, digest: str = "d", sources: dict[str, str] 
 
 
 def composed(*overrides: str) -> dict:
-    config.register()
+    schema.register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         cfg = compose("config", ["paths.root=/a", *overrides])
     return identity.flatten(OmegaConf.to_container(cfg, resolve=False))

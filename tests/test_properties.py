@@ -18,16 +18,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vae_sweep import config, models, preparation
+from vae_sweep import models, preparation
 from vae_sweep.base import system
 from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
-from vae_sweep.messages import one_line
+from vae_sweep.config import schema
+from vae_sweep.config.messages import one_line
+from vae_sweep.config.validation import validate
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
 from vae_sweep.preparation import check_model, prepare
 from vae_sweep.training import checkpoint, loop, state
-from vae_sweep.validation import validate
 
 MODELS = ("conv", "fc", "linear")
 MEMORY = 500e6  # bytes of the machine that the tests pretend to run on
@@ -137,7 +138,7 @@ def overrides(draw: st.DrawFn) -> tuple[str, dict[str, str]]:
 @pytest.fixture(scope="module")
 def composed() -> Iterator[dict[str, DictConfig]]:
     """The shipped configuration of every model; while it lasts, configurations can be composed."""
-    config.register()
+    schema.register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         yield {model: compose("config", [f"model={model}", "experiment=smoke"]) for model in MODELS}
 

@@ -13,9 +13,9 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from vae_sweep import config as configuration
 from vae_sweep.cli import config_dir
-from vae_sweep.validation import validate
+from vae_sweep.config import schema as configuration
+from vae_sweep.config.validation import validate
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,7 +20,7 @@ from sqlalchemy import exc
 
 from vae_sweep.base.errors import StoreError, UserError
 from vae_sweep.tracking import Store, retry, uris
-from vae_sweep.tracking.retry import may_pass
+from vae_sweep.tracking.store import Store
 from vae_sweep.tracking.uris import sqlite_uri, store_uri
 
 SMALL = ("-m", "model=linear", "params=tiny", "experiment=smoke", "training.max_epochs=1", "hydra/launcher=basic")

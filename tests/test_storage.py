@@ -24,7 +24,7 @@ from vae_sweep import places
 from vae_sweep.base.errors import StoreError
 from vae_sweep.sweep import _hide_password
 from vae_sweep.tracking import RunRecord, Store, journal
-from vae_sweep.tracking.journal import Journal
+from vae_sweep.tracking.store import RunRecord, Store
 from vae_sweep.tracking.uris import masked
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from vae_sweep import config as configuration
-from vae_sweep.arguments import understood
 from vae_sweep.base.errors import RunFailed, UserError
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt, take_interrupts
-from vae_sweep.messages import one_line
+from vae_sweep.config import schema as configuration
+from vae_sweep.config.arguments import understood
+from vae_sweep.config.messages import one_line
 from vae_sweep.sweep import SweepCallback
 from vae_sweep.watch import stop_workers
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vae_sweep.arguments import options_of
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import seen_from
-from vae_sweep.messages import run_command
+from vae_sweep.config.arguments import options_of
+from vae_sweep.config.messages import run_command
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.evidence import Evidence

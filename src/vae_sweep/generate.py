@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from vae_sweep.arguments import options_of
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import seen_from
-from vae_sweep.messages import run_command
+from vae_sweep.config.arguments import options_of
+from vae_sweep.config.messages import run_command
 
 WHAT = {"samples": 2048, "interpolation": 256, "reconstructions": 2048}  # and the most that one picture holds
 USAGE = f"""\

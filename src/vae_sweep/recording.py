@@ -24,6 +24,7 @@ from vae_sweep.base.timing import listed, timed
 from vae_sweep.comparison.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.comparison.identity import Decides, changed, decides, flatten, parts
 from vae_sweep.comparison.rows import ReferenceRow
+from vae_sweep.config.validation import validate
 from vae_sweep.context import Job
 from vae_sweep.datasets import describe
 from vae_sweep.measuring import draw, record_heldout
@@ -38,7 +39,6 @@ from vae_sweep.training import checkpoint, loop, state
 from vae_sweep.training.device import device_tags, resolve_device
 from vae_sweep.training.evaluation import Averages, evaluate, inference
 from vae_sweep.training.randomness import seed_weights
-from vae_sweep.validation import validate
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.process import set_up
 from vae_sweep.base.system import seen_from
-from vae_sweep.messages import one_line
+from vae_sweep.config.messages import one_line
 from vae_sweep.tracking.relocate import relocate
 
 USAGE = """\

@@ -15,8 +15,8 @@ from vae_sweep.base.locks import lease, me
 from vae_sweep.base.signals import Terminated
 from vae_sweep.comparison.identity import changed, settings_key, training_code
 from vae_sweep.comparison.rows import Cell
+from vae_sweep.config.plan import by_key, cell_name
 from vae_sweep.context import Context, Job
-from vae_sweep.grid import by_key, cell_name
 from vae_sweep.measuring import draw_again, measure_again
 from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of, planned, temporary_files_in
 from vae_sweep.preparation import identity_of

@@ -22,17 +22,17 @@ from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from vae_sweep import config as configuration
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.locks import is_held, lease, me, warn_without_locks
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt
 from vae_sweep.comparison.identity import settings_key, sweep_key, training_code
-from vae_sweep.grid import LOCAL_LAUNCHERS, application, plan
+from vae_sweep.config import schema as configuration
+from vae_sweep.config.messages import one_line
+from vae_sweep.config.plan import LOCAL_LAUNCHERS, application, plan
+from vae_sweep.config.validation import validate, validate_launcher
 from vae_sweep.launchers import for_joblib, mend
-from vae_sweep.messages import one_line
 from vae_sweep.places import folder_of, forget_the_stop, place, plan_run, temporary_files_in
-from vae_sweep.validation import validate, validate_launcher
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.rows import Row

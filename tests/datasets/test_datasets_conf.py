@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from vae_sweep import config
+from vae_sweep.config import schema
 from vae_sweep.datasets import Source
 from vae_sweep.datasets.celeba import CelebA
 from vae_sweep.datasets.cifar10 import Cifar10
@@ -16,10 +16,10 @@ from vae_sweep.datasets.shapes import Shapes
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 PAIRS = [
-    (config.Cifar10Dataset, Cifar10),
-    (config.CelebADataset, CelebA),
-    (config.FolderDataset, Folder),
-    (config.ShapesDataset, Shapes),
+    (schema.Cifar10Dataset, Cifar10),
+    (schema.CelebADataset, CelebA),
+    (schema.FolderDataset, Folder),
+    (schema.ShapesDataset, Shapes),
 ]
 
 

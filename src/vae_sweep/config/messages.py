@@ -15,10 +15,10 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from vae_sweep import arguments
-from vae_sweep import config as configuration
 from vae_sweep.base.errors import RunFailed, UserError
 from vae_sweep.base.process import set_up
+from vae_sweep.config import arguments
+from vae_sweep.config import schema as configuration
 
 _MENDABLE = {
     errno.EACCES: "give yourself the permission, or use another folder",

@@ -2,7 +2,7 @@
 
 Values live in ``conf/``; these dataclasses stand first in its defaults list, so a misspelt key or a value
 of the wrong type is refused while the configuration is composed, before any job starts. Ranges, which types
-cannot express, are checked by :func:`vae_sweep.validation.validate`.
+cannot express, are checked by :func:`vae_sweep.config.validation.validate`.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from vae_sweep import config as configuration
 from vae_sweep.base.errors import UserError
-from vae_sweep.validation import CHOICES
+from vae_sweep.config import schema as configuration
+from vae_sweep.config.validation import CHOICES
 
 GROUPS = (*CHOICES, "images", "experiment")  # of conf/config.yaml's defaults list
 _TEXT, _WHOLE = ("str", "str | None"), ("int", "int | None")

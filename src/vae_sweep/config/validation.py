@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.config import Config
+from vae_sweep.config.schema import Config
 
 
 def _whole(low: int, high: int, note: str = "") -> tuple[Callable[[Any], bool], str]:

@@ -16,7 +16,7 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.comparison.identity import Decides, decides, parts, run_key, settings_key
 from vae_sweep.comparison.rows import Cell, data_label, schedule_label
-from vae_sweep.validation import validate
+from vae_sweep.config.validation import validate
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
 MAX_CELLS = 1000  # of one sweep; each is composed and checked before the first is trained

@@ -1,0 +1,1 @@
+"""What may be asked for; what cannot work is refused before anything runs."""
