@@ -17,7 +17,7 @@ import torch
 import common
 from vae_sweep.metrics.features import resolve
 from vae_sweep.metrics.measure import Settings, measure, measure_reference
-from vae_sweep.preparation import prepare
+from vae_sweep.sweeps.preparation import prepare
 from vae_sweep.training.evaluation import evaluate
 
 MODELS = ("fc", "conv")

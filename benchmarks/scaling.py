@@ -37,7 +37,7 @@ from omegaconf import DictConfig
 import common
 from common import Cost
 from vae_sweep import datasets
-from vae_sweep.preparation import source
+from vae_sweep.sweeps.preparation import source
 
 QUESTIONS = ("batch", "latents", "images", "jobs")
 PARAMS = "p1"
@@ -98,7 +98,7 @@ def prepared(cfg: DictConfig, place: Path) -> datasets.ImageDataset:
 
 def job(barrier: Barrier, results: Any, cfg: DictConfig, place: Path) -> None:
     """Train two epochs, of which the second is timed, then look at the memory while all jobs are still there."""
-    import vae_sweep.run  # noqa: F401 (all that a real job has in memory)
+    import vae_sweep.sweeps.run  # noqa: F401 (all that a real job has in memory)
 
     torch.set_num_threads(1)
     try:

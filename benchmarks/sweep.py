@@ -33,7 +33,7 @@ from common import Cost
 from notebook import Pictures, array, notebook_epoch, notebook_loss
 from vae_sweep.base.system import available_cores
 from vae_sweep.datasets import ImageDataset
-from vae_sweep.preparation import prepare
+from vae_sweep.sweeps.preparation import prepare
 
 WAYS = {
     "cores": "one single-threaded run per core",

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from running import statuses
-from vae_sweep.launchers import for_joblib
+from vae_sweep.sweeps.launchers import for_joblib
 from vae_sweep.tracking.relocate import relocate
 from vae_sweep.tracking.store import Store
 from vae_sweep.tracking.uris import check_answers, sqlite_path, sqlite_uri, store_uri, ui_command

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from running import ENDLESS, statuses
-from vae_sweep import watch
 from vae_sweep.base import locks as module
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.locks import heartbeat, is_held, is_locked, lease, me, owner_of, warn_without_locks
-from vae_sweep.watch import _FirstProcess
+from vae_sweep.sweeps import watch
+from vae_sweep.sweeps.watch import _FirstProcess
 
 HOLD = (
     "import sys, time; from pathlib import Path; from vae_sweep import lease; lease.BEAT_EVERY = 0.2\n"

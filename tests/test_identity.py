@@ -12,12 +12,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import vae_sweep
-from vae_sweep import provenance
 from vae_sweep.base.sources import own_sources
 from vae_sweep.cli import config_dir
 from vae_sweep.comparison import identity
 from vae_sweep.comparison.identity import Decides, decides
 from vae_sweep.config import schema
+from vae_sweep.sweeps import environment
 
 BASE = {"seed": 0, "params": {"lr": 0.1}, "paths": {"root": "/a", "data": "/a/data"}, "resume": True}
 
@@ -145,7 +145,7 @@ def test_somebody_elses_repository_is_not_ours(tmp_path: Path, monkeypatch: pyte
     for command in (["init", "-q"], ["add", "theirs.txt"], ["commit", "-qm", "theirs"]):
         subprocess.run([*git, *command], check=True)
     monkeypatch.setattr(vae_sweep, "__file__", str(package / "__init__.py"))
-    assert "mlflow.source.git.commit" not in provenance.environment.__wrapped__()
+    assert "mlflow.source.git.commit" not in environment.environment.__wrapped__()
     for command in (["add", "-f", ".venv"], ["commit", "-qm", "now it is ours"]):
         subprocess.run([*git, *command], check=True)
-    assert len(provenance.environment.__wrapped__()["mlflow.source.git.commit"]) == 40
+    assert len(environment.environment.__wrapped__()["mlflow.source.git.commit"]) == 40

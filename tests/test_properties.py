@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from vae_sweep import models, preparation
+from vae_sweep import models
 from vae_sweep.base import system
 from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
@@ -27,7 +27,8 @@ from vae_sweep.config.messages import one_line
 from vae_sweep.config.validation import validate
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
-from vae_sweep.preparation import check_model, prepare
+from vae_sweep.sweeps import preparation
+from vae_sweep.sweeps.preparation import check_model, prepare
 from vae_sweep.training import checkpoint, loop, state
 
 MODELS = ("conv", "fc", "linear")

@@ -19,7 +19,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UN
 from sqlalchemy import exc
 
 from vae_sweep.base.errors import StoreError, UserError
-from vae_sweep.tracking import Store, retry, uris
+from vae_sweep.tracking import retry, uris
+from vae_sweep.tracking.retry import may_pass
 from vae_sweep.tracking.store import Store
 from vae_sweep.tracking.uris import sqlite_uri, store_uri
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow.utils.credentials import get_default_host_creds
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.context import Context
+from vae_sweep.sweeps.context import Context
 from vae_sweep.tracking.uris import masked, store_uri, with_secret
 
 SECRET = "s3cret"

@@ -20,10 +20,11 @@ from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
 from running import ENDLESS, rows, statuses
-from vae_sweep import places
 from vae_sweep.base.errors import StoreError
-from vae_sweep.sweep import _hide_password
-from vae_sweep.tracking import RunRecord, Store, journal
+from vae_sweep.sweeps import folders
+from vae_sweep.sweeps.lifecycle import _hide_password
+from vae_sweep.tracking import journal
+from vae_sweep.tracking.journal import Journal
 from vae_sweep.tracking.store import RunRecord, Store
 from vae_sweep.tracking.uris import masked
 
@@ -265,11 +266,11 @@ def test_a_password_does_not_travel_with_the_results() -> None:
 
 
 def test_a_place_keeps_its_name(tmp_path: Path) -> None:
-    name = places.place(tmp_path / "a")
-    assert places.place(tmp_path / "a") == name
-    assert places.place(tmp_path / "b") != name
+    name = folders.place(tmp_path / "a")
+    assert folders.place(tmp_path / "a") == name
+    assert folders.place(tmp_path / "b") != name
     (tmp_path / "a").rename(tmp_path / "c")
-    assert places.place(tmp_path / "c") == name
+    assert folders.place(tmp_path / "c") == name
 
 
 def test_a_place_has_one_name_for_all_who_come_first(tmp_path: Path, monkeypatch) -> None:
@@ -285,7 +286,7 @@ def test_a_place_has_one_name_for_all_who_come_first(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "exists", looked)
     with ThreadPoolExecutor(8) as pool:
-        names = list(pool.map(lambda _: places.place(tmp_path), range(8)))
+        names = list(pool.map(lambda _: folders.place(tmp_path), range(8)))
     assert len(set(names)) == 1
     assert sorted(path.name for path in (tmp_path / "outputs" / "state").iterdir()) == ["place"]
 

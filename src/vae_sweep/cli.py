@@ -18,8 +18,8 @@ from vae_sweep.base.signals import interrupt, take_interrupts
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.arguments import understood
 from vae_sweep.config.messages import one_line
-from vae_sweep.sweep import SweepCallback
-from vae_sweep.watch import stop_workers
+from vae_sweep.sweeps.lifecycle import SweepCallback
+from vae_sweep.sweeps.watch import stop_workers
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def task(cfg: DictConfig) -> float:
     from hydra.core.hydra_config import HydraConfig
 
     from vae_sweep.report.publish import pictures_are_due, refresh
-    from vae_sweep.run import execute
+    from vae_sweep.sweeps.run import execute
 
     sweep = SweepCallback.current
     if sweep is None or sweep.context is None:

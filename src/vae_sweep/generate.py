@@ -171,7 +171,7 @@ def _test_images(config: dict[str, Any], options: Options, root: Path) -> Any:
 
     from vae_sweep import datasets
     from vae_sweep.base import plugins
-    from vae_sweep.preparation import source
+    from vae_sweep.sweeps.preparation import source
 
     try:
         trained_in = Path(config["paths"]["root"])  # relative data paths meant this folder

@@ -83,7 +83,7 @@ def _cells(
 ) -> dict[Cell, DictConfig]:
     """Prepare the data of every cell and check that they, the model and the device fit together."""
     from vae_sweep.datasets import announce
-    from vae_sweep.preparation import check_model, prepare, source
+    from vae_sweep.sweeps.preparation import check_model, prepare, source
     from vae_sweep.training.device import resolve_device
 
     for _, cfg in configs.values():

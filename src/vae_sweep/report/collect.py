@@ -16,9 +16,9 @@ from vae_sweep.comparison.convergence import Facts, Limits, judge
 from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.comparison.rows import Cell, Row, is_finite
 from vae_sweep.datasets.describe import RECORD
-from vae_sweep.measuring import MEASURED, REFERENCE, SPECTRUM, UNDEFINED
 from vae_sweep.metrics import catalogue
 from vae_sweep.report import publish
+from vae_sweep.sweeps.remeasure import MEASURED, REFERENCE, SPECTRUM, UNDEFINED
 from vae_sweep.tracking.store import Store, StoredRun
 
 

@@ -25,13 +25,13 @@ from vae_sweep.comparison.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.comparison.identity import Decides, changed, decides, flatten, parts
 from vae_sweep.comparison.rows import ReferenceRow
 from vae_sweep.config.validation import validate
-from vae_sweep.context import Job
 from vae_sweep.datasets import describe
-from vae_sweep.measuring import draw, record_heldout
 from vae_sweep.metrics import latents, linear, losses
-from vae_sweep.places import asked_to_stop, own_folder
-from vae_sweep.preparation import prepare
 from vae_sweep.report.publish import TRAINING_STATE
+from vae_sweep.sweeps.context import Job
+from vae_sweep.sweeps.folders import asked_to_stop, own_folder
+from vae_sweep.sweeps.preparation import prepare
+from vae_sweep.sweeps.remeasure import draw, record_heldout
 from vae_sweep.tracking.journal import Journal
 from vae_sweep.tracking.store import RunRecord
 from vae_sweep.tracking.uris import masked

@@ -16,17 +16,17 @@ from vae_sweep.base.signals import Terminated
 from vae_sweep.comparison.identity import changed, settings_key, training_code
 from vae_sweep.comparison.rows import Cell
 from vae_sweep.config.plan import by_key, cell_name
-from vae_sweep.context import Context, Job
-from vae_sweep.measuring import draw_again, measure_again
-from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of, planned, temporary_files_in
-from vae_sweep.preparation import identity_of
-from vae_sweep.provenance import environment, machine_kind
-from vae_sweep.recording import said_if_lost, train_and_record
+from vae_sweep.sweeps.context import Context, Job
+from vae_sweep.sweeps.environment import environment, machine_kind
+from vae_sweep.sweeps.folders import ask_to_stop, asked_to_stop, folder_of, planned, temporary_files_in
+from vae_sweep.sweeps.preparation import identity_of
+from vae_sweep.sweeps.record import said_if_lost, train_and_record
+from vae_sweep.sweeps.remeasure import draw_again, measure_again
+from vae_sweep.sweeps.watch import ends_with_its_sweep
 from vae_sweep.tracking.names import MACHINE, MADE_OF, ROLE, RUN_KEY, SETTINGS, SWEEP_KEY, linked
 from vae_sweep.tracking.store import RunRecord, Store, StoredRun, hurry, versions
 from vae_sweep.training import checkpoint, state
 from vae_sweep.training.device import resolve_device
-from vae_sweep.watch import ends_with_its_sweep
 
 log = logging.getLogger(__name__)
 

@@ -31,12 +31,12 @@ from vae_sweep.config import schema as configuration
 from vae_sweep.config.messages import one_line
 from vae_sweep.config.plan import LOCAL_LAUNCHERS, application, plan
 from vae_sweep.config.validation import validate, validate_launcher
-from vae_sweep.launchers import for_joblib, mend
-from vae_sweep.places import folder_of, forget_the_stop, place, plan_run, temporary_files_in
+from vae_sweep.sweeps.folders import folder_of, forget_the_stop, place, plan_run, temporary_files_in
+from vae_sweep.sweeps.launchers import for_joblib, mend
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.rows import Row
-    from vae_sweep.context import Context
+    from vae_sweep.sweeps.context import Context
     from vae_sweep.tracking.store import Store
 
 configuration.register()  # workers unpickle the callback before they compose their configuration
@@ -95,9 +95,9 @@ def open_sweep(config: DictConfig) -> Context:
     validate_launcher(config.hydra)
     cells, swept = plan(config, root)
     features, reason = _features(config, root)
-    from vae_sweep.context import Context  # here, since these take seconds and refusals should not
-    from vae_sweep.provenance import environment
     from vae_sweep.report.publish import PLAN, plan_text, refresh
+    from vae_sweep.sweeps.context import Context  # here, since these take seconds and refusals should not
+    from vae_sweep.sweeps.environment import environment
 
     store = _open_store(config, root)
     key = sweep_key([cell.key for cell in cells] or _search(config), config.sweep.name)
@@ -180,14 +180,14 @@ def open_single(config: DictConfig) -> Context:
     cfg = application(config)
     validate(cfg)
     from vae_sweep.datasets import announce  # here, since these take seconds and refusals should not
-    from vae_sweep.preparation import check_model, prepare
+    from vae_sweep.sweeps.preparation import check_model, prepare
     from vae_sweep.training.device import resolve_device
 
     resolve_device(cfg.training.device, cfg.training.precision)
     dataset, _ = prepare(cfg, root)
     announce(dataset)
     check_model(cfg, dataset.image_shape)
-    from vae_sweep.context import Context
+    from vae_sweep.sweeps.context import Context
 
     features, reason = _features(config, root)
     store = _open_store(config, root)
@@ -238,8 +238,8 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
 def _reported(store: Store, parent_id: str) -> list[str]:
     """Write the sweep's report; the verdicts, and where the report is."""
     from vae_sweep import compare
-    from vae_sweep.recording import said_if_lost
     from vae_sweep.report import collect
+    from vae_sweep.sweeps.record import said_if_lost
 
     with said_if_lost("the report"):
         evidence = collect.gather(store, [store.get(parent_id)])

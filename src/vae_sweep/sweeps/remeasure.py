@@ -20,12 +20,12 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import seen_from
 from vae_sweep.base.timing import listed
 from vae_sweep.comparison.identity import Decides, decides, flatten
-from vae_sweep.context import Job
 from vae_sweep.metrics import linear
 from vae_sweep.metrics.measure import Settings, measure, measure_reference
 from vae_sweep.models.vae import VAE
-from vae_sweep.preparation import prepare
 from vae_sweep.report.publish import NAMES
+from vae_sweep.sweeps.context import Job
+from vae_sweep.sweeps.preparation import prepare
 from vae_sweep.tracking.store import RunRecord, Store, StoredRun
 from vae_sweep.training import checkpoint
 from vae_sweep.training.device import resolve_device
@@ -126,7 +126,7 @@ def draw(
     record: RunRecord,
 ) -> None:
     """Draw and record the figures of a trained run; ``line``: validation loss and terms of the closed form."""
-    from vae_sweep.pictures import record_pictures
+    from vae_sweep.sweeps.run_pictures import record_pictures
 
     test = torch.from_numpy(dataset.test.images)
     with inference(next(model.parameters()).device):

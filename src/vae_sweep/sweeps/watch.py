@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vae_sweep import launchers
 from vae_sweep.base.locks import heartbeat, is_held, is_locked, me, owner_of, runs
 from vae_sweep.base.signals import interrupt, take_interrupts
-from vae_sweep.places import ask_to_stop, asked_to_stop, folder_of
+from vae_sweep.sweeps import launchers
+from vae_sweep.sweeps.folders import ask_to_stop, asked_to_stop, folder_of
 
 if TYPE_CHECKING:
-    from vae_sweep.context import Context
+    from vae_sweep.sweeps.context import Context
 
 log = logging.getLogger(__name__)
 
