@@ -18,7 +18,7 @@ from statistics import median
 import torch
 
 import common
-from vae_sweep.tracking.journal import Journal
+from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.tracking.store import Store
 from vae_sweep.training import state
 
@@ -32,7 +32,7 @@ def measure(name: str, images: torch.Tensor, rounds: int, folder: Path) -> tuple
     """Return the seconds of a plain epoch, of what each variant adds to it, and the megabytes of a state."""
     cfg = common.cell(name, PARAMS)
     store = Store.open(f"sqlite:///{folder / 'mlflow.db'}", folder, "guarantees")
-    journal = Journal(store.start_run(name, {}), [], ())
+    sender = EpochSender(store.start_run(name, {}), [], ())
     added: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     plain = []
     epochs = common.fit(cfg, common.built(cfg), images, images[: len(images) // 10], len(VARIANTS) * (rounds + 1))
@@ -42,9 +42,9 @@ def measure(name: str, images: torch.Tensor, rounds: int, folder: Path) -> tuple
         variant = VARIANTS[metrics.epoch % len(VARIANTS)]
         values = {f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(metrics, split)._asdict().items()}
         if variant in ("metrics", "both"):
-            journal.add(metrics.epoch, {"images_seen": metrics.images_seen, **values})
+            sender.add(metrics.epoch, {"images_seen": metrics.images_seen, **values})
         if variant in ("state", "both"):
-            state.save(folder, {"history": journal.entries, "fit": metrics.snapshot()})
+            state.save(folder, {"history": sender.entries, "fit": metrics.snapshot()})
         end = time.perf_counter()
         if metrics.epoch > len(VARIANTS):  # the first of each warms up
             plain.append(begin - before)

@@ -19,8 +19,8 @@ from bad_inputs import HABITS, TABLE
 from running import clean_environment, statuses
 from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
-from vae_sweep.config.arguments import GROUPS, understood
-from vae_sweep.config.messages import one_line
+from vae_sweep.config.arguments import GROUPS, check_arguments
+from vae_sweep.config.messages import user_message
 
 MINE = "it's (mine), 2024=new"
 
@@ -33,8 +33,8 @@ def test_a_habit_ends_in_what_was_meant(case: str, command, tmp_path: Path) -> N
 def suggestion(typed: list[str]) -> list[str]:
     """The words of the command that a refusal of ``typed`` shows, as bash reads them."""
     with pytest.raises(UserError) as refusal:
-        understood(typed)
-    shown = one_line(refusal.value)
+        check_arguments(typed)
+    shown = user_message(refusal.value)
     assert shown is not None
     assert "\n" not in shown
     line = re.sub(r"^[^ ]*python -m vae_sweep|^[^ ]+", r"printf %s\\\\0", shown.rpartition("; write: ")[2], count=1)
@@ -56,9 +56,9 @@ def suggestion(typed: list[str]) -> list[str]:
 @example(["training.threads=½"])
 def test_whatever_is_typed_is_read_or_refused_in_one_line(typed: list[str]) -> None:
     try:
-        understood([word for word in typed if not word.startswith("--v")])  # --version prints it
+        check_arguments([word for word in typed if not word.startswith("--v")])  # --version prints it
     except Exception as error:
-        shown = one_line(error)
+        shown = user_message(error)
         assert shown is not None
         assert "\n" not in shown
 
@@ -77,11 +77,11 @@ def test_whatever_is_typed_is_read_or_refused_in_one_line(typed: list[str]) -> N
 def test_a_refused_text_is_shown_in_quotes_that_bash_and_hydra_read(text: str) -> None:
     typed = f"dataset.path={text}"
     try:
-        understood([typed])
+        check_arguments([typed])
     except UserError:
         assume(not text.startswith("=") and not re.search(r"\$\{[^{}]*\}", text))
         (word,) = suggestion([typed])
-        assert understood([word]) == [word]
+        assert check_arguments([word]) == [word]
         value = OverridesParser.create().parse_override(word).value()
         assert OmegaConf.create({"path": value}).path == text
 
@@ -114,7 +114,7 @@ def test_a_refused_text_is_shown_in_quotes_that_bash_and_hydra_read(text: str) -
 )
 def test_a_habit_is_shown_as_the_command_that_was_meant(typed: str, meant: str) -> None:
     assert suggestion(typed.split(" ")) == meant.split(" ")
-    assert understood(meant.split(" ")) == sorted(meant.split(" "), key=lambda word: not word.startswith("-"))
+    assert check_arguments(meant.split(" ")) == sorted(meant.split(" "), key=lambda word: not word.startswith("-"))
 
 
 def test_a_value_with_spaces_that_the_shell_has_torn_is_put_together() -> None:
@@ -138,7 +138,7 @@ def test_a_value_with_spaces_that_the_shell_has_torn_is_put_together() -> None:
     ],
 )
 def test_what_can_be_understood_is(typed: str, read: str) -> None:
-    assert understood(typed.split()) == read.split()
+    assert check_arguments(typed.split()) == read.split()
 
 
 def test_the_groups_are_those_of_the_defaults_list() -> None:

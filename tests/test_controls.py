@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vae_sweep import datasets, models
-from vae_sweep.datasets.permuted import pixel_order, put_back, reorder
+from vae_sweep.datasets.permuted import pixel_order, reorder, unshuffle
 from vae_sweep.models.vae import VAE
 from vae_sweep.training import loop, randomness
 from vae_sweep.training.evaluation import evaluate
@@ -52,8 +52,8 @@ def test_one_permutation_of_whole_pixels_for_every_picture(tmp_path: Path) -> No
         pixels = original.images.reshape(len(original), 3, 1024)
         for i in (0, 517, 1023):  # position i shows pixel order[i], all three channels of it
             assert np.array_equal(split.images.reshape(len(split), 3, 1024)[..., i], pixels[..., order[i]])
-        assert np.array_equal(put_back(split.images, permuted.facts), original.images)
-    assert np.array_equal(put_back(plain.test.images, plain.facts), plain.test.images)
+        assert np.array_equal(unshuffle(split.images, permuted.facts), original.images)
+    assert np.array_equal(unshuffle(plain.test.images, plain.facts), plain.test.images)
     assert load(tmp_path / "again", permute_pixels=True).digest == permuted.digest
 
 

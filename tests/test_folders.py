@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from running import statuses
-from vae_sweep.sweeps.launchers import for_joblib
+from vae_sweep.sweeps.launchers import joblib_temp_folder
 from vae_sweep.tracking.relocate import relocate
 from vae_sweep.tracking.store import Store
 from vae_sweep.tracking.uris import check_answers, sqlite_path, sqlite_uri, store_uri, ui_command
@@ -93,10 +93,10 @@ def test_a_sweep_in_any_folder(name: str, command, tmp_path: Path) -> None:
 
 
 def test_joblib_gets_a_folder_that_it_can_name(tmp_path: Path) -> None:
-    assert for_joblib(tmp_path / "plain") == str(tmp_path / "plain")
+    assert joblib_temp_folder(tmp_path / "plain") == str(tmp_path / "plain")
     for odd in ("Übung", "line\nbreak", "x" * 400):
-        assert for_joblib(tmp_path / odd).isascii()
-        assert odd not in for_joblib(tmp_path / odd)
+        assert joblib_temp_folder(tmp_path / odd).isascii()
+        assert odd not in joblib_temp_folder(tmp_path / odd)
 
 
 def test_a_folder_that_is_no_utf_8_is_refused_in_one_line(command, tmp_path: Path) -> None:

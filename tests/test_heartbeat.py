@@ -16,9 +16,9 @@ import pytest
 from running import ENDLESS, statuses
 from vae_sweep.base import locks as module
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.locks import heartbeat, is_held, is_locked, lease, me, owner_of, warn_without_locks
+from vae_sweep.base.locks import heartbeat, hold_lock, is_held, is_locked, owner_of, this_process, warn_without_locks
 from vae_sweep.sweeps import watch
-from vae_sweep.sweeps.watch import _FirstProcess
+from vae_sweep.sweeps.watch import _SweepOwner
 
 HOLD = (
     "import sys, time; from pathlib import Path; from vae_sweep import lease; lease.BEAT_EVERY = 0.2\n"
@@ -56,14 +56,14 @@ def test_a_holder_whose_lock_does_not_reach_is_known_by_its_heartbeat(
     if elsewhere:
         from_elsewhere(tmp_path)
     assert is_held(tmp_path)
-    with pytest.raises(UserError, match="it is at work already, in process"), lease(tmp_path, "it"):
+    with pytest.raises(UserError, match="it is at work already, in process"), hold_lock(tmp_path, "it"):
         pass
     assert is_held(tmp_path)  # who was refused has taken nothing away
     holder.kill()
     holder.wait()
     assert not is_held(tmp_path)
-    with lease(tmp_path, "it"):
-        assert owner_of(tmp_path) == me()
+    with hold_lock(tmp_path, "it"):
+        assert owner_of(tmp_path) == this_process()
     assert owner_of(tmp_path) is heartbeat(tmp_path) is None
 
 
@@ -94,15 +94,15 @@ def test_a_disk_that_refuses_locks_is_used_without(error: Exception, tmp_path: P
             raise error
 
     monkeypatch.setattr(module, "FileLock", Refusing)
-    with lease(tmp_path, "it"):
-        assert owner_of(tmp_path) == me()
+    with hold_lock(tmp_path, "it"):
+        assert owner_of(tmp_path) == this_process()
         assert not is_locked(tmp_path)
 
 
 def test_a_worker_gives_up_after_several_looks(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
     owner = owner_of(tmp_path)
     assert owner is not None
-    first = _FirstProcess(tmp_path, owner)
+    first = _SweepOwner(tmp_path, owner)
     unlock(tmp_path)
     for _ in range(5):
         assert not first.is_lost()  # no lock, but a heartbeat
@@ -127,7 +127,7 @@ def test_a_worker_gives_up_after_several_looks(holder: subprocess.Popen, tmp_pat
     holder.wait()
     assert [first.is_lost() for _ in range(watch.LOOKS)] == [False] * (watch.LOOKS - 1) + [True]
     (tmp_path / "owner.json").write_text(json.dumps({"host": "another", "pid": 1}))
-    assert _FirstProcess(tmp_path, {"host": "another", "pid": 1})._silence == watch.SILENT_ELSEWHERE
+    assert _SweepOwner(tmp_path, {"host": "another", "pid": 1})._silence == watch.SILENT_ELSEWHERE
 
 
 def test_workers_go_on_where_the_lock_of_the_sweep_does_not_reach_them(start, tmp_path: Path) -> None:

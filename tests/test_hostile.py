@@ -166,4 +166,4 @@ def test_the_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_home_folder_that_nobody_has_is_named() -> None:
     with pytest.raises(UserError, match=r"^dataset\.path=~nobody\.here/x: there is no user with this home folder"):
-        system.seen_from(Path("/"), "~nobody.here/x", "dataset.path")
+        system.resolve_path(Path("/"), "~nobody.here/x", "dataset.path")

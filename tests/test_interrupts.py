@@ -18,8 +18,8 @@ from mlflow.entities import Run
 from running import ENDLESS
 from vae_sweep.base import signals
 from vae_sweep.base.errors import StoreError
-from vae_sweep.base.signals import Terminated, held, interrupt
-from vae_sweep.tracking.retry import Patient
+from vae_sweep.base.signals import Terminated, deferred_interrupts, interrupt
+from vae_sweep.tracking.retry import RetryingClient
 from vae_sweep.tracking.store import Store
 
 GRID = ["-m", "model=fc,linear", "params=tiny", "experiment=smoke"]
@@ -144,8 +144,8 @@ class Client:
         return "written"
 
 
-def patient(client: Client, guard: Callable = held, patience: float = 0.0) -> Patient:
-    return Patient(client, "sqlite:///x", (OSError,), lambda error: True, patience, guard)
+def patient(client: Client, guard: Callable = deferred_interrupts, patience: float = 0.0) -> RetryingClient:
+    return RetryingClient(client, "sqlite:///x", (OSError,), lambda error: True, patience, guard)
 
 
 @pytest.mark.parametrize(
@@ -195,14 +195,14 @@ def test_what_waits_for_a_server_is_interrupted_at_once(ours: None, tmp_path: Pa
         patient(client, nullcontext).write()
     assert client.done == 0
     assert Store("http://127.0.0.1:1", "0").client._guard is nullcontext
-    assert Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "0").client._guard is held
+    assert Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "0").client._guard is deferred_interrupts
 
 
 def test_other_threads_do_not_keep_the_main_thread_waiting(ours: None) -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def other() -> None:
-        with held():
+        with deferred_interrupts():
             inside.set()
             leave.wait(10)
 

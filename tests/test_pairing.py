@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vae_sweep.comparison.pairing import contrasts_of, controls_of, groups_of, told_apart, without_repeats
+from vae_sweep.comparison.pairing import contrasts_of, controls_of, groups_of, with_unique_sets, without_repeats
 from vae_sweep.comparison.rows import ReferenceRow, Row
 from vae_sweep.metrics import catalogue
 
@@ -50,7 +50,7 @@ def test_a_seed_that_one_model_lacks_is_in_no_pair() -> None:
 
 def test_equal_names_of_different_images_are_not_paired() -> None:
     mixed = [replace(r, digest="2b") if r.model == "conv" else r for r in GRID]
-    named = told_apart(mixed)
+    named = with_unique_sets(mixed)
     assert {r.dataset for r in named} == {"d [1a]", "d [2b]"}
     assert contrasts_of(named, LOSS) == []
 
@@ -62,7 +62,7 @@ def test_different_losses_are_not_averaged() -> None:
                 configuration={**r.configuration, "objective.beta": "4.0"})
         for r in GRID
     ]  # fmt: skip
-    named = told_apart(GRID + strong)
+    named = with_unique_sets(GRID + strong)
     found = contrasts_of(named, LOSS)
     assert [(c.dataset, c.mean, c.n) for c in found] == [("d, beta 1, sum", 5.0, 6), ("d, beta 4, sum", 0.0, 6)]
     averaged = [replace(r, reduction="mean", metrics={"test/loss": 0.06}) for r in GRID]
@@ -77,7 +77,7 @@ def test_equal_labels_of_different_recipes_are_not_paired() -> None:
         replace(r, configuration={**r.configuration, **longer}) if r.model == "conv" and r.params == "p1" else r
         for r in GRID
     ]
-    named = told_apart(other)
+    named = with_unique_sets(other)
     (found,) = contrasts_of(named, LOSS)
     assert [s.params for s in found.sets] == ["p2"]
     assert {g.params for g in groups_of(named, LOSS[0])} == {"p2", "p1", "p1 [max_epochs=9]"}
@@ -90,7 +90,7 @@ def test_one_recipe_of_two_names_is_one_set() -> None:
     assert len(found) == len(GRID)
     assert notes == ["12 cells are in several of these sweeps; the first finished run counts."]
     fc, conv = ([r for r in part if r.model == model] for part, model in ((swept, "fc"), (GRID, "conv")))
-    (contrast,) = contrasts_of(told_apart([*fc, *conv]), LOSS)
+    (contrast,) = contrasts_of(with_unique_sets([*fc, *conv]), LOSS)
     assert (contrast.n, [s.params for s in contrast.sets]) == (6, ["p1", "p2"])
 
 
@@ -117,7 +117,7 @@ def test_another_architecture_of_the_same_name_is_no_repeat() -> None:
 
 def test_a_model_of_ones_own_is_paired_whatever_its_code() -> None:
     own = [replace(r, model="mine", configuration={**r.configuration, "my_vae.py": "1f"}) for r in GRID[:6]]
-    (found,) = contrasts_of(told_apart([*own, *GRID[6:]]), LOSS)
+    (found,) = contrasts_of(with_unique_sets([*own, *GRID[6:]]), LOSS)
     assert (found.a, found.b, found.n) == ("mine", "conv", 6)
 
 
@@ -133,7 +133,7 @@ def test_variants_of_fc_are_compared_with_it_too() -> None:
 
 def test_rows_of_equal_names_are_told_apart() -> None:
     again = replace(GRID[0], dataset="d (pixels permuted)", digest="2b")
-    named = [r.name for r in told_apart([GRID[0], again])]
+    named = [r.name for r in with_unique_sets([GRID[0], again])]
     assert named == ["fc-p1-s0 on d", "fc-p1-s0 on d (pixels permuted)"]
 
 

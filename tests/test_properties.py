@@ -23,7 +23,7 @@ from vae_sweep.base import system
 from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
 from vae_sweep.config import schema
-from vae_sweep.config.messages import one_line
+from vae_sweep.config.messages import user_message
 from vae_sweep.config.validation import validate
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
@@ -154,7 +154,7 @@ def pretended_memory() -> Iterator[None]:
 
 
 def refused(error: Exception) -> None:
-    line = one_line(error)
+    line = user_message(error)
     assert line is not None, f"only a traceback explains {error!r}"
     assert line.startswith("vae_sweep: ")
     assert "\n" not in line

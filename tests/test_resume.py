@@ -15,7 +15,7 @@ from mlflow.entities import Run
 
 from vae_sweep import models
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.locks import is_held, lease
+from vae_sweep.base.locks import hold_lock, is_held
 from vae_sweep.training import loop, randomness, state
 
 NODES = [
@@ -96,12 +96,12 @@ def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
         assert is_held(tmp_path)
         with (
             pytest.raises(UserError, match=f"it is at work already, in process {holder.pid} on "),
-            lease(tmp_path, "it"),
+            hold_lock(tmp_path, "it"),
         ):
             pass
         holder.kill()  # -9: nothing of its own runs any more
     assert not is_held(tmp_path)
-    with lease(tmp_path, "it"):
+    with hold_lock(tmp_path, "it"):
         assert is_held(tmp_path)
     assert not is_held(tmp_path)
 

@@ -20,7 +20,7 @@ from sqlalchemy import exc
 
 from vae_sweep.base.errors import StoreError, UserError
 from vae_sweep.tracking import retry, uris
-from vae_sweep.tracking.retry import may_pass
+from vae_sweep.tracking.retry import is_transient
 from vae_sweep.tracking.store import Store
 from vae_sweep.tracking.uris import sqlite_uri, store_uri
 
@@ -84,7 +84,7 @@ def away() -> MlflowException:
     ids=repr,
 )
 def test_what_may_pass(error: Exception) -> None:
-    assert may_pass(error)
+    assert is_transient(error)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_what_may_pass(error: Exception) -> None:
     ids=repr,
 )
 def test_what_stays(error: Exception) -> None:
-    assert not may_pass(error)
+    assert not is_transient(error)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "TRY_EVERY", 0.01)
+    monkeypatch.setattr(retry, "RETRY_EVERY", 0.01)
 
 
 def fail_once(monkeypatch: pytest.MonkeyPatch, name: str, before: bool, error: Exception) -> list[str]:

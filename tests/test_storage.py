@@ -23,8 +23,8 @@ from running import ENDLESS, rows, statuses
 from vae_sweep.base.errors import StoreError
 from vae_sweep.sweeps import folders
 from vae_sweep.sweeps.lifecycle import _hide_password
-from vae_sweep.tracking import journal
-from vae_sweep.tracking.journal import Journal
+from vae_sweep.tracking import sender
+from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.tracking.store import RunRecord, Store
 from vae_sweep.tracking.uris import masked
 
@@ -37,7 +37,7 @@ class Flaky:
         self.tried = 0
         self.took: list[tuple[int, int, dict[str, float]]] = []
 
-    def hurried(self) -> Flaky:
+    def without_retries(self) -> Flaky:
         return self
 
     def log_metrics(self, metrics: dict[str, float], step: int, time_ms: int) -> None:
@@ -57,9 +57,9 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_epochs_that_the_store_did_not_take_are_sent_later(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(journal, "RETRY_AFTER", 0.05)
+    monkeypatch.setattr(sender, "RETRY_AFTER", 0.05)
     record = Flaky()
-    book = Journal(record, [], ())  # type: ignore[arg-type]
+    book = EpochSender(record, [], ())  # type: ignore[arg-type]
     book.add(1, {"val/loss": 3.0})
     until(lambda: len(record.took) == 1)
     record.up = False
@@ -77,15 +77,15 @@ def test_epochs_that_the_store_did_not_take_are_sent_later(monkeypatch, caplog: 
     ]
     # Another process, continuing from the entries on disk, while the store has epochs 1 and 3.
     later = Flaky()
-    Journal(later, book.entries, {1, 3}).send()  # type: ignore[arg-type]
+    EpochSender(later, book.entries, {1, 3}).send()  # type: ignore[arg-type]
     assert later.took == [record.took[1], record.took[3]]  # with the times at which they were measured
 
 
 def test_a_store_that_failed_is_left_alone_for_a_while(monkeypatch) -> None:
-    monkeypatch.setattr(journal, "RETRY_AFTER", 1000.0)
+    monkeypatch.setattr(sender, "RETRY_AFTER", 1000.0)
     record = Flaky()
     record.up = False
-    book = Journal(record, [], ())  # type: ignore[arg-type]
+    book = EpochSender(record, [], ())  # type: ignore[arg-type]
     book.add(1, {})
     until(lambda: record.tried == 1)
     book.add(2, {})
@@ -104,7 +104,7 @@ def test_no_epoch_waits_for_a_store_that_does_not_answer() -> None:
             super().log_metrics(metrics, step, time_ms)
 
     answers, record = threading.Event(), Silent()
-    book = Journal(record, [], ())  # type: ignore[arg-type]
+    book = EpochSender(record, [], ())  # type: ignore[arg-type]
     began = time.monotonic()
     for epoch in range(1, 101):
         book.add(epoch, {})
@@ -265,15 +265,15 @@ def test_a_password_does_not_travel_with_the_results() -> None:
     assert config.hydra.overrides.hydra == ['tracking.uri="postgresql://me:***@host/runs"']  # for one in a file
 
 
-def test_a_place_keeps_its_name(tmp_path: Path) -> None:
-    name = folders.place(tmp_path / "a")
-    assert folders.place(tmp_path / "a") == name
-    assert folders.place(tmp_path / "b") != name
+def test_a_project_id_keeps_its_name(tmp_path: Path) -> None:
+    name = folders.project_id(tmp_path / "a")
+    assert folders.project_id(tmp_path / "a") == name
+    assert folders.project_id(tmp_path / "b") != name
     (tmp_path / "a").rename(tmp_path / "c")
-    assert folders.place(tmp_path / "c") == name
+    assert folders.project_id(tmp_path / "c") == name
 
 
-def test_a_place_has_one_name_for_all_who_come_first(tmp_path: Path, monkeypatch) -> None:
+def test_a_project_id_has_one_name_for_all_who_come_first(tmp_path: Path, monkeypatch) -> None:
     """Several processes find no name and make one: as if each looked before any wrote."""
     barrier = threading.Barrier(8)
     exists = Path.exists
@@ -286,7 +286,7 @@ def test_a_place_has_one_name_for_all_who_come_first(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "exists", looked)
     with ThreadPoolExecutor(8) as pool:
-        names = list(pool.map(lambda _: folders.place(tmp_path), range(8)))
+        names = list(pool.map(lambda _: folders.project_id(tmp_path), range(8)))
     assert len(set(names)) == 1
     assert sorted(path.name for path in (tmp_path / "outputs" / "state").iterdir()) == ["place"]
 

@@ -14,16 +14,16 @@ from omegaconf import DictConfig
 
 from vae_sweep.base.errors import RunFailed, UserError
 from vae_sweep.base.process import set_up
-from vae_sweep.base.signals import interrupt, take_interrupts
+from vae_sweep.base.signals import handle_sigint, interrupt
 from vae_sweep.config import schema as configuration
-from vae_sweep.config.arguments import understood
-from vae_sweep.config.messages import one_line
+from vae_sweep.config.arguments import check_arguments
+from vae_sweep.config.messages import user_message
 from vae_sweep.sweeps.lifecycle import SweepCallback
 from vae_sweep.sweeps.watch import stop_workers
 
 log = logging.getLogger(__name__)
 
-PICTURED = 24  # cells; a larger sweep draws its figures only at its end, since each drawing reads every run
+LIVE_FIGURES = 24  # cells; a larger sweep draws its figures only at its end, since each drawing reads every run
 
 
 def config_dir() -> Path:
@@ -37,7 +37,7 @@ def task(cfg: DictConfig) -> float:
     """Run one cell; Hydra calls this in the worker, once per job."""
     from hydra.core.hydra_config import HydraConfig
 
-    from vae_sweep.report.publish import pictures_are_due, refresh
+    from vae_sweep.report.publish import figures_due, refresh
     from vae_sweep.sweeps.run import execute
 
     sweep = SweepCallback.current
@@ -49,9 +49,9 @@ def task(cfg: DictConfig) -> float:
     def changed(run_id: str, closed: bool) -> None:
         if context.parent_id is not None:
             try:
-                root, few = Path(context.root), len(context.cells) <= PICTURED
-                pictures = closed and few and pictures_are_due(root, context.parent_id)
-                refresh(context.store(hurried=True), context.parent_id, context.cells, root, pictures, run_id)
+                root, few = Path(context.root), len(context.cells) <= LIVE_FIGURES
+                pictures = closed and few and figures_due(root, context.parent_id)
+                refresh(context.store(without_retries=True), context.parent_id, context.cells, root, pictures, run_id)
             except UserError as error:  # the table can be written again; the run must not suffer
                 log.warning("the sweep's comparison could not be refreshed: %s", error)
             except Exception:
@@ -64,9 +64,9 @@ def main() -> None:
     """Entry point of ``python -m vae_sweep`` and ``vae-sweep``."""
     try:
         set_up()
-        sys.argv[1:] = understood(sys.argv[1:])
+        sys.argv[1:] = check_arguments(sys.argv[1:])
     except Exception as refusal:
-        message = one_line(refusal)
+        message = user_message(refusal)
         if message is None:
             raise
         sys.exit(message)
@@ -77,7 +77,7 @@ def main() -> None:
     # joblib takes the memory of a worker's first real run after a skipped one for a leak; it only starts another.
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
     signal.signal(signal.SIGTERM, interrupt)
-    take_interrupts()
+    handle_sigint()
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
         signal.signal(signal.SIGHUP, interrupt)
     if "" not in sys.path and os.getcwd() not in sys.path:
@@ -100,7 +100,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     if error is not None:
-        message = one_line(error)
+        message = user_message(error)
         if message is None or full_traceback:
             raise error
         if not failures:  # a run alone has already logged its reason
@@ -127,7 +127,7 @@ def _close(error: BaseException | None) -> list[str]:
     try:
         sweep.close(error)
     except Exception as failure:
-        message = one_line(failure)
+        message = user_message(failure)
         if message is None:
             log.exception("the sweep could not be closed")
         reason = (message or type(failure).__name__).removeprefix("vae_sweep: ")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.system import seen_from
+from vae_sweep.base.system import resolve_path
 from vae_sweep.config.arguments import options_of
 from vae_sweep.config.messages import run_command
 
@@ -66,7 +66,7 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     sweeps = [_sweep(store, given) for given in dict.fromkeys(filter(None, options.sweep.split(",")))]
     evidence = gather(store, list({sweep.run_id: sweep for sweep in sweeps}.values()))
     default = root / "outputs" / "compared" / "-".join(sweep.run_id[:8] for sweep in sweeps)[:200]
-    folder = seen_from(root, options.out, "out") if options.out else default
+    folder = resolve_path(root, options.out, "out") if options.out else default
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = files(evidence)

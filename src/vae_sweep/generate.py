@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.system import seen_from
+from vae_sweep.base.system import resolve_path
 from vae_sweep.config.arguments import options_of
 from vae_sweep.config.messages import run_command
 
@@ -124,7 +124,7 @@ def generate(options: Options, root: Path) -> list[Path]:
     source = f"-{options.run[:8]}" if re.fullmatch(r"[0-9a-f]+", options.run) else ""
     label = re.sub(r"[^\w.=-]+", "_", f"{name}{source}-{options.what}-{options.seed}")
     default = root / "outputs" / "generated" / f"{label}.png"
-    path = seen_from(root, options.out, "out") if options.out else default
+    path = resolve_path(root, options.out, "out") if options.out else default
     if path.suffix.lower() != ".png":
         raise UserError(f"out={options.out}: must end in .png")
     try:
@@ -141,7 +141,7 @@ def generate(options: Options, root: Path) -> list[Path]:
 
 def _load(options: Options, root: Path) -> Any:
     assert options.run is not None
-    local = seen_from(root, options.run, "run")
+    local = resolve_path(root, options.run, "run")
     is_file = local.suffix == ".pt" or os.path.exists(local)
     if not is_file and not re.fullmatch(r"[0-9a-f]{1,32}", options.run):
         raise UserError(f"run={options.run}: no such file, and no run id, which is up to 32 of the signs 0-9 and a-f")

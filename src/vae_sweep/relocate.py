@@ -11,8 +11,8 @@ from pathlib import Path
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.process import set_up
-from vae_sweep.base.system import seen_from
-from vae_sweep.config.messages import one_line
+from vae_sweep.base.system import resolve_path
+from vae_sweep.config.messages import user_message
 from vae_sweep.tracking.relocate import relocate
 
 USAGE = """\
@@ -30,7 +30,7 @@ def main() -> None:
         if {"-h", "--help"} & set(arguments) or len(arguments) > 1:
             print(USAGE)
             sys.exit(0 if len(arguments) == 1 else 2)
-        root = seen_from(Path.cwd(), arguments[0] if arguments else ".", "folder")
+        root = resolve_path(Path.cwd(), arguments[0] if arguments else ".", "folder")
         database = root / "mlflow.db"
         if not database.is_file():
             raise UserError(f"{root}: no mlflow.db here; give the folder that holds mlflow.db and mlruns/")
@@ -41,7 +41,7 @@ def main() -> None:
                 f"{database}: cannot be changed ({error}); is it a store of MLflow that you may write?"
             ) from error
     except UserError as error:
-        sys.exit(one_line(error))
+        sys.exit(user_message(error))
     print(f"{changed} runs now find their artifacts in {root / 'mlruns'}" if changed else "nothing to change")
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 from vae_sweep.base.versions import METRICS_VERSION
 
 
-def remembered(
+def cached(
     folder: Path,
     kind: str,
     known: object,

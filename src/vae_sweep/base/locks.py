@@ -31,7 +31,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from a file system 
 
 
 @contextmanager
-def lease(folder: Path, what: str) -> Iterator[None]:
+def hold_lock(folder: Path, what: str) -> Iterator[None]:
     """Hold ``folder`` for this process.
 
     The operating system releases the lock when the process ends, however it ends.
@@ -43,13 +43,13 @@ def lease(folder: Path, what: str) -> Iterator[None]:
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=2)  # somebody may only be looking whether it is held
-        taken = _lives(folder)
+        taken = _owner_is_alive(folder)
     except Timeout:
         taken = True
     except (OSError, NotImplementedError) as error:
         if not _without_locks(error):
             raise
-        taken = _lives(folder)
+        taken = _owner_is_alive(folder)
     if taken:
         lock.release()
         known = owner_of(folder) or {"pid": "of unknown number", "host": "an unknown host"}
@@ -60,7 +60,7 @@ def lease(folder: Path, what: str) -> Iterator[None]:
     done = threading.Event()
     try:
         _write(folder / "heartbeat", str(time.time()))
-        _write(folder / "owner.json", json.dumps(me()))
+        _write(folder / "owner.json", json.dumps(this_process()))
         threading.Thread(target=_beat, args=(folder, done), name="vae_sweep-heartbeat", daemon=True).start()
         yield
     finally:
@@ -83,14 +83,14 @@ def warn_without_locks(folder: Path) -> None:
         )
 
 
-def me() -> dict[str, str | int]:
+def this_process() -> dict[str, str | int]:
     """Return what this process calls itself as an owner."""
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def is_held(folder: Path) -> bool:
     """Return whether a living process holds ``folder``; to know that of another machine may take seconds."""
-    return is_locked(folder) or _lives(folder)
+    return is_locked(folder) or _owner_is_alive(folder)
 
 
 def is_locked(folder: Path) -> bool:
@@ -135,12 +135,12 @@ def heartbeat(folder: Path) -> str | None:
     return _read(folder / "heartbeat")
 
 
-def _lives(folder: Path) -> bool:
+def _owner_is_alive(folder: Path) -> bool:
     """Whether an owner that has left its note still writes its heartbeat."""
     owner, first = owner_of(folder), heartbeat(folder)
     if owner is None or first is None or abs(time.time() - float(first)) > OLD_AFTER:
         return False
-    if owner["host"] == me()["host"] and not runs(int(owner["pid"])):
+    if owner["host"] == this_process()["host"] and not runs(int(owner["pid"])):
         return False
     until = time.monotonic() + BEATS_WITHIN
     while time.monotonic() < until:

@@ -20,12 +20,12 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM to this process; a Ctrl-C to everybody is a plain KeyboardInterrupt."""
 
 
-_held = 0  # how often the main thread is inside held()
+_held = 0  # how often the main thread is inside deferred_interrupts()
 _waiting: list[tuple[float, type[KeyboardInterrupt]]] = []  # what came meanwhile, and when
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
-    """Signal handler: end like Ctrl-C does, with everything closed, as soon as :func:`held` allows."""
+    """Signal handler: end like Ctrl-C does, with everything closed, as soon as :func:`deferred_interrupts` allows."""
     error = KeyboardInterrupt if signum == signal.SIGINT else Terminated
     now = time.monotonic()
     if _held and (not _waiting or now - _waiting[0][0] < INSISTS_AFTER):
@@ -35,14 +35,14 @@ def interrupt(signum: int, frame: FrameType | None) -> None:
     raise error
 
 
-def take_interrupts() -> None:
+def handle_sigint() -> None:
     """Let :func:`interrupt` handle Ctrl-C, unless it is ignored here or somebody else's."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def deferred_interrupts() -> Iterator[None]:
     """While inside, signals of :func:`interrupt` wait; the first of them counts afterwards, whatever else was raised.
 
     In other threads than the main one this does nothing, since signals are not theirs.

@@ -33,7 +33,7 @@ def check_memory(need: int, what: str, advice: str) -> None:
         raise UserError(f"{what} need {shown(need)} of memory, and this machine has {shown(total_memory())}; {advice}")
 
 
-def seen_from(root: Path, path: str, key: str) -> Path:
+def resolve_path(root: Path, path: str, key: str) -> Path:
     """Return ``path``, the value of ``key``, with ``~`` expanded and as seen from ``root``.
 
     Raises:

@@ -39,7 +39,7 @@ def without_repeats(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
     return list(kept.values()), [note] if repeats else []
 
 
-def told_apart(rows: Sequence[Row]) -> list[Row]:
+def with_unique_sets(rows: Sequence[Row]) -> list[Row]:
     """Return the rows with names, datasets and sets in words that tell apart what differs.
 
     One dataset name may stand for different images or several losses, which do not compare; one set's name for

@@ -35,7 +35,7 @@ _PLAIN = re.compile(r"[^'\"\\,()\[\]{}=$]+")  # nothing in it can be meant for H
 _RANGE = re.compile(r"(\d+)(?:\.\.\.?|-|:)(\d+)")  # 0..4 and the like, of other tools
 
 
-def understood(typed: list[str]) -> list[str]:
+def check_arguments(typed: list[str]) -> list[str]:
     """Return the arguments for Hydra: options first, ``+model=fc`` as ``model=fc``, texts like ``2024_01`` as texts.
 
     Raises:

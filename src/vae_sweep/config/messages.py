@@ -20,7 +20,7 @@ from vae_sweep.base.process import set_up
 from vae_sweep.config import arguments
 from vae_sweep.config import schema as configuration
 
-_MENDABLE = {
+_FIXABLE = {
     errno.EACCES: "give yourself the permission, or use another folder",
     errno.EPERM: "give yourself the permission, or use another folder",
     errno.EROFS: "use a folder on a disk that may be written",
@@ -49,12 +49,12 @@ _LAUNCHER_FAILED = {  # errors of a launcher before or instead of its jobs
 }
 
 
-def one_line(error: BaseException) -> str | None:
+def user_message(error: BaseException) -> str | None:
     """Return the message for an error that a user can mend, or None for one that only a traceback explains."""
     if isinstance(error, (UserError, RunFailed)):
         return f"vae_sweep: {_flat(str(error))}"
-    if isinstance(error, OSError) and error.errno in _MENDABLE and error.filename is not None:
-        return f"vae_sweep: {error.filename}: {error.strerror}; {_MENDABLE[error.errno]}"
+    if isinstance(error, OSError) and error.errno in _FIXABLE and error.filename is not None:
+        return f"vae_sweep: {error.filename}: {error.strerror}; {_FIXABLE[error.errno]}"
     if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":
         name = error.object if len(error.object) <= 200 else f"{error.object[:200]}..."
         return f"vae_sweep: {_flat(name)}: the locale ({error.encoding}) does not have these letters; set PYTHONUTF8=1"
@@ -85,7 +85,7 @@ def run_command(usage: str, work: Callable[[list[str]], None]) -> None:
             sys.exit(0 if typed else 2)
         work(typed)
     except Exception as error:
-        message = one_line(error)
+        message = user_message(error)
         if message is None:
             raise
         sys.exit(message)

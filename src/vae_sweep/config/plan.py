@@ -68,7 +68,7 @@ def plan(config: DictConfig, root: Path) -> tuple[dict[Cell, DictConfig], dict[s
     configs: dict[str, tuple[list[str], DictConfig]] = {}
     for values in itertools.product(*spans.values()):
         chosen = [f"{key}={value}" for key, value in zip(spans, values, strict=True)]
-        cfg = application(loader.load_sweep_config(config, chosen))
+        cfg = without_hydra(loader.load_sweep_config(config, chosen))
         validate(cfg)
         name = cell_name(cfg, chosen, tuple(swept))
         if name in configs:
@@ -148,7 +148,7 @@ def by_key(overrides: Iterable[str]) -> dict[str, str]:
     return {key: value for key, _, value in (override.partition("=") for override in overrides)}
 
 
-def application(config: DictConfig) -> DictConfig:
+def without_hydra(config: DictConfig) -> DictConfig:
     """Return the configuration without Hydra's own node, as a task function sees it."""
     plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     plain._set_parent(None)

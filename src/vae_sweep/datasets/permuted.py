@@ -54,6 +54,6 @@ def pixels_put_back(images: np.ndarray) -> np.ndarray:
     return reorder(images, np.argsort(pixel_order(*images.shape[2:])))
 
 
-def put_back(images: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
+def unshuffle(images: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
     """Images (N, C, H, W) of a data set with these ``facts``, every pixel at its own place; the same if unshuffled."""
     return pixels_put_back(images) if facts.get(PERMUTED) else images

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vae_sweep.base.cache import remembered
+from vae_sweep.base.cache import cached
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.timing import timed
 from vae_sweep.base.versions import METRICS_VERSION
 from vae_sweep.datasets import ImageDataset
-from vae_sweep.datasets.permuted import put_back
+from vae_sweep.datasets.permuted import unshuffle
 from vae_sweep.metrics import bounds, latents, quality
 from vae_sweep.metrics.distances import MIN_IMAGES
 from vae_sweep.metrics.linear import Spectrum, ppca_weights
@@ -133,7 +133,7 @@ def measure(
             codes = _generated_codes(model, test, mixture, len(real.features), len(other.features), prior_seed)
             for part, z in codes.items():
                 side = real if part == "samples" else other
-                fake = put_back(_decode(model, z), dataset.facts)
+                fake = unshuffle(_decode(model, z), dataset.facts)
                 values |= _named(extractor, len(side.features), side.compare(extractor(fake)), PARTS[part])
             for side in (real, other):
                 values |= _named(extractor, len(side.features), side.floor, "_floor")
@@ -173,7 +173,7 @@ def measure_reference(
 
     known = [dataset.digest, latent_dim, beta, reduction, settings.key()]
     keys = ("values", "spectrum", "tags", "missing", "undefined")
-    found = remembered(dataset.cache_dir, "linear", known, keys, compute, lambda found: not found["missing"])
+    found = cached(dataset.cache_dir, "linear", known, keys, compute, lambda found: not found["missing"])
     said = tuple(found["missing"]), tuple(found["undefined"])
     return HeldOut(found["values"], np.array(found["spectrum"]), took, found["tags"], *said)
 
@@ -236,7 +236,7 @@ def _decode(model: VAE, z: NDArray[np.float64]) -> NDArray[np.uint8]:
 def _real(extractor: Extractor, dataset: ImageDataset, n: int) -> RealFeatures:
     from vae_sweep.metrics.distances import real_features
 
-    train, test = (put_back(split.images, dataset.facts) for split in (dataset.train, dataset.test))
+    train, test = (unshuffle(split.images, dataset.facts) for split in (dataset.train, dataset.test))
     return real_features(extractor, train, test, n, dataset.cache_dir, dataset.digest)
 
 

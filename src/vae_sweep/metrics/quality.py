@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vae_sweep.datasets.permuted import put_back
+from vae_sweep.datasets.permuted import unshuffle
 from vae_sweep.models.vae import VAE
 from vae_sweep.training.evaluation import BATCH, to_float
 
@@ -37,7 +37,7 @@ def ssim(model: VAE, images: torch.Tensor, facts: Mapping[str, Any] = MappingPro
 
     similarity = 0.0
     for sides in _pairs(model, images):
-        first, second = (torch.from_numpy(put_back(side.cpu().numpy(), facts)) for side in sides)
+        first, second = (torch.from_numpy(unshuffle(side.cpu().numpy(), facts)) for side in sides)
         each = structural_similarity_index_measure(first, second, data_range=1.0, reduction="none")
         similarity += float(each.sum())  # type: ignore[union-attr]
     return similarity / len(images)

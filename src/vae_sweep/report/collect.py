@@ -32,7 +32,7 @@ def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> 
         found += publish.rows_of(children, _plan(store, sweep.run_id), sweep.run_id)
     found = [_with_training(store, row, stored) for row in found]
     found, notes = pairing.without_repeats(found)
-    rows = pairing.told_apart(found)
+    rows = pairing.with_unique_sets(found)
     done = [row for row in rows if row.status == "FINISHED"]
     known = catalogue.described({key for row in done for key, value in row.metrics.items() if is_finite(value)})
     metrics = tuple(pairing.of_loss(metric, done) for metric, _ in known if not metric.key.endswith("_floor"))

@@ -64,7 +64,7 @@ def refresh(
         record.log_table(column_dict(rows), "comparison_table.json")
         record.log_metrics({"cells": len(rows), "cells_finished": len(done)})
         if done and pictures:
-            _log_pictures(store, parent_id, rows)
+            _log_figures(store, parent_id, rows)
             _beside(root, parent_id, "drawn").touch()
     return rows
 
@@ -89,7 +89,7 @@ def _json(path: Path) -> list[dict[str, Any]]:
         return []
 
 
-def pictures_are_due(root: Path, parent_id: str) -> bool:
+def figures_due(root: Path, parent_id: str) -> bool:
     """Return whether the sweep's pictures are old enough to be drawn again before it ends."""
     try:
         return time.time() - _beside(root, parent_id, "drawn").stat().st_mtime > REDRAW_AFTER
@@ -201,7 +201,7 @@ def _facts(run: StoredRun) -> dict[str, Any]:
     return found
 
 
-def _log_pictures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
+def _log_figures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
     """The sweep's two figures: validation loss of all cells, and all cells' samples side by side."""
     curves, cells, samples, captions = {}, {}, {}, {}
     for row in with_unique_names(rows):

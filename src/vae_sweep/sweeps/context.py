@@ -20,7 +20,7 @@ class Context:
     experiment_id: str
     parent_id: str | None = None  # the sweep's run
     sweep_key: str = "single"  # the sweep's identity
-    place: str = ""  # name of the project folder, wherever it is seen from
+    project: str = ""  # name of the project folder, wherever it is seen from
     owner: dict[str, str | int] = field(default_factory=dict)  # host and pid of the first process
     fail_fast: bool = False  # stop the sweep's other cells when one fails
     swept: tuple[str, ...] = ()  # override keys with several values
@@ -31,9 +31,9 @@ class Context:
     features_reason: str = ""  # why this one, or why none
     progress_bar: bool = False  # one run alone on a terminal
 
-    def store(self, hurried: bool = False) -> Store:
+    def store(self, without_retries: bool = False) -> Store:
         """The store that the run writes to; a failing one is waited for, or not."""
-        return Store(self.uri, self.experiment_id, 0.0 if hurried else self.patience)
+        return Store(self.uri, self.experiment_id, 0.0 if without_retries else self.patience)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def folder_of(root: Path, sweep: str, run: str = "") -> Path:
     return root / "outputs" / "state" / sweep / run
 
 
-def place(root: Path) -> str:
+def project_id(root: Path) -> str:
     """Return the name of this project folder: made once, it moves with the folder, on whatever machine it is seen."""
     file = folder_of(root, "place")
     if not file.exists():
@@ -37,7 +37,7 @@ def place(root: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def ask_to_stop(root: Path, sweep: str, reason: str) -> None:
+def request_stop(root: Path, sweep: str, reason: str) -> None:
     """Tell the cells of a sweep to stop, in whatever process or machine they run."""
     file = folder_of(root, sweep) / "stop"
     temporary = file.with_name(f"stop-{os.getpid()}")
@@ -45,7 +45,7 @@ def ask_to_stop(root: Path, sweep: str, reason: str) -> None:
     os.replace(temporary, file)
 
 
-def asked_to_stop(root: Path, sweep: str) -> str | None:
+def stop_requested(root: Path, sweep: str) -> str | None:
     """Return why the cells of a sweep should stop, or None where they should go on."""
     try:
         return (folder_of(root, sweep) / "stop").read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def asked_to_stop(root: Path, sweep: str) -> str | None:
         return None
 
 
-def forget_the_stop(root: Path, sweep: str) -> None:
+def clear_stop_request(root: Path, sweep: str) -> None:
     """Let the cells of a sweep start."""
     (folder_of(root, sweep) / "stop").unlink(missing_ok=True)
 
@@ -75,7 +75,7 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def plan_run(root: Path, sweep: str, run: str, cfg: DictConfig) -> None:
+def save_config(root: Path, sweep: str, run: str, cfg: DictConfig) -> None:
     """Keep the configuration of a run for the process that will train it, resolved."""
     folder = folder_of(root, sweep, run)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,8 +84,8 @@ def plan_run(root: Path, sweep: str, run: str, cfg: DictConfig) -> None:
     os.replace(temporary, folder / "config.yaml")
 
 
-def planned(root: Path, sweep: str, run: str) -> DictConfig:
-    """Return the configuration that :func:`plan_run` kept.
+def load_config(root: Path, sweep: str, run: str) -> DictConfig:
+    """Return the configuration that :func:`save_config` kept.
 
     Raises:
         UserError: where it is not there any more.

@@ -17,7 +17,7 @@ from typing import Any
 from vae_sweep.base.errors import RunFailed
 
 
-def mend(launcher: str, on_sigterm: Any) -> None:
+def patch_launcher(launcher: str, on_sigterm: Any) -> None:
     """Prepare a sweep under the launcher of class ``launcher``; SIGTERM to this process stays with ``on_sigterm``."""
     if "submitit" in launcher:
         _collect_from_all()
@@ -25,7 +25,7 @@ def mend(launcher: str, on_sigterm: Any) -> None:
         _keep_our_signal(on_sigterm)
 
 
-def for_joblib(folder: Path) -> str:
+def joblib_temp_folder(folder: Path) -> str:
     """Return where joblib may keep its temporary files: in ``folder``, or in the system's where it cannot name it.
 
     Its resource tracker reads ASCII lines of at most 512 bytes.
@@ -67,7 +67,7 @@ def _keep_our_signal(on_sigterm: Any) -> None:
     ray.init = patched
 
 
-def let_requeue() -> None:
+def allow_requeue() -> None:
     """Slurm: let submitit put this job back into the queue at its time limit; the SIGTERM after that is part of it."""
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         return

@@ -23,16 +23,16 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.locks import is_held, lease, me, warn_without_locks
+from vae_sweep.base.locks import hold_lock, is_held, this_process, warn_without_locks
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt
 from vae_sweep.comparison.identity import settings_key, sweep_key, training_code
 from vae_sweep.config import schema as configuration
-from vae_sweep.config.messages import one_line
-from vae_sweep.config.plan import LOCAL_LAUNCHERS, application, plan
+from vae_sweep.config.messages import user_message
+from vae_sweep.config.plan import LOCAL_LAUNCHERS, plan, without_hydra
 from vae_sweep.config.validation import validate, validate_launcher
-from vae_sweep.sweeps.folders import folder_of, forget_the_stop, place, plan_run, temporary_files_in
-from vae_sweep.sweeps.launchers import for_joblib, mend
+from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
+from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.rows import Row
@@ -102,19 +102,19 @@ def open_sweep(config: DictConfig) -> Context:
     store = _open_store(config, root)
     key = sweep_key([cell.key for cell in cells] or _search(config), config.sweep.name)
     own_folder = folder_of(root, key)
-    _held.enter_context(lease(own_folder, "this sweep"))
+    _held.enter_context(hold_lock(own_folder, "this sweep"))
     warn_without_locks(own_folder)
-    os.environ.setdefault("JOBLIB_TEMP_FOLDER", for_joblib(own_folder / "tmp"))
+    os.environ.setdefault("JOBLIB_TEMP_FOLDER", joblib_temp_folder(own_folder / "tmp"))
     _held.enter_context(temporary_files_in(own_folder))
-    _bury_the_dead(store, root)
-    forget_the_stop(root, key)
-    mend(config.hydra.launcher["_target_"], interrupt)
+    _close_orphaned_runs(store, root)
+    clear_stop_request(root, key)
+    patch_launcher(config.hydra.launcher["_target_"], interrupt)
     choices = [f"{key}={','.join(values)}" for key, values in swept.items()]
     datasets = sorted({cell.dataset for cell in cells})
     own = {"vae_sweep.role": "sweep", "vae_sweep.sweep_key": key}
     tags = {
         **environment(),
-        "vae_sweep.place": place(root),
+        "vae_sweep.place": project_id(root),
         "vae_sweep.overrides": " ".join(config.hydra.overrides.task),
         "vae_sweep.outputs": str(config.hydra.sweep.dir),
     }
@@ -129,7 +129,7 @@ def open_sweep(config: DictConfig) -> Context:
     try:
         for cell, cfg in cells.items():
             cfg.tracking.uri = config.tracking.uri  # without a password
-            plan_run(root, key, cell.key, cfg)
+            save_config(root, key, cell.key, cfg)
         record.log_text(plan_text(list(cells)), PLAN)
         refresh(store, record.run_id, list(cells), root)
     except BaseException:
@@ -141,8 +141,8 @@ def open_sweep(config: DictConfig) -> Context:
         experiment_id=store.experiment_id,
         parent_id=record.run_id,
         sweep_key=key,
-        place=place(root),
-        owner=me(),
+        project=project_id(root),
+        owner=this_process(),
         code=training_code(),
         patience=config.tracking.patience,
         features=features,
@@ -156,14 +156,14 @@ def open_sweep(config: DictConfig) -> Context:
 def _search(config: DictConfig) -> list[str]:
     """What a sweeper that chooses its cells as it goes searches in, and how."""
     sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    return [settings_key(application(config)), json.dumps(sweeper, sort_keys=True), *config.hydra.overrides.task]
+    return [settings_key(without_hydra(config)), json.dumps(sweeper, sort_keys=True), *config.hydra.overrides.task]
 
 
-def _bury_the_dead(store: Store, root: Path) -> None:
+def _close_orphaned_runs(store: Store, root: Path) -> None:
     """Close runs of this project folder that say RUNNING while no process holds them any more."""
     for run in store.running():
         folder = folder_of(root, run.tags.get("vae_sweep.sweep_key", ""), run.tags.get("vae_sweep.run_key", ""))
-        if run.tags.get("vae_sweep.place") == place(root) and not is_held(folder):
+        if run.tags.get("vae_sweep.place") == project_id(root) and not is_held(folder):
             record = store.record(run.run_id)
             record.set_tags({"vae_sweep.error": "its process ended without closing it"})
             record.finish("KILLED")
@@ -177,7 +177,7 @@ def open_single(config: DictConfig) -> Context:
     """
     HydraConfig.instance().set_config(config)
     root = _root(config)
-    cfg = application(config)
+    cfg = without_hydra(config)
     validate(cfg)
     from vae_sweep.datasets import announce  # here, since these take seconds and refusals should not
     from vae_sweep.sweeps.preparation import check_model, prepare
@@ -191,11 +191,11 @@ def open_single(config: DictConfig) -> Context:
 
     features, reason = _features(config, root)
     store = _open_store(config, root)
-    _bury_the_dead(store, root)
+    _close_orphaned_runs(store, root)
     return Context(
         *(str(root), store.uri, store.experiment_id),
-        place=place(root),
-        owner=me(),
+        project=project_id(root),
+        owner=this_process(),
         patience=config.tracking.patience,
         features=features,
         features_reason=reason,
@@ -213,7 +213,7 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     interrupted = isinstance(error, KeyboardInterrupt)
     if interrupted:
         hurry()
-    store, root = context.store(hurried=interrupted), Path(context.root)
+    store, root = context.store(without_retries=interrupted), Path(context.root)
     status = "KILLED" if interrupted else "FAILED"
     try:
         for child in store.children(context.parent_id):
@@ -239,9 +239,9 @@ def _reported(store: Store, parent_id: str) -> list[str]:
     """Write the sweep's report; the verdicts, and where the report is."""
     from vae_sweep import compare
     from vae_sweep.report import collect
-    from vae_sweep.sweeps.record import said_if_lost
+    from vae_sweep.sweeps.record import best_effort
 
-    with said_if_lost("the report"):
+    with best_effort("the report"):
         evidence = collect.gather(store, [store.get(parent_id)])
         compare.record(store, parent_id, compare.files(evidence))
         return ["", compare.verdicts(evidence), "", "The report, with figures: report.html of the sweep's run."]
@@ -256,7 +256,7 @@ def _features(config: DictConfig, root: Path) -> tuple[str, str]:
     """
     import torch
 
-    from vae_sweep.base.system import seen_from
+    from vae_sweep.base.system import resolve_path
     from vae_sweep.metrics.features import resolve
     from vae_sweep.training.device import resolve_device
 
@@ -264,7 +264,7 @@ def _features(config: DictConfig, root: Path) -> tuple[str, str]:
     if config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS):
         name = str(resolve_device(name))
     device = torch.device("cpu" if name == "auto" else name)  # jobs elsewhere may have what this machine has not
-    path = str(seen_from(root, weights, "metrics.inception_weights")) if weights else None
+    path = str(resolve_path(root, weights, "metrics.inception_weights")) if weights else None
     return resolve(config.metrics.features, path, device)
 
 
@@ -331,7 +331,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        message = one_line(error)
+        message = user_message(error)
         if message is None:
             log.exception("vae_sweep failed before the first run")
             raise SystemExit(1) from error

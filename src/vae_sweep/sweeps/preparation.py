@@ -15,7 +15,7 @@ from torch import nn
 from vae_sweep import datasets, models
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
-from vae_sweep.base.system import check_memory, seen_from, total_memory
+from vae_sweep.base.system import check_memory, resolve_path, total_memory
 from vae_sweep.comparison.identity import parts, run_key
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
@@ -33,7 +33,7 @@ def source(node: Mapping[str, Any], root: Path) -> datasets.Source:
     placed: Any = copy.deepcopy(node)
     for key in ("path", "root"):
         if isinstance(placed.get(key), str) and placed[key].strip():
-            placed[key] = str(seen_from(root, placed[key], f"dataset.{key}"))
+            placed[key] = str(resolve_path(root, placed[key], f"dataset.{key}"))
     return datasets.create(placed)
 
 
@@ -43,7 +43,7 @@ def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, linear.
     Raises:
         UserError: where the data are not there or do not fit the configuration.
     """
-    dataset = datasets.load(source(cfg.dataset, root), seen_from(root, cfg.paths.data, "paths.data") / "cache")
+    dataset = datasets.load(source(cfg.dataset, root), resolve_path(root, cfg.paths.data, "paths.data") / "cache")
     n_train = len(dataset.train.images)
     if cfg.params.batch_size > n_train:
         raise UserError(

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from vae_sweep import datasets, models
-from vae_sweep.base.cache import remembered
+from vae_sweep.base.cache import cached
 from vae_sweep.base.errors import Stopped, UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.timing import listed, timed
@@ -29,10 +29,10 @@ from vae_sweep.datasets import describe
 from vae_sweep.metrics import latents, linear, losses
 from vae_sweep.report.publish import TRAINING_STATE
 from vae_sweep.sweeps.context import Job
-from vae_sweep.sweeps.folders import asked_to_stop, own_folder
+from vae_sweep.sweeps.folders import own_folder, stop_requested
 from vae_sweep.sweeps.preparation import prepare
-from vae_sweep.sweeps.remeasure import draw, record_heldout
-from vae_sweep.tracking.journal import Journal
+from vae_sweep.sweeps.remeasure import draw, measure_and_record
+from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.tracking.store import RunRecord
 from vae_sweep.tracking.uris import masked
 from vae_sweep.training import checkpoint, loop, state
@@ -86,8 +86,8 @@ def train_and_record(job: Job, record: RunRecord) -> float:
     saved = state.load(folder) or {"history": [], "train_seconds": 0.0, "wall_seconds": 0.0, "seconds": {}, "fit": None}
     seconds: dict[str, float] = saved["seconds"]  # of all but the updates
     stored = {int(epoch["epoch"]) for epoch in context.store().history(record.run_id, ("val/loss",))}
-    journal = Journal(record, saved["history"], stored)
-    history = journal.entries
+    sender = EpochSender(record, saved["history"], stored)
+    history = sender.entries
     train_seconds, earlier = saved["train_seconds"], saved["wall_seconds"]
     if history:
         log.info("%s continues after epoch %d", name, len(history))
@@ -124,15 +124,15 @@ def train_and_record(job: Job, record: RunRecord) -> float:
         }
         seconds["validation"] = seconds.get("validation", 0.0) + metrics.val_seconds
         with timed(seconds, "tracking"):
-            journal.add(metrics.epoch, values)  # an epoch repeated after an interruption has the same values
+            sender.add(metrics.epoch, values)  # an epoch repeated after an interruption has the same values
         wall_seconds = earlier + time.perf_counter() - started
         times = {"train_seconds": train_seconds, "wall_seconds": wall_seconds}
         with timed(seconds, "state"):
             state.save(folder, {"history": history, **times, "seconds": seconds, "fit": metrics.snapshot()})
-        if context.fail_fast and (reason := asked_to_stop(Path(context.root), context.sweep_key)):
+        if context.fail_fast and (reason := stop_requested(Path(context.root), context.sweep_key)):
             raise Stopped(f"stopped: {reason}")
     with timed(seconds, "tracking"):
-        journal.send()
+        sender.send()
     best_entry = min(history, key=lambda epoch: epoch["val/loss"])
     best_epoch = best_entry["epoch"]
     with timed(seconds, "losses"), inference(device):
@@ -166,10 +166,10 @@ def train_and_record(job: Job, record: RunRecord) -> float:
         with context.store().artifact(record.run_id, path.name) as copy:
             checkpoint.check_holds(copy, model)
         record.log_once(final)
-    with said_if_lost("the pictures"), timed(seconds, "pictures"):
+    with best_effort("the pictures"), timed(seconds, "pictures"):
         draw(job, model, dataset, history, {term: getattr(line, f"val_{term}") for term in Averages._fields}, record)
-    with said_if_lost("the held-out metrics"), timed(seconds, "metrics"):  # the same command measures what is missing
-        record_heldout(job, model, best["test"], dataset, spectrum, record)
+    with best_effort("the held-out metrics"), timed(seconds, "metrics"):  # the same command measures what is missing
+        measure_and_record(job, model, best["test"], dataset, spectrum, record)
     wall_time = earlier + time.perf_counter() - started
     record.set_tags({"vae_sweep.time_s": listed({"training": train_seconds, **seconds})})
     record.log_once({"wall_time_s": wall_time})
@@ -204,7 +204,7 @@ def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: li
         latent_dim=cfg.params.latent_dim,
         beta=cfg.objective.beta,
         reduction=cfg.objective.reduction,
-        **remembered(dataset.cache_dir, "line", known, [*keys, "active"], compute),
+        **cached(dataset.cache_dir, "line", known, [*keys, "active"], compute),
     )
 
 
@@ -295,7 +295,7 @@ def _profile(dataset: datasets.ImageDataset) -> dict[str, Any]:
 
 
 @contextmanager
-def said_if_lost(what: str) -> Iterator[None]:
+def best_effort(what: str) -> Iterator[None]:
     """Keep going where the store does not take something, and say so: the run's own outcome must not be replaced."""
     try:
         yield

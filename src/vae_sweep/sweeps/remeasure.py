@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from vae_sweep import datasets
 from vae_sweep.base import plugins
-from vae_sweep.base.cache import remembered
+from vae_sweep.base.cache import cached
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.system import seen_from
+from vae_sweep.base.system import resolve_path
 from vae_sweep.base.timing import listed
 from vae_sweep.comparison.identity import Decides, decides, flatten
 from vae_sweep.metrics import linear
@@ -46,11 +46,11 @@ def settings_of(job: Job) -> Settings:
     plain = OmegaConf.to_container(cfg.metrics)
     assert isinstance(plain, dict)
     if cfg.metrics.inception_weights:
-        plain["inception_weights"] = str(seen_from(Path(context.root), cfg.metrics.inception_weights, "metrics"))
+        plain["inception_weights"] = str(resolve_path(Path(context.root), cfg.metrics.inception_weights, "metrics"))
     return Settings(**{str(key): value for key, value in plain.items()} | {"features": context.features})
 
 
-def record_heldout(
+def measure_and_record(
     job: Job,
     model: VAE,
     averages: Averages,
@@ -108,7 +108,7 @@ def _curve(dataset: datasets.ImageDataset, spectrum: linear.Spectrum) -> dict[st
         return {"kl": kl.tolist(), "recon": recon.tolist()}
 
     known = [dataset.digest, CURVE_BETAS]
-    return remembered(dataset.cache_dir, "curve", known, ("kl", "recon"), compute)
+    return cached(dataset.cache_dir, "curve", known, ("kl", "recon"), compute)
 
 
 def _recorded(cfg: DictConfig, decides_what: Decides) -> dict[str, str]:
@@ -126,15 +126,15 @@ def draw(
     record: RunRecord,
 ) -> None:
     """Draw and record the figures of a trained run; ``line``: validation loss and terms of the closed form."""
-    from vae_sweep.sweeps.run_pictures import record_pictures
+    from vae_sweep.sweeps.figures import log_run_figures
 
     test = torch.from_numpy(dataset.test.images)
     with inference(next(model.parameters()).device):
-        record_pictures(job.cfg, model, test, dataset.facts, job.name, history, line, record)
+        log_run_figures(job.cfg, model, test, dataset.facts, job.name, history, line, record)
     record.set_tags(_recorded(job.cfg, Decides.SHOWN))  # last: what is tagged is complete
 
 
-def draw_again(job: Job, run: StoredRun) -> bool:
+def redraw(job: Job, run: StoredRun) -> bool:
     """Draw the figures of a finished run again where other ones are asked for; return whether it did.
 
     Raises:
@@ -162,7 +162,7 @@ def _trained(job: Job, run: StoredRun, store: Store) -> VAE:
     return model.to(resolve_device(job.cfg.training.device))
 
 
-def measure_again(job: Job, run: StoredRun) -> bool:
+def remeasure(job: Job, run: StoredRun) -> bool:
     """Measure a finished run whose held-out metrics come from other settings or code; return whether it did.
 
     Raises:
@@ -185,5 +185,5 @@ def measure_again(job: Job, run: StoredRun) -> bool:
             f"{job.name}: its checkpoint now gives a test loss of {averages.loss:.4f}, recorded is "
             f"{run.metrics['test/loss']:.4f}; the code has changed, so resume=false trains it again"
         )
-    record_heldout(job, model, averages, dataset, spectrum, store.record(run.run_id))
+    measure_and_record(job, model, averages, dataset, spectrum, store.record(run.run_id))
     return True

@@ -11,17 +11,17 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vae_sweep.base.errors import RunFailed, Stopped, UserError
-from vae_sweep.base.locks import lease, me
+from vae_sweep.base.locks import hold_lock, this_process
 from vae_sweep.base.signals import Terminated
 from vae_sweep.comparison.identity import changed, settings_key, training_code
 from vae_sweep.comparison.rows import Cell
 from vae_sweep.config.plan import by_key, cell_name
 from vae_sweep.sweeps.context import Context, Job
 from vae_sweep.sweeps.environment import environment, machine_kind
-from vae_sweep.sweeps.folders import ask_to_stop, asked_to_stop, folder_of, planned, temporary_files_in
+from vae_sweep.sweeps.folders import folder_of, load_config, request_stop, stop_requested, temporary_files_in
 from vae_sweep.sweeps.preparation import identity_of
-from vae_sweep.sweeps.record import said_if_lost, train_and_record
-from vae_sweep.sweeps.remeasure import draw_again, measure_again
+from vae_sweep.sweeps.record import best_effort, train_and_record
+from vae_sweep.sweeps.remeasure import redraw, remeasure
 from vae_sweep.sweeps.watch import ends_with_its_sweep
 from vae_sweep.tracking.names import MACHINE, MADE_OF, ROLE, RUN_KEY, SETTINGS, SWEEP_KEY, linked
 from vae_sweep.tracking.store import RunRecord, Store, StoredRun, hurry, versions
@@ -54,20 +54,20 @@ def execute(
     given = by_key(overrides).items()
     cell = next((cell for cell in context.cells if by_key(cell.overrides).items() <= given), None)
     name = cell.name if cell else cell_name(cfg, list(overrides), context.swept)
-    stop = asked_to_stop(Path(context.root), context.sweep_key) if context.parent_id else None
+    stop = stop_requested(Path(context.root), context.sweep_key) if context.parent_id else None
     if stop is not None:
         raise RunFailed(f"{name}: not started: {stop}")
     if context.code not in (None, training_code()):
-        where = f"{me()['host']}, {Path(__file__).parent}"
+        where = f"{this_process()['host']}, {Path(__file__).parent}"
         raise RunFailed(
             f"{name}: not started: the worker ({where}) has other code than the sweep; install the same there"
         )
     try:
         job = _job(cfg, context, cell, name, output_dir)
-        with ends_with_its_sweep(context), lease(job.folder, f"run {name}"), temporary_files_in(job.folder):
+        with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), temporary_files_in(job.folder):
             return _continued(job, on_change)
     except Terminated:
-        if context.owner == me():
+        if context.owner == this_process():
             raise
         raise RunFailed(f"{name}: its process was told to end; the same command continues it") from None
     except UserError as error:
@@ -81,7 +81,7 @@ def _job(cfg: DictConfig, context: Context, cell: Cell | None, name: str, output
         if context.cells and key not in {cell.key for cell in context.cells}:
             raise UserError("its configuration changed since the sweep started; start the same command again")
     else:
-        cfg, key, made_of = planned(root, context.sweep_key, cell.key), cell.key, dict(cell.made_of)
+        cfg, key, made_of = load_config(root, context.sweep_key, cell.key), cell.key, dict(cell.made_of)
     return Job(cfg, context, name, key, made_of, output_dir, folder_of(root, context.sweep_key, key))
 
 
@@ -90,8 +90,8 @@ def _continued(job: Job, on_change: Callable[[str, bool], None]) -> float:
     store = job.context.store()
     before = _before(job, store) if job.cfg.resume else None
     if before and _is_complete(before):
-        with said_if_lost("what was measured or drawn again"):
-            again = [measure_again(job, before), draw_again(job, before)]
+        with best_effort("what was measured or drawn again"):
+            again = [remeasure(job, before), redraw(job, before)]
             if any(again):
                 on_change(before.run_id, True)
         state.clear(job.folder)  # of a process that was killed between the last record and this
@@ -112,21 +112,21 @@ def _continued(job: Job, on_change: Callable[[str, bool], None]) -> float:
         expected = isinstance(error, UserError)
         status, reason = "FAILED", str(error) if expected else f"{type(error).__name__}: {error}"
         (log.error if expected else log.exception)("%s failed: %s", job.name, reason)
-        with said_if_lost("the traceback"):
+        with best_effort("the traceback"):
             record.log_text(traceback.format_exc(), "error.txt")
     finally:
         if reason:
-            with said_if_lost("the reason"):
+            with best_effort("the reason"):
                 record.set_tags({"vae_sweep.error": reason})
         recorded = False
-        with said_if_lost("the final status"):
+        with best_effort("the final status"):
             record.finish(status)
             recorded = True
         on_change(record.run_id, True)
     if status == "FINISHED" and not recorded:
         raise RunFailed(f"{job.name}: trained, but not recorded as finished; the same command completes it")
     if status == "FAILED" and job.context.fail_fast and job.context.parent_id:
-        ask_to_stop(Path(job.context.root), job.context.sweep_key, FAIL_FAST)
+        request_stop(Path(job.context.root), job.context.sweep_key, FAIL_FAST)
     if status != "FINISHED":
         raise RunFailed(f"{job.name}: {reason}")  # out here, so that it does not carry the model's memory along
     state.clear(job.folder)
@@ -165,7 +165,7 @@ def _reopened(job: Job, store: Store, before: StoredRun) -> RunRecord:
     if "vae_sweep.outputs" in before.tags:
         (Path(before.tags["vae_sweep.outputs"]) / checkpoint.UNFINISHED).unlink(missing_ok=True)
     record = store.reopen(before.run_id)
-    record.set_tags(environment() | {"vae_sweep.place": job.context.place})
+    record.set_tags(environment() | {"vae_sweep.place": job.context.project})
     return record
 
 
@@ -180,5 +180,5 @@ def _started(job: Job, store: Store) -> RunRecord:
             *(job.name, difference, other.run_id[:8]),
         )
     tags = {ROLE: "run", RUN_KEY: job.key, SWEEP_KEY: job.context.sweep_key, SETTINGS: settings}
-    tags |= {MADE_OF: json.dumps(job.made_of), MACHINE: _machine(job), "vae_sweep.place": job.context.place}
+    tags |= {MADE_OF: json.dumps(job.made_of), MACHINE: _machine(job), "vae_sweep.place": job.context.project}
     return store.start_run(job.name, {**tags, **environment(), **versions()}, job.context.parent_id)

@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vae_sweep.base.locks import heartbeat, is_held, is_locked, me, owner_of, runs
-from vae_sweep.base.signals import interrupt, take_interrupts
+from vae_sweep.base.locks import heartbeat, is_held, is_locked, owner_of, runs, this_process
+from vae_sweep.base.signals import handle_sigint, interrupt
 from vae_sweep.sweeps import launchers
-from vae_sweep.sweeps.folders import ask_to_stop, asked_to_stop, folder_of
+from vae_sweep.sweeps.folders import folder_of, request_stop, stop_requested
 
 if TYPE_CHECKING:
     from vae_sweep.sweeps.context import Context
@@ -42,10 +42,10 @@ def ends_with_its_sweep(context: Context) -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGTERM, interrupt)
-    take_interrupts()
-    launchers.let_requeue()
+    handle_sigint()
+    launchers.allow_requeue()
     done = threading.Event()
-    if context.owner and context.owner != me():
+    if context.owner and context.owner != this_process():
         _end_with_parent(int(context.owner["pid"]))
         threading.Thread(target=_watch, args=(context, done), name="vae_sweep-watch", daemon=True).start()
     try:
@@ -72,10 +72,10 @@ def _end_with_parent(owner: int) -> None:
 def _watch(context: Context, done: threading.Event) -> None:
     """Interrupt the main thread when the sweep is over, and make sure that the process ends."""
     root = Path(context.root)
-    first = _FirstProcess(folder_of(root, context.sweep_key), context.owner)
+    first = _SweepOwner(folder_of(root, context.sweep_key), context.owner)
     independent = os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
     while not done.wait(LOOK_EVERY):
-        asked = asked_to_stop(root, context.sweep_key) == INTERRUPTED
+        asked = stop_requested(root, context.sweep_key) == INTERRUPTED
         alone = not independent and first.is_lost()
         if asked or alone:
             log.warning("stopping: the sweep %s", "was interrupted" if asked else "has lost its first process")
@@ -86,12 +86,12 @@ def _watch(context: Context, done: threading.Event) -> None:
             return
 
 
-class _FirstProcess:
+class _SweepOwner:
     """The process that holds a sweep, as a worker sees it: one look that fails, or a lock that is free, says little."""
 
     def __init__(self, folder: Path, owner: dict[str, str | int]) -> None:
         self._folder, self._owner, self._pid = folder, owner, int(owner["pid"])
-        self._here = owner["host"] == me()["host"]
+        self._here = owner["host"] == this_process()["host"]
         self._silence = SILENT_HERE if self._here else SILENT_ELSEWHERE
         self._child = self._here and os.getppid() == self._pid
         self._missed = 0
@@ -117,7 +117,7 @@ class _FirstProcess:
 def stop_workers(root: Path, sweep: str) -> None:
     """End the other processes of a sweep that was interrupted: the signal may have reached this one alone."""
     try:
-        ask_to_stop(root, sweep, INTERRUPTED)
+        request_stop(root, sweep, INTERRUPTED)
     except OSError as error:
         log.warning("the runs of the sweep could not be asked to stop (%s)", error)
     launchers.end_workers()

@@ -20,7 +20,7 @@ from vae_sweep.base.errors import StoreError, first_line
 
 log = logging.getLogger(__name__)
 
-TRY_EVERY = 5.0  # seconds
+RETRY_EVERY = 5.0  # seconds
 T = TypeVar("T")
 
 # What may pass; anything else is final at once.
@@ -31,7 +31,7 @@ OF_SQL = ("08", "40", "53", "55", "57")  # SQLSTATE classes: connection, rollbac
 OF_SYSTEM = (errno.EAGAIN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ESTALE)
 
 
-def may_pass(error: BaseException | None) -> bool:
+def is_transient(error: BaseException | None) -> bool:
     """Return whether a failure of a store may pass by itself; the innermost error that says what it is decides."""
     passes = False
     while error is not None and not isinstance(error, StoreError):  # an earlier call's
@@ -73,11 +73,11 @@ def _of_database(error: exc.DBAPIError) -> bool:
     return error.connection_invalidated or (isinstance(error, exc.OperationalError) and not refused)
 
 
-class Patient:
+class RetryingClient:
     """Calls of ``client``, tried again for ``patience`` seconds where a failure may pass; what fails is a StoreError.
 
-    ``failures`` are the kinds of errors that the client raises, ``may_pass`` tells those that time may end. Each try
-    runs inside ``guard()``; between tries an interrupt ends the waiting.
+    ``failures`` are the kinds of errors that the client raises, ``is_transient`` tells those that time may end. Each
+    try runs inside ``guard()``; between tries an interrupt ends the waiting.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class Patient:
         client: Any,
         uri: str,
         failures: tuple[type[Exception], ...],
-        may_pass: Callable[[Exception], bool],
+        is_transient: Callable[[Exception], bool],
         patience: float = 0.0,
         guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self._client, self._uri, self._failures, self._may_pass = client, uri, failures, may_pass
+        self._client, self._uri, self._failures, self._may_pass = client, uri, failures, is_transient
         self._guard = guard
         self.patience = patience
 
@@ -111,8 +111,8 @@ class Patient:
                 if not said:
                     log.warning("%s; trying again for up to %.0f s", failure, left)
                     said = True
-                time.sleep(min(TRY_EVERY, left))
+                time.sleep(min(RETRY_EVERY, left))
 
-    def hurried(self) -> Patient:
+    def without_retries(self) -> RetryingClient:
         """Return the same client without retries."""
-        return Patient(self._client, self._uri, self._failures, self._may_pass, 0.0, self._guard)
+        return RetryingClient(self._client, self._uri, self._failures, self._may_pass, 0.0, self._guard)

@@ -26,10 +26,10 @@ import numpy as np
 from filelock import FileLock
 
 from vae_sweep.base.errors import StoreError, UserError, escaped, first_line
-from vae_sweep.base.signals import held
+from vae_sweep.base.signals import deferred_interrupts
 from vae_sweep.tracking.names import linked
 from vae_sweep.tracking.relocate import relocate
-from vae_sweep.tracking.retry import Patient, may_pass
+from vae_sweep.tracking.retry import RetryingClient, is_transient
 from vae_sweep.tracking.uris import check_answers, is_database, sqlite_path, store_uri, with_secret
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -80,15 +80,15 @@ class StoredRun:
         return self.tags.get("mlflow.parentRunId", "")
 
 
-def _client(uri: str, patience: float = 0.0) -> Patient:
-    """MLflow's client for ``uri``, behind :class:`Patient`; what waits for a server can be interrupted."""
+def _client(uri: str, patience: float = 0.0) -> RetryingClient:
+    """MLflow's client for ``uri``, behind :class:`RetryingClient`; what waits for a server can be interrupted."""
     failures = (MlflowException, OSError, SQLAlchemyError)
-    guard = held if is_database(uri) else nullcontext
+    guard = deferred_interrupts if is_database(uri) else nullcontext
     try:
         client = mlflow.MlflowClient(tracking_uri=with_secret(uri))
     except failures as error:
         raise StoreError(f"the tracking store {uri} failed ({first_line(error)})") from error
-    return Patient(client, uri, failures, may_pass, patience, guard)
+    return RetryingClient(client, uri, failures, is_transient, patience, guard)
 
 
 def _code(error: StoreError) -> str:
@@ -272,13 +272,13 @@ class Store:
 class RunRecord:
     """Writes to one run."""
 
-    def __init__(self, client: Patient, run_id: str) -> None:
+    def __init__(self, client: RetryingClient, run_id: str) -> None:
         self.client = client
         self.run_id = run_id
 
-    def hurried(self) -> RunRecord:
+    def without_retries(self) -> RunRecord:
         """Return a handle to the same run that does not wait for a store that fails."""
-        return RunRecord(self.client.hurried(), self.run_id)
+        return RunRecord(self.client.without_retries(), self.run_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write parameters, as text; of a continued run the ones that it lacks, since MLflow lets none change."""
@@ -325,7 +325,7 @@ class RunRecord:
         )
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "train/val/test")])]
         try:
-            self.client.hurried().log_inputs(self.run_id, inputs)
+            self.client.without_retries().log_inputs(self.run_id, inputs)
         except StoreError:
             self.client.log_inputs(self.run_id, inputs)
 
@@ -412,7 +412,7 @@ def _other_schema(uri: str, found: str) -> UserError:
     )
 
 
-def _experiment(client: Patient, name: str, location: str | None) -> Any:
+def _experiment(client: RetryingClient, name: str, location: str | None) -> Any:
     """The experiment of that name, made where there is none; its artifacts belong to ``location``, or to the server."""
     found = client.get_experiment_by_name(name)
     if found is None:

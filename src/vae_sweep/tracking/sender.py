@@ -16,7 +16,7 @@ RETRY_AFTER = 30.0  # seconds in which a store that failed is left alone
 UNDER_WAY = 1.0  # seconds for the request that is under way, before the rest is sent beside it
 
 
-class Journal:
+class EpochSender:
     """The metrics of every epoch so far, sent by a thread of its own: no update waits for a store.
 
     A store that fails or does not answer does not stop the training: what it lacks is sent again later, in order and
@@ -27,7 +27,7 @@ class Journal:
 
     def __init__(self, record: RunRecord, entries: list[dict[str, float]], stored: Collection[int]) -> None:
         self.entries = entries  # one per epoch: epoch, time_ms and the metrics
-        self._record, self._hurried = record, record.hurried()
+        self._record, self._hurried = record, record.without_retries()
         self._stored = set(stored)  # epochs that the store has
         self._failed = False
         self._lock = threading.Lock()  # of _sender

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from vae_sweep.datasets.permuted import PERMUTED, put_back
+from vae_sweep.datasets.permuted import PERMUTED, unshuffle
 from vae_sweep.metrics.losses import unit
 from vae_sweep.models.vae import VAE
 from vae_sweep.report import run_figures
@@ -21,7 +21,7 @@ N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 
 
 @torch.no_grad()
-def record_pictures(
+def log_run_figures(
     cfg: DictConfig,
     model: VAE,
     test: torch.Tensor,
@@ -47,18 +47,18 @@ def record_pictures(
     chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
     originals = test[torch.from_numpy(chosen)]
     device = next(model.parameters()).device
-    pairs = put_back(to_uint8(model.reconstruct(to_float(originals.to(device)))), facts)
-    shown = put_back(originals.numpy(), facts)
+    pairs = unshuffle(to_uint8(model.reconstruct(to_float(originals.to(device)))), facts)
+    shown = unshuffle(originals.numpy(), facts)
     figure = run_figures.reconstructions(shown, pairs, f"{where}: test images and their reconstructions")
     record.log_figure(figure, "figures/reconstructions.png")
 
-    samples = put_back(to_uint8(model.sample(cfg.evaluation.n_samples, generator(cfg.seed, Stream.SAMPLES))), facts)
+    samples = unshuffle(to_uint8(model.sample(cfg.evaluation.n_samples, generator(cfg.seed, Stream.SAMPLES))), facts)
     record.log_figure(run_figures.samples(samples, f"{where}: samples from the prior"), "figures/samples.png")
     record.log_array(samples, "samples.npy")
 
     source = generator(cfg.seed, Stream.INTERPOLATIONS)
     flat = to_uint8(interpolate(model, cfg.evaluation.n_interpolations, generator=source).flatten(0, 1))
-    grid = put_back(flat, facts).reshape(cfg.evaluation.n_interpolations, -1, *flat.shape[1:])
+    grid = unshuffle(flat, facts).reshape(cfg.evaluation.n_interpolations, -1, *flat.shape[1:])
     figure = run_figures.interpolations(grid, f"{where}: between two prior draws")
     record.log_figure(figure, "figures/interpolations.png")
     record.log_array(grid, "interpolations.npy")

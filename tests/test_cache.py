@@ -39,14 +39,12 @@ class Features:
 
 def test_a_result_is_computed_once_for_what_it_depends_on(tmp_path: Path) -> None:
     compute = Counted()
-    first = cache.remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
+    first = cache.cached(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
     assert (
-        cache.remembered(tmp_path, "line", ["digest", 8], ("value", "call"), compute)
-        == first
-        == {"value": 0.1, "call": 1}
+        cache.cached(tmp_path, "line", ["digest", 8], ("value", "call"), compute) == first == {"value": 0.1, "call": 1}
     )
-    assert cache.remembered(tmp_path, "line", ["digest", 9], ("value", "call"), compute)["call"] == 2
-    assert cache.remembered(tmp_path, "curve", ["digest", 8], ("value", "call"), compute)["call"] == 3
+    assert cache.cached(tmp_path, "line", ["digest", 9], ("value", "call"), compute)["call"] == 2
+    assert cache.cached(tmp_path, "curve", ["digest", 8], ("value", "call"), compute)["call"] == 3
 
 
 def test_every_cache_is_made_anew_when_the_version_of_the_metrics_is_raised(
@@ -57,7 +55,7 @@ def test_every_cache_is_made_anew_when_the_version_of_the_metrics_is_raised(
     compute, features = Counted(), Features()
 
     def fill() -> None:
-        cache.remembered(tmp_path, "linear", ["digest", 8], ("value",), compute)
+        cache.cached(tmp_path, "linear", ["digest", 8], ("value",), compute)
         linear.cached_spectrum(images, "digest", tmp_path)
         distances.real_features(features, images, images, 60, tmp_path, "digest")
 
@@ -74,17 +72,17 @@ def test_every_cache_is_made_anew_when_the_version_of_the_metrics_is_raised(
 @pytest.mark.parametrize("damage", ["", "{", "[1]", '{"value": 0.1}'])
 def test_a_damaged_file_is_replaced(tmp_path: Path, damage: str) -> None:
     compute = Counted()
-    cache.remembered(tmp_path, "line", 1, ("value", "call"), compute)
+    cache.cached(tmp_path, "line", 1, ("value", "call"), compute)
     (file,) = tmp_path.glob("line-*.json")
     file.write_text(damage)
-    assert cache.remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
-    assert cache.remembered(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
+    assert cache.cached(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
+    assert cache.cached(tmp_path, "line", 1, ("value", "call"), compute)["call"] == 2
 
 
 def test_what_is_not_complete_is_not_kept(tmp_path: Path) -> None:
     compute = Counted()
     for call in (1, 2):
-        assert cache.remembered(tmp_path, "line", 1, ("value",), compute, lambda found: False)["call"] == call
+        assert cache.cached(tmp_path, "line", 1, ("value",), compute, lambda found: False)["call"] == call
     assert not list(tmp_path.glob("*.json"))
 
 
@@ -92,7 +90,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_time(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     compute = Counted()
     for call in (1, 2):
-        assert cache.remembered(tmp_path / "file", "line", 1, ("value",), compute)["call"] == call
+        assert cache.cached(tmp_path / "file", "line", 1, ("value",), compute)["call"] == call
 
 
 def test_times_add_up_also_where_something_fails(monkeypatch: pytest.MonkeyPatch) -> None:
