@@ -13,6 +13,8 @@ from vae_sweep.config.options import option, read_options, usage
 
 @dataclass
 class Options:
+    """Make something."""
+
     run: str = option("id of a run")
     n: int = option("images", 64)
     array: bool = option("true: the array, too", False)
@@ -54,7 +56,8 @@ def test_a_wrong_word_is_refused_with_what_was_meant(typed: str, message: str) -
 def test_help_lists_every_option_with_its_default() -> None:
     lines = usage("generate", Options).splitlines()
     assert lines[0] == "usage: python -m vae_sweep.generate run=... [key=value ...]"
-    shown = [line.split(maxsplit=1) for line in lines[2:]]
+    assert lines[2] == "Make something."
+    shown = [line.split(maxsplit=1) for line in lines[4:]]
     assert shown == [
         ["run=...", "id of a run"],
         ["n=64", "images"],

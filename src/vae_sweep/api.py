@@ -111,6 +111,7 @@ def load_dataset(name: str, **settings: Any) -> ImageDataset:
         UserError: for a name or setting that does not exist, or data that are not there.
     """
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
     from vae_sweep import datasets
     from vae_sweep.cli import config_dir
@@ -120,8 +121,13 @@ def load_dataset(name: str, **settings: Any) -> ImageDataset:
 
     schema.register()
     root = Path.cwd()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cfg = compose("config", [f"dataset={hydra_quoted(name)}"])
+    callers = GlobalHydra.instance().hydra  # Hydra may be in use already, and refuses to be initialized twice
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            cfg = compose("config", [f"dataset={hydra_quoted(name)}"])
+    finally:
+        GlobalHydra.instance().hydra = callers
     cfg.paths.root = str(root)
     for key, value in settings.items():
         cfg.dataset[key] = value
@@ -137,7 +143,7 @@ class Run:
     status: str  # RUNNING, FINISHED, FAILED or KILLED
     metrics: dict[str, float] = field(repr=False)  # last values by key, such as test/loss (nats per image)
     tags: dict[str, str] = field(repr=False)
-    store: Store = field(repr=False)
+    store: Store = field(repr=False, compare=False)
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
@@ -191,7 +197,7 @@ class Sweep:
     id: str  # of its own run
     name: str
     status: str  # RUNNING, FINISHED, FAILED or KILLED
-    store: Store = field(repr=False)
+    store: Store = field(repr=False, compare=False)
 
     @cached_property
     def runs(self) -> dict[str, Run]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Options:
-    """Which sweeps, and where the report goes."""
+    """Write one report of finished sweeps; that of a single sweep also goes to its own run, for the MLflow UI."""
 
     sweep: str = option("id of a sweep, as it prints it at its end, or its beginning, or last; several with commas")
     out: str | None = option("folder of the report and its tables; null: outputs/compared/<ids>", None)

@@ -21,7 +21,7 @@ WHAT = {"samples": 2048, "interpolation": 256, "reconstructions": 2048}  # and t
 
 @dataclass
 class Options:
-    """What to make, from which model."""
+    """Draw images from a trained model."""
 
     run: str = option("id of a finished run, as the table's last column shows it, or path of a checkpoint.pt")
     what: str = option(", ".join(WHAT), "samples")

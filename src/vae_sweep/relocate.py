@@ -17,7 +17,7 @@ from vae_sweep.tracking.relocate import relocate
 
 @dataclass
 class Options:
-    """Which project folder."""
+    """Let the runs of a moved project folder find their artifacts; all other commands do so by themselves."""
 
     folder: str = option("project folder that was moved or copied, with mlflow.db and mlruns/", ".", positional=True)
 

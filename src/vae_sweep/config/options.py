@@ -74,7 +74,7 @@ def read_options(schema: type[T], typed: list[str]) -> T:
 
 
 def usage(name: str, schema: type) -> str:
-    """Return the text of ``--help``."""
+    """Return the text of ``--help``; the docstring of ``schema`` says what the command does."""
     first, lines = [], []
     for f in fields(schema):
         default = {MISSING: "...", None: "null"}.get(f.default, str(f.default).lower())
@@ -83,7 +83,9 @@ def usage(name: str, schema: type) -> str:
         text = f"{f.name if f.metadata['positional'] else f'{f.name}={default}':<16}  {f.metadata['help']}"
         lines.append(fill(text, 118, initial_indent="  ", subsequent_indent=20 * " "))
     keys = "" if len(lines) == 1 else " [key=value ...]"
-    return "\n".join([f"usage: python -m vae_sweep.{name} {' '.join(first)}{keys}", "", *lines, ""])
+    return "\n".join(
+        [f"usage: python -m vae_sweep.{name} {' '.join(first)}{keys}", "", schema.__doc__ or "", "", *lines, ""]
+    )
 
 
 def _refusal(known: list[str], typed: list[str], i: int) -> str:
