@@ -63,22 +63,26 @@ def generate(options: Options, root: Path) -> list[Path]:
     import torch
 
     from vae_sweep.datasets.permuted import PERMUTED
-    from vae_sweep.report import model_images
+    from vae_sweep.report.model_figures import FIGURES, Trained, some_of
     from vae_sweep.training.evaluation import inference
 
     config, name = content["config"], content["facts"]["name"]
-    where = f"{name} on {config['dataset']['name']}, seed {options.seed}"
-    facts = {PERMUTED: config["dataset"].get("permute_pixels", False)}
-    with inference(torch.device("cpu")):
-        if options.what == "samples":
-            drawn = model_images.samples(model, options.n, options.seed, facts, where)
-        elif options.what == "interpolation":
-            drawn = model_images.interpolations(model, options.n, options.seed, facts, where)
-        else:
-            dataset = api.dataset_of(config, options.run, root, options.dataset)
-            _check_images(dataset, model, options)
-            originals = model_images.some_of(dataset.test.images, options.n, options.seed)
-            drawn = model_images.reconstructions(model, originals, facts, where)
+    originals = None
+    if options.what == "reconstructions":
+        dataset = api.dataset_of(config, options.run, root, options.dataset)
+        _check_images(dataset, model, options)
+        originals = some_of(dataset.test.images, options.n, options.seed)
+    trained = Trained(
+        model,
+        f"{name} on {config['dataset']['name']}, seed {options.seed}",
+        options.seed,
+        n_samples=options.n,
+        n_interpolations=options.n,
+        originals=originals,
+        facts={PERMUTED: config["dataset"].get("permute_pixels", False)},
+    )
+    with torch.no_grad(), inference(torch.device("cpu")):
+        drawn = FIGURES[{"interpolation": "interpolations"}.get(options.what, options.what)](trained)
     path = _path(options, name, root)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
