@@ -1,4 +1,4 @@
-"""Trained models, runs, sweeps and data sets as Python objects: ``import vae_sweep as vs``.
+"""Trained models, runs, sweeps and datasets as Python objects: ``import vae_sweep as vs``.
 
 Like the commands, these functions look for runs and data in the current folder. ``tracking_uri`` names another MLflow
 store; None is MLFLOW_TRACKING_URI where that is set, else ``mlflow.db`` in the current folder. What fails raises a
@@ -98,7 +98,7 @@ def load_sweep(sweep: str = "last", *, tracking_uri: str | None = None) -> Sweep
 
 @_one_line_errors()
 def load_dataset(name: str, **settings: Any) -> ImageDataset:
-    """Return a data set, prepared as a sweep of this folder prepares it, and cached in ``data/cache``.
+    """Return a dataset, prepared as a sweep of this folder prepares it, and cached in ``data/cache``.
 
     ``dataset.train``, ``.val`` and ``.test`` have ``images``, uint8 (N, C, H, W), and ``labels``, int64 (N,), -1 where
     there are none.

@@ -25,12 +25,12 @@ class Trained:
     """A trained model, and what its figures show."""
 
     model: VAE
-    where: str  # begins every title: run, data set and seed
+    where: str  # begins every title: run, dataset and seed
     seed: int = 0  # draws the latents
     n_samples: int = 64
     n_interpolations: int = 6  # rows of 10 steps
     originals: Images | None = None  # (n, C, H, W) test images to reconstruct
-    facts: Mapping[str, Any] = field(default_factory=dict)  # of the data set; permuted pixels are unshuffled
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of the dataset; permuted pixels are unshuffled
     history: Sequence[Mapping[str, float]] = ()  # one mapping per epoch
     linear: Mapping[str, float] = field(default_factory=dict)  # validation loss and terms of the closed-form linear VAE
     unit: str = "nats/image"  # of the loss
