@@ -44,7 +44,7 @@ def refresh(
     parent_id: str,
     cells: Sequence[Cell],
     root: Path,
-    pictures: bool = True,
+    figures: bool = True,
     changed: str | None = None,
 ) -> list[Row]:
     """Write the comparison of a sweep as it stands now to its parent run; return its rows.
@@ -63,7 +63,7 @@ def refresh(
         record.log_text(text.markdown(rows), "comparison.md")
         record.log_table(column_dict(rows), "comparison_table.json")
         record.log_metrics({"cells": len(rows), "cells_finished": len(done)})
-        if done and pictures:
+        if done and figures:
             _log_figures(store, parent_id, rows)
             _beside(root, parent_id, "drawn").touch()
     return rows

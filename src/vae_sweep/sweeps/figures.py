@@ -1,47 +1,35 @@
-"""The pictures of one run: learning curves, reconstructions, samples, interpolations."""
+"""The figures of one run: learning curves, reconstructions, samples, interpolations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
-from omegaconf import DictConfig
 
 from vae_sweep.datasets.permuted import PERMUTED, unshuffle
 from vae_sweep.metrics.losses import unit
 from vae_sweep.models.vae import VAE
 from vae_sweep.report import run_figures
-from vae_sweep.tracking.store import RunRecord
-from vae_sweep.training.evaluation import interpolate, to_float, to_uint8
+from vae_sweep.sweeps.run import Run
+from vae_sweep.training.evaluation import Averages, interpolate, to_float, to_uint8
 from vae_sweep.training.randomness import Stream, generator
 
 N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 
 
 @torch.no_grad()
-def log_run_figures(
-    cfg: DictConfig,
-    model: VAE,
-    test: torch.Tensor,
-    facts: Mapping[str, Any],
-    name: str,
-    history: list[dict[str, float]],
-    line: Mapping[str, float],
-    record: RunRecord,
-) -> None:
+def log_run_figures(run: Run, model: VAE, history: list[dict[str, float]]) -> None:
     """Draw the figures of a trained run and record them, the samples also as an array (n, C, H, W).
 
-    ``facts`` are those of the dataset: pixels that it permuted are put back for the eye. ``line``: validation loss and
-    terms of the closed-form linear VAE.
+    ``history``: an entry per epoch. Pixels that the dataset permuted are unshuffled for the eye.
     """
-    where = f"{name} on {cfg.dataset.name}, seed {cfg.seed}"
+    cfg, record, facts, test = run.cfg, run.record, run.dataset.facts, run.images("test")
+    where = f"{run.name} on {cfg.dataset.name}, seed {cfg.seed}"
     if facts.get(PERMUTED):
-        where += ", trained on permuted pixels, put back here"
+        where += ", trained on permuted pixels, unshuffled here"
     if cfg.objective.reduction == "mean":
         where += " (squared error averaged over an image's values: not nats)"
-    curves = run_figures.learning_curves(history, where, line, unit([cfg.objective.reduction]))
+    linear = {term: getattr(run.linear, f"val_{term}") for term in Averages._fields}
+    curves = run_figures.learning_curves(history, where, linear, unit([cfg.objective.reduction]))
     record.log_figure(curves, "figures/curves.png")
 
     chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
