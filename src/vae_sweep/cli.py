@@ -1,4 +1,4 @@
-"""The command: Hydra composes, the task function runs one cell, what a user can mend comes out as one line."""
+"""The command: Hydra composes, the task function runs one cell, errors that the user can fix come out as one line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def main() -> None:
         sys.exit(message)
     configuration.register()
     full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that one place words them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that user_message words them
     logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
     # joblib takes the memory of a worker's first real run after a skipped one for a leak; it only starts another.
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")

@@ -1,4 +1,4 @@
-"""The life of one run: whether it is new, continued or finished; how it ends, and what the store then says."""
+"""The life of one run: new, continued or finished; how it ends, and what the store then says."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _job(cfg: DictConfig, context: Context, cell: Cell | None, name: str, output
 
 
 def _update(job: Job, before: StoredRun) -> float:
-    """Measure and draw a finished run again, as far as other metrics or figures are asked for."""
+    """Measure and draw a finished run again where metrics or figures were configured differently."""
     with best_effort("what was measured or drawn again"):
         run = Run.of(job, job.store.record(before.run_id))
         again = [remeasure(run, before), redraw(run, before)]

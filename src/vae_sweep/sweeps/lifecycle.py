@@ -90,7 +90,7 @@ def open_sweep(config: DictConfig) -> Context:
     """
     HydraConfig.instance().set_config(config)  # Hydra does so only when a job starts; paths refer to it
     root = project_root(config)
-    # Workers elsewhere may have another working directory; what was meant is this one.
+    # Workers elsewhere may have another working directory: hand them this one.
     with read_write(config.hydra):
         config.hydra.overrides.hydra.append(f"paths.root={quoted(str(root))}")
     validate_launcher(config.hydra)
@@ -252,7 +252,7 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     finally:
         store.record(context.parent_id).finish(status)
     print("\n".join(["", text.text(rows).rstrip(), "", *said, ""]))
-    print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their pictures:")
+    print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their figures:")
     print(f"  {ui_command(store.uri, root)}", flush=True)
     return rows
 

@@ -113,7 +113,7 @@ def draw(run: Run, model: VAE, history: list[dict[str, float]]) -> None:
 
 
 def redraw(run: Run, stored: StoredRun) -> bool:
-    """Draw the figures of a finished run again where other ones are asked for; return whether it did.
+    """Draw the figures of a finished run again where they were configured differently; return whether it did.
 
     Raises:
         UserError: where its checkpoint cannot be read.

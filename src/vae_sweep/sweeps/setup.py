@@ -20,7 +20,7 @@ def choose_features(config: DictConfig, root: Path) -> tuple[str, str]:
     """The feature network of all runs, decided once, and why.
 
     Raises:
-        UserError: where the one that is asked for cannot be had.
+        UserError: where the requested one is not available.
     """
     import torch
 
