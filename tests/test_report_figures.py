@@ -15,6 +15,7 @@ import evidence_examples as examples
 from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import sweep_figures as draw
+from vae_sweep.report.style import looks
 
 NAN, INF = float("nan"), float("inf")
 LOSS = Metric("test/loss", "test loss", "nats/image", "lower", 2, 0.5, primary=True)
@@ -100,7 +101,7 @@ def test_bands_are_the_range_of_all_seeds_as_far_as_all_trained() -> None:
     assert (4.0, 3.0) in drawn(figure)  # the longer seed goes on alone
     assert "linear (4.50)" in texts(figure)
     colours = {line.get_color() for line in figure.axes[0].get_lines()[:3]}
-    assert colours == {draw.draw.looks(["conv", "fc"])("fc")[0]}
+    assert colours == {looks(["conv", "fc"])("fc")[0]}
     render(figure)
 
 
