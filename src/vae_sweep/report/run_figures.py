@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vae_sweep.report import style
-from vae_sweep.report.style import COLOURS, DASHED, DPI, GAP, GREY, STYLES, Floats, Images
+from vae_sweep.report.style import DASHED, DPI, GAP, GREY, Floats, Images
 
 _PANELS = {
     "loss": "Loss = recon + β · kl (lower is better)",
@@ -39,9 +39,10 @@ def learning_curves(
     figure = Figure(figsize=(12, 4.2), dpi=DPI, layout="constrained")
     epochs, losses = _column(history, "epoch"), _column(history, "val/loss")
     best = epochs[np.nanargmin(losses)] if np.isfinite(losses).any() else None
+    looks = style.looks(_SPLITS)
     for axis, (term, heading) in zip(figure.subplots(1, 3), _PANELS.items(), strict=True):
         lines = [_column(history, f"{split}/{term}") for split in _SPLITS]
-        for line, label, colour, (dashes, marker) in zip(lines, _SPLITS.values(), COLOURS, STYLES, strict=False):
+        for line, label, (colour, dashes, marker) in zip(lines, _SPLITS.values(), looks.values(), strict=True):
             axis.plot(epochs, line, ls=dashes, color=colour, marker=marker, ms=3.5, lw=1.6, label=label)
         if best is not None:
             label = f"best epoch, {best:g} (lowest validation loss)"

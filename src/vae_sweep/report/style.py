@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +22,8 @@ Images = NDArray[np.uint8]
 
 # Okabe & Ito 2008: distinct with any common colour blindness; the line styles and markers are distinct in grey too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLES: tuple[tuple[Any, str], ...] = (
-    ("-", "o"),
-    ("--", "s"),
-    (":", "^"),
-    ("-.", "D"),
-    ((0, (5, 1, 1, 1, 1, 1)), "v"),
-    ((0, (1, 3)), "P"),
-)
+DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
 BLUE, GREY = COLOURS[0], "#555555"
 DASHED = (0, (6, 3))  # the closed-form linear VAE
 TITLE: dict[str, Any] = {"fontsize": 12, "fontweight": "bold"}
@@ -92,15 +87,9 @@ def spread(n: int, width: float) -> Floats:
     return width * (np.arange(n, dtype=np.float64) % 3 - 1) if n > 1 else np.zeros(n)
 
 
-def looks(models: Iterable[str]) -> Callable[[str], tuple[str, tuple[Any, str]]]:
-    """Model -> its colour and its (line style, marker)."""
-    order = list(dict.fromkeys(models))
-
-    def look(model: str) -> tuple[str, tuple[Any, str]]:
-        i = order.index(model) if model in order else len(order)
-        return COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
-
-    return look
+def looks(names: Iterable[str]) -> dict[str, tuple[str, Any, str]]:
+    """Name -> its colour, line style and marker, in order of first appearance."""
+    return dict(zip(dict.fromkeys(names), itertools.cycle(zip(COLOURS, DASHES, MARKERS, strict=True)), strict=False))
 
 
 def millions(seen: Iterable[Floats]) -> tuple[float, str]:
@@ -166,13 +155,6 @@ def interval(axis: Axes, found: Contrast | Group | SetDifference, y: float, colo
         axis.plot([found.low, found.high], [y, y], color=colour, lw=2.6 if wide else 1.8, solid_capstyle="butt")
     if np.isfinite(found.mean):
         axis.plot(found.mean, y, marker="D", ms=7 if wide else 5, color=colour, mec="white", mew=0.8, zorder=4)
-
-
-def levels(axis: Axes, levels: Mapping[str, float]) -> None:
-    """Horizontal lines of the closed-form linear VAE, named with their values."""
-    for i, (label, level) in enumerate(levels.items()):
-        style = (DASHED, STYLES[2][0], STYLES[3][0])[i % 3]
-        axis.axhline(level, color="black", lw=1.2, ls=style, label=f"{short(label, 40)} ({level:.2f})")
 
 
 def robust_limits(axis: Axes, lines: Sequence[Floats]) -> float:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from vae_sweep.comparison.rows import REFERENCE
 from vae_sweep.report import style
-from vae_sweep.report.style import BLUE, DASHED, DPI, GREY, STYLES, Floats, Images, finite, short
+from vae_sweep.report.style import BLUE, DASHED, DASHES, DPI, GREY, Floats, Images, finite, short
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.statistics import Contrast, Group
@@ -43,18 +43,18 @@ def validation_curves(
     levels = {label: level for label, level in linear.items() if np.isfinite(level)}
     top = style.robust_limits(axis, [*(y for _, y in data.values()), *(np.array([v]) for v in levels.values())])
     scale, many = style.millions(x for x, _ in data.values())
-    model_look, set_look = (style.looks(cells[name][i] for name in data) for i in (0, 1))
+    model_looks, set_looks = (style.looks(cells[name][i] for name in data) for i in (0, 1))
     for model, params in dict.fromkeys(cells[name] for name in data):
         names = [name for name in data if cells[name] == (model, params)]
-        dashes, marker = set_look(params)[1]
-        look: dict[str, Any] = {"ls": dashes, "marker": marker, "color": model_look(model)[0]}
+        _, dashes, marker = set_looks[params]
+        look: dict[str, Any] = {"ls": dashes, "marker": marker, "color": model_looks[model][0]}
         label = _cell_label(f"{model}-{params}", {name: data[name][1] for name in names}, top)
         for i, name in enumerate(names):
             x, y = data[name]
             axis.plot(x / scale, y, **look, ms=4, lw=1.6 if len(names) == 1 else 1.1, label="" if i else label)
     for i, (label, level) in enumerate(levels.items()):
         label = f"{style.wrap(label, 30)}\n({level:.2f})"
-        axis.axhline(level, color="black", lw=1.4, ls=STYLES[1 + i % 3][0], label=label)
+        axis.axhline(level, color="black", lw=1.4, ls=DASHES[1 + i % 3], label=label)
     y_label = f"validation loss ({unit})" if unit else "validation loss"
     style.finish(axis, "validation images, lower is better", f"training images seen ({many})", y_label)
     if data or levels:
@@ -95,18 +95,35 @@ def sample_columns(
     return figure
 
 
-def paired_differences(contrasts: Sequence[Contrast]) -> Figure:
-    """One panel for each contrast: every pair's difference a - b, each set's and the overall mean with its interval.
+def paired_differences(contrast: Contrast) -> Figure:
+    """Every pair's difference a - b, in a row for each set, with its mean and interval; below them the overall mean.
 
     The band is the margin of equivalence, the line is zero. Sets have 95 % t-intervals, the overall mean one
     from the spread within sets; one seed has none.
     """
-    tall = [1.0 + 0.42 * (len(c.sets) + 1) for c in contrasts] or [1.5]
-    figure, axes = style.panels(len(tall), 1, sum(tall) + 0.1, width=4.8, height_ratios=tall)
-    for axis, contrast in zip(axes, contrasts, strict=False):
-        _differences(axis, contrast)
-    if not contrasts:
-        style.nothing(axes[0])
+    metric, overall = contrast.metric, len(contrast.sets)
+    figure, (axis,) = style.panels(1, 1, 1.1 + 0.42 * (overall + 1), width=4.8)
+    for y, found in enumerate(contrast.sets):
+        values = finite(found.values)
+        heights = y - 0.16 + style.spread(len(values), 0.1)
+        axis.plot(values, heights, ls="", marker="o", ms=4.5, color=BLUE, alpha=0.7)
+        style.interval(axis, found, y + 0.2, BLUE)
+    axis.axhline(overall - 0.5, color="#BBBBBB", lw=0.7)
+    style.interval(axis, contrast, overall, "black", wide=True)
+    axis.axvline(0, color="black", lw=1)
+    axis.margins(x=0.08)
+    if np.isfinite(contrast.margin) and contrast.margin > 0:
+        axis.axvspan(-contrast.margin, contrast.margin, color="#999999", alpha=0.25, lw=0, zorder=0)
+    names = [*(short(s.params, 22) + style.not_finite(s.values) for s in contrast.sets), "all sets"]
+    style.finish_rows(axis, range(overall + 1), names)
+    a, b = short(contrast.a, 22), short(contrast.b, 22)
+    axis.set_title(f"{short(metric.label, 40)}{_direction(metric)}", fontsize=10.5, pad=20)
+    axis.set_xlabel(f"{a} − {b}" + (f" ({short(metric.unit, 24)})" if metric.unit else ""), fontsize=10)
+    if metric.better in ("lower", "higher"):
+        left, right = (a, b) if metric.better == "lower" else (b, a)
+        place: dict[str, Any] = {"transform": axis.transAxes, "va": "bottom", "fontsize": 9, "color": GREY}
+        axis.text(0, 1.02, f"← {left} better", ha="left", **place)
+        axis.text(1, 1.02, f"{right} better →", ha="right", **place)
     return figure
 
 
@@ -121,10 +138,10 @@ def seed_points(
     sets = list(dict.fromkeys(group.params for group in groups))
     groups = sorted(groups, key=lambda group: sets.index(group.params))
     figure, (axis,) = style.panels(1, 1, 1.35 + 0.36 * max(len(groups), 1) + 0.2 * len(linear))
-    look_of = style.looks(models or [group.model for group in groups])
+    looks = style.looks([*models, *(group.model for group in groups)])
     ticks = [i + 1 + 0.4 * sets.index(group.params) for i, group in enumerate(groups)]  # a gap between sets
     for y, group in zip(ticks, groups, strict=True):
-        colour, (_, marker) = look_of(group.model)
+        colour, _, marker = looks[group.model]
         values = finite(group.values)
         heights = y - 0.17 + style.spread(len(values), 0.1)
         axis.plot(values, heights, ls="", marker=marker, ms=4.5, color=colour, alpha=0.75)
@@ -134,7 +151,7 @@ def seed_points(
     for i, (label, level) in enumerate(linear.items()):
         if np.isfinite(level):
             label = f"{short(label, 50)}: {level:.{metric.digits}f}"
-            axis.axvline(level, color="black", lw=1.3, ls=STYLES[1 + i % 3][0], label=label, zorder=1)
+            axis.axvline(level, color="black", lw=1.3, ls=DASHES[1 + i % 3], label=label, zorder=1)
     if axis.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     if not any(finite(group.values).size for group in groups):
@@ -159,20 +176,22 @@ def validation_bands(
     points = {run: (style.array(x), style.array(y)) for run, (x, y) in histories.items() if run in cells}
     shown = {run: (x[~np.isnan(x)], y[~np.isnan(x)]) for run, (x, y) in points.items() if not np.isnan(x).all()}
     scale, many = style.millions(x for x, _ in shown.values())
-    look_of = style.looks(models or [cells[run][0] for run in shown])
+    looks = style.looks([*models, *(cells[run][0] for run in shown)])
     levels = {label: level for label, level in (linear or {}).items() if np.isfinite(level)}
     sets = _by_set(shown, cells)
     figure, axes, y_labels = _set_panels(sets, f"validation loss\n({unit + ', ' if unit else ''}lower is better)")
     for axis, y_label, (params, by_model) in zip(axes, y_labels, sets.items(), strict=False):
         for model, names in by_model.items():
             runs = [shown[name] for name in names]
-            colour, (dashes, _) = look_of(model)
+            colour, dashes, _ = looks[model]
             for x, y in runs:
                 axis.plot(x / scale, y, color=colour, lw=0.7, alpha=0.6)
             x, all_y = _together(runs)
             axis.fill_between(x / scale, all_y.min(0), all_y.max(0), color=colour, alpha=0.18, lw=0)
             axis.plot(x / scale, all_y.mean(0), color=colour, ls=dashes, lw=1.8, label=short(model, 30))
-        style.levels(axis, levels)
+        for i, (label, level) in enumerate(levels.items()):
+            label = f"{short(label, 40)} ({level:.2f})"
+            axis.axhline(level, color="black", lw=1.2, ls=(DASHED, *DASHES[2:4])[i % 3], label=label)
         style.finish(axis, short(params, 30), f"images seen ({many})", y_label)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
     style.robust_limits(axes[0], [*(y for _, y in shown.values()), *(np.array([v]) for v in levels.values())])
@@ -194,14 +213,14 @@ def kl_spectra(
     """
     cells = {run: (run, "") for run in spectra} if cells is None else cells
     shown = {run: np.sort(finite(values))[::-1] for run, values in spectra.items() if run in cells and len(values)}
-    look_of = style.looks(models or [cells[run][0] for run in shown])
+    looks = style.looks([*models, *(cells[run][0] for run in shown)])
     sets = _by_set(shown, cells)
     figure, axes, y_labels = _set_panels(sets, "KL per latent (nats)")
     for axis, y_label, (params, by_model) in zip(axes, y_labels, sets.items(), strict=False):
         for model, runs in by_model.items():
             length = max(len(shown[run]) for run in runs)
             stack = np.stack([np.pad(shown[run], (0, length - len(shown[run]))) for run in runs])
-            colour, (dashes, _) = look_of(model)
+            colour, dashes, _ = looks[model]
             _spectrum(axis, stack, color=colour, ls=dashes, lw=1.8, label=short(model, 30))
         if linear is not None:
             line = np.sort(finite(linear))[::-1][None]
@@ -230,14 +249,14 @@ def rate_distortion(
     varies, `marks` single points of it by label. Grey lines have one loss, recon + `beta` * kl, each.
     """
     figure, (axis,) = style.panels(1, 1, 5.0)
-    model_look = style.looks(models or [model for model, _ in points])
-    set_look = style.looks(params for _, params in points)
+    model_looks = style.looks([*models, *(model for model, _ in points)])
+    set_looks = style.looks(params for _, params in points)
     known = {label: pair for label, pair in (marks or {}).items() if np.isfinite(pair).all()}
     everything = np.array([pair for pairs in (*points.values(), known.values()) for pair in pairs]).reshape(-1, 2)
     everything = everything[np.isfinite(everything).all(1)]
     for (model, params), pairs in points.items():
         finite_pairs = np.array([pair for pair in pairs if np.isfinite(pair).all()]).reshape(-1, 2)
-        look: dict[str, Any] = {"color": model_look(model)[0], "marker": set_look(params)[1][1]}
+        look: dict[str, Any] = {"color": model_looks[model][0], "marker": set_looks[params][2]}
         label = short(f"{model} {params}".strip(), 34)
         axis.plot(*finite_pairs.T, ls="", ms=6, alpha=0.8, mew=0.8, mec="white", label=label, zorder=3, **look)
     if curve is not None and len(curve[0]):
@@ -265,32 +284,6 @@ def _cell_label(cell: str, losses: Mapping[str, Floats], top: float) -> str:
         return f"{name} (no finite loss)"
     span = " to ".join(f"{loss:.2f}" for loss in dict.fromkeys((min(bests), max(bests))))
     return f"{name} (best {span}{', off scale' if max(bests) > top else ''})"
-
-
-def _differences(axis: Axes, contrast: Contrast) -> None:
-    """Rows of one contrast, from the top down: each set, then all sets."""
-    metric, overall = contrast.metric, len(contrast.sets)
-    for y, found in enumerate(contrast.sets):
-        values = finite(found.values)
-        heights = y - 0.16 + style.spread(len(values), 0.1)
-        axis.plot(values, heights, ls="", marker="o", ms=4.5, color=BLUE, alpha=0.7)
-        style.interval(axis, found, y + 0.2, BLUE)
-    axis.axhline(overall - 0.5, color="#BBBBBB", lw=0.7)
-    style.interval(axis, contrast, overall, "black", wide=True)
-    axis.axvline(0, color="black", lw=1)
-    axis.margins(x=0.08)
-    if np.isfinite(contrast.margin) and contrast.margin > 0:
-        axis.axvspan(-contrast.margin, contrast.margin, color="#999999", alpha=0.25, lw=0, zorder=0)
-    names = [*(short(s.params, 22) + style.not_finite(s.values) for s in contrast.sets), "all sets"]
-    style.finish_rows(axis, range(overall + 1), names)
-    a, b = short(contrast.a, 22), short(contrast.b, 22)
-    axis.set_title(f"{short(metric.label, 40)}{_direction(metric)}", fontsize=10.5, pad=20)
-    axis.set_xlabel(f"{a} − {b}" + (f" ({short(metric.unit, 24)})" if metric.unit else ""), fontsize=10)
-    if metric.better in ("lower", "higher"):
-        left, right = (a, b) if metric.better == "lower" else (b, a)
-        place: dict[str, Any] = {"transform": axis.transAxes, "va": "bottom", "fontsize": 9, "color": GREY}
-        axis.text(0, 1.02, f"← {left} better", ha="left", **place)
-        axis.text(1, 1.02, f"{right} better →", ha="right", **place)
 
 
 def _direction(metric: Metric) -> str:
