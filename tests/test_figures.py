@@ -81,7 +81,7 @@ def test_the_first_epochs_do_not_flatten_the_differences() -> None:
     assert "none" not in said
 
 
-def test_a_diverging_run_stays_out_of_the_picture_and_is_named() -> None:
+def test_a_diverging_run_stays_out_of_the_panel_and_is_named() -> None:
     x, y = np.arange(10), np.linspace(80, 75, 10)
     curves = {f"conv-p{i}": (x, y + i) for i in range(4)} | {"fc-p1": (x, y * 1e6), "fc-p2": (x, y * NAN)}
     figure = sweep_figures.validation_curves(curves, cells(curves), {}, "title")
@@ -112,7 +112,7 @@ def test_a_model_with_a_hyphen_in_its_name_has_a_colour_of_its_own() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("n", [1, 3, 13])
-def test_pictures(n: int, channels: int) -> None:
+def test_figures_of_images(n: int, channels: int) -> None:
     x = images(n, channels)
     pairs = run_figures.reconstructions(x, x, "test images")
     labels = [label.get_text() for label in pairs.axes[0].get_yticklabels()]
@@ -128,10 +128,10 @@ def test_pictures(n: int, channels: int) -> None:
 
 def test_a_reconstruction_stands_below_its_original() -> None:
     figure = run_figures.reconstructions(np.zeros((2, 1, 4, 4), np.uint8), np.full((2, 1, 4, 4), 99, np.uint8), "t")
-    picture = figure.axes[0].images[0].get_array()
-    assert picture is not None
-    assert (picture[0, 0] == 0).all()
-    assert (picture[4 + GAP, 0] == 99).all()
+    drawn = figure.axes[0].images[0].get_array()
+    assert drawn is not None
+    assert (drawn[0, 0] == 0).all()
+    assert (drawn[4 + GAP, 0] == 99).all()
 
 
 def test_sample_columns_do_not_overlap() -> None:

@@ -16,7 +16,8 @@ from vae_sweep.report.style import printable
 
 
 def _finalize(value: object) -> object:
-    return printable(value) if type(value) is str else value
+    """Replace what escaping leaves as it is: control characters, lone surrogates and changes of direction."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 _ENVIRONMENT = Environment(
@@ -69,15 +70,15 @@ def _no_verdict(evidence: Evidence, dataset: str) -> str:
     """Why a dataset has no verdict."""
     done = {row.model for row in evidence.rows if row.dataset == dataset and row.status == "FINISHED"}
     if not done:
-        return "No run has finished yet, so nothing can be said."
+        return "No run has finished yet: there is nothing to compare."
     if len(done) == 1:
         return f"Only {done.pop()} has finished runs: a comparison needs two models."
-    return "No verdict: no two models have a primary metric for the same set and seed."
+    return "No verdict: no two models have a primary metric with the same set and seed."
 
 
 def _meaning(metric: Metric, words: str) -> str:
     """What a metric measures, its unit and direction, and which differences in it matter."""
     margin = f"{metric.margin:.3g} of the mean" if metric.relative else f"{metric.margin:g} {metric.unit}".strip()
-    parts = [words.rstrip(". "), show.unit(metric), "primary" if metric.primary else ""]
-    parts.append(f"differences under {margin} do not matter" if metric.margin else "")
+    parts = [words.rstrip(". "), show.unit(metric), "Primary metric" if metric.primary else ""]
+    parts.append(f"Differences under {margin} do not matter" if metric.margin else "")
     return ". ".join(filter(None, parts))

@@ -22,8 +22,10 @@ from vae_sweep.report import style, sweep_figures
 from vae_sweep.report.presentation import Cell, number
 
 _PIXELS = 700_000  # of all mosaics of a kind together: about 2 MB of a page
-_SAMPLES = "Samples from the prior, the first of each cell's lowest seed: not chosen, not the best."
-_INTERPOLATIONS = "Each row walks between two draws from the prior, which stand at its ends; lowest seed of each cell."
+_SAMPLES = "The first samples from the prior of each cell's lowest seed, not selected."
+_INTERPOLATIONS = (
+    "Each row interpolates between two draws from the prior, which are its ends. Runs: the lowest seed of each cell."
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ def of_contrast(contrast: Contrast) -> PageFigure:
         f"Paired differences {contrast.a} minus {contrast.b} in {show.unit(contrast.metric)}: mean "
         f"{number(contrast.mean, digits, True)} {show.interval(contrast, digits)} of {contrast.n} pairs; by set: {sets}"
     )
-    caption = "Points: pairs of one set and seed. Diamonds and bars: means with 95 % intervals. Line: no difference."
+    caption = (
+        "Points: pairs with the same set and seed. Diamonds and bars: means with 95 % intervals. Line: no difference."
+    )
     if contrast.margin > 0:
         caption += f" Band: differences under {contrast.margin:.3g}, which do not matter."
     return _plot(sweep_figures.paired_differences(contrast), alt, caption, "plot small")
@@ -87,7 +91,7 @@ def _validation_curves(evidence: Evidence, rows: Sequence[Row]) -> list[PageFigu
     models = " and ".join(dict.fromkeys(row.model for row in rows))
     caption = (
         "Validation loss against training images seen. Line and band: mean and range over seeds, as far as every "
-        "seed trained; thin lines: single seeds. Black: the linear VAE on the same images."
+        "seed trained. Thin lines: single seeds. Black: the closed-form linear VAE on the same images."
     )
     return [_plot(figure, f"Curves of the validation loss of {models}, one panel for each set", caption)]
 
@@ -101,7 +105,9 @@ def _seed_points(evidence: Evidence, dataset: str) -> list[PageFigure]:
             linear = {name: values[metric.key] for name, values in known if metric.key in values}
             figure = sweep_figures.seed_points(groups, metric, linear, show.models(evidence))
             said = [f"{g.model} {g.params}: {', '.join(number(v, metric.digits) for v in g.values)}" for g in groups]
-            caption = f"{metric.label}: every seed, and beside it the mean with its 95 % t-interval. Black: linear VAE."
+            caption = (
+                f"{metric.label}: every seed, and the mean with its 95 % t-interval. Black: closed-form linear VAE."
+            )
             found.append(_plot(figure, f"{metric.label} of every seed. {'; '.join(said)}", caption))
     return found
 
@@ -114,8 +120,10 @@ def _spectra(evidence: Evidence, rows: Sequence[Row], dataset: str) -> list[Page
     known = evidence.linear_spectra.get(dataset, {})
     linear = max(known.values(), key=len) if known else None  # equal but for their zeros: one line for all sizes
     figure = sweep_figures.kl_spectra(spectra, linear, cells=_cells(rows), models=show.models(evidence))
-    caption = "KL of each latent, sorted in each run: mean and range over seeds of each rank; logarithmic axis."
-    caption += " Black: linear VAE." if known else ""
+    caption = (
+        "KL of each latent, sorted within each run: mean and range over seeds of each rank. The axis is logarithmic."
+    )
+    caption += " Black: closed-form linear VAE." if known else ""
     used = "; ".join(f"{name} {int((np.asarray(values) > 0.01).sum())}" for name, values in spectra.items())
     return [_plot(figure, f"KL per latent. Latents above 0.01 nats: {used}", caption)]
 
@@ -141,7 +149,7 @@ def _rate_distortion(evidence: Evidence, rows: Sequence[Row], dataset: str) -> l
     alt = "; ".join(f"{cell}: kl {kl:.4g}, recon {recon:.4g}" for cell, (kl, recon) in means.items())
     caption = "Rate and distortion on test images, one point for each run."
     if curve:
-        caption += " A network above the dashed curve reconstructs worse than a linear VAE that spends as much KL."
+        caption += " A network above the dashed curve reconstructs worse than a linear VAE with the same KL."
     return [_plot(figure, f"Means of recon and kl: {alt}", caption)]
 
 

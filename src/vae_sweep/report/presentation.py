@@ -182,7 +182,7 @@ def parameters(rows: Iterable[Row]) -> str:
     return ", ".join(f"{n:,}" for n in sorted({r.n_parameters for r in rows if r.n_parameters is not None})) or "–"
 
 
-def recipes(evidence: Evidence) -> list[str]:
+def hyperparameters(evidence: Evidence) -> list[str]:
     """What each hyperparameter set stands for: `p1: batch 64, learning rate 0.001, 128 latents`."""
     found: dict[str, set[str]] = {}
     for row in evidence.rows:

@@ -128,9 +128,8 @@ def draw(
     """Draw and record the figures of a trained run; ``line``: validation loss and terms of the closed form."""
     from vae_sweep.sweeps.figures import log_run_figures
 
-    test = torch.from_numpy(dataset.test.images)
     with inference(next(model.parameters()).device):
-        log_run_figures(job.cfg, model, test, dataset.facts, job.name, history, line, record)
+        log_run_figures(job, model, dataset, history, line, record)
     record.set_tags(_recorded(job.cfg, Decides.SHOWN))  # last: what is tagged is complete
 
 
