@@ -27,7 +27,7 @@ from vae_sweep.comparison.rows import (
     with_unique_names,
 )
 from vae_sweep.metrics.losses import number, spec, unit
-from vae_sweep.report import run_figures, text
+from vae_sweep.report import sweep_figures, text
 from vae_sweep.tracking.names import MADE_OF, RUN_KEY, SETTINGS
 from vae_sweep.tracking.store import NAME_LIMIT, NOTE, NOTE_LIMIT, Store, StoredRun
 
@@ -224,10 +224,10 @@ def _log_figures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
     record = store.record(parent_id)
     measured = unit({row.reduction for row in rows if row.reduction})
     title = f"{where}: validation loss, seed {seeds}"
-    figure = run_figures.validation_curves(curves, cells, _reference_lines(rows), title, measured)
+    figure = sweep_figures.validation_curves(curves, cells, _reference_lines(rows), title, measured)
     record.log_figure(figure, "figures/validation_loss.png")
     if samples:
-        figure = run_figures.sample_columns(
+        figure = sweep_figures.sample_columns(
             samples, f"{where}: samples from the prior, seed {seeds}", captions=captions
         )
         record.log_figure(figure, "figures/samples.png")
