@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from vae_sweep.cli import config_dir
 from vae_sweep.config import schema
 from vae_sweep.datasets.shapes import draw_factors, render
 from vae_sweep.models.vae import VAE
+from vae_sweep.sweeps.record import train_settings
 from vae_sweep.training import loop, randomness
 
 SHAPE = (3, 32, 32)  # of the pictures, (C, H, W)
@@ -119,13 +120,10 @@ def built(cfg: DictConfig) -> VAE:
 def fit(
     cfg: DictConfig, model: VAE, train: torch.Tensor, val: torch.Tensor, epochs: int, **settings: Any
 ) -> Iterator[loop.EpochMetrics]:
-    """Train ``model`` as the cell ``cfg`` would be, for exactly ``epochs`` epochs; see :func:`training.fit`."""
-    return loop.fit(
-        *(model, train, val),
-        **{"batch_size": cfg.params.batch_size, "lr": cfg.params.lr, "seed": cfg.seed, "max_epochs": epochs},
-        **{"patience": epochs + 1, "min_delta": cfg.training.min_delta},
-        **{"beta": cfg.objective.beta, "reduction": cfg.objective.reduction, **settings},
-    )
+    """Train ``model`` as the cell ``cfg`` would be, for exactly ``epochs`` epochs; ``settings`` replace the cell's."""
+    device = settings.pop("device", None)
+    cell = train_settings(cfg, model.image_shape)
+    return loop.fit(model, train, val, replace(cell, max_epochs=epochs, patience=epochs + 1, **settings), device)
 
 
 def epochs_of(

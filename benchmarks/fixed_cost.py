@@ -31,7 +31,7 @@ from common import Cost, vae_sweep
 from vae_sweep.sweeps.preparation import prepare
 from vae_sweep.tracking.store import Store
 
-RUN_MODULES = "vae_sweep.cli, vae_sweep.sweeps.run, vae_sweep.report.publish"  # what one run imports
+RUN_MODULES = "vae_sweep.cli, vae_sweep.sweeps.execute, vae_sweep.report.publish"  # what one run imports
 IMPORTS = ("pass", "import torch", "import mlflow", "import vae_sweep", "import vae_sweep.cli", f"import {RUN_MODULES}")
 NOTHING = (
     *("model=fc", "params=tiny", "dataset=shapes", "dataset.n_train=100", "dataset.n_test=50", "training.device=cpu"),

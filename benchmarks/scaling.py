@@ -98,7 +98,7 @@ def prepared(cfg: DictConfig, place: Path) -> datasets.ImageDataset:
 
 def job(barrier: Barrier, results: Any, cfg: DictConfig, place: Path) -> None:
     """Train two epochs, of which the second is timed, then look at the memory while all jobs are still there."""
-    import vae_sweep.sweeps.run  # noqa: F401 (all that a real job has in memory)
+    import vae_sweep.sweeps.execute  # noqa: F401 (all that a real job has in memory)
 
     torch.set_num_threads(1)
     try:

@@ -18,7 +18,6 @@ from mlflow import MlflowClient
 import vae_sweep as vs
 from running import clean_environment
 from vae_sweep import api
-from vae_sweep.cli import config_dir
 from vae_sweep.config import schema
 from vae_sweep.datasets.shapes import Shapes
 from vae_sweep.training.evaluation import evaluate
@@ -127,7 +126,7 @@ def test_a_data_set_is_the_one_that_a_sweep_uses(here: Path) -> None:
 
 def test_a_user_of_hydra_keeps_the_configuration_that_is_being_composed(here: Path) -> None:
     schema.register()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    with initialize_config_dir(str(schema.config_dir()), version_base="1.3"):
         vs.load_dataset("shapes", n_train=20, n_test=7, image_size=8)
         assert compose("config", ["seed=3"]).seed == 3
 

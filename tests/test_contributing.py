@@ -15,7 +15,7 @@ import pytest
 
 import vae_sweep
 from running import clean_environment, statuses
-from vae_sweep.cli import config_dir
+from vae_sweep.config.schema import config_dir
 
 PACKAGE = Path(vae_sweep.__file__).parent
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -79,7 +79,9 @@ def test_models_without_neighbours_are_blind_to_it(name: str, tmp_path: Path) ->
     assert evaluate(other, tests[1]).loss == pytest.approx(evaluate(model, tests[0]).loss, rel=1e-6)
     settings = {"batch_size": 18, "lr": 1e-3, "seed": 0, "max_epochs": 2, "patience": 9, "min_delta": 0.0}
     for net, data in ((model, plain), (other, permuted)):
-        list(loop.fit(net, *(torch.from_numpy(s.images) for s in (data.train, data.val)), **settings))
+        list(
+            loop.fit(net, *(torch.from_numpy(s.images) for s in (data.train, data.val)), loop.TrainSettings(**settings))
+        )
     # Sums in another order: Adam's first steps divide rounding by rounding where a gradient is nearly zero.
     assert evaluate(other, tests[1]).loss == pytest.approx(evaluate(model, tests[0]).loss, rel=1e-4)
 
@@ -94,7 +96,7 @@ def test_convolutions_join_an_affine_path() -> None:
     settings = {"batch_size": 3, "lr": 1e-3, "seed": 0, "max_epochs": 2, "patience": 9, "min_delta": 0.0}
     before = {key: value.clone() for key, value in model.state_dict().items()}
     images = (x * 255).to(torch.uint8)
-    list(loop.fit(model, images, images, **settings))
+    list(loop.fit(model, images, images, loop.TrainSettings(**settings)))
     assert not [key for key, value in model.state_dict().items() if torch.equal(value, before[key])]
 
 
@@ -104,7 +106,11 @@ def test_a_convolution_is_not_blind_to_it(tmp_path: Path) -> None:
     for data in (plain, permuted):
         model = create("conv", 32)
         settings = {"batch_size": 20, "lr": 2e-3, "seed": 0, "max_epochs": 6, "patience": 9, "min_delta": 0.0}
-        list(loop.fit(model, *(torch.from_numpy(s.images) for s in (data.train, data.val)), **settings))
+        list(
+            loop.fit(
+                model, *(torch.from_numpy(s.images) for s in (data.train, data.val)), loop.TrainSettings(**settings)
+            )
+        )
         losses.append(evaluate(model, torch.from_numpy(data.test.images)).loss)
     assert losses[1] > 1.05 * losses[0]
 

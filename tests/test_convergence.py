@@ -238,7 +238,7 @@ def test_an_averaged_error_has_no_unit_in_any_figure() -> None:
     curve = {"fc-p1": (x, 1 / x)}
     drawn = [
         run_figures.learning_curves(history, "run", unit=""),
-        run_figures.validation_curves(curve, dict.fromkeys(curve, ("fc", "p1")), {}, "sweep", ""),
+        report_figures.validation_curves(curve, dict.fromkeys(curve, ("fc", "p1")), {}, "sweep", ""),
         report_figures.validation_bands(curve, {"fc-p1": ("fc", "p1")}, unit=""),
         report_figures.rate_distortion({("fc", "p1"): [(0.01, 0.06)]}, unit=""),
     ]

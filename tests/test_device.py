@@ -13,7 +13,7 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.models.fc import FCVAE
 from vae_sweep.models.vae import Posterior
 from vae_sweep.training.device import computes_in, numerics, resolve_device
-from vae_sweep.training.loop import fit
+from vae_sweep.training.loop import TrainSettings, fit
 from vae_sweep.training.randomness import seed_weights
 
 SHAPE = (3, 8, 8)
@@ -60,7 +60,7 @@ def other_switches() -> Iterator[None]:
 @pytest.mark.parametrize(("precision", "tf32"), [("float32", False), ("tf32", True), ("bfloat16", False)])
 def test_fit_computes_in_the_precision_that_is_asked_for_and_evaluates_in_float32(precision: str, tf32: bool) -> None:
     model = Watching()
-    for _epoch in fit(model, images(40, 0), images(20, 1), **SETTINGS, precision=precision):
+    for _epoch in fit(model, images(40, 0), images(20, 1), TrainSettings(**SETTINGS, precision=precision)):
         assert switches() == (True, True, False, True)  # between epochs, and after them, they are the user's
     training = (tf32, tf32, True, False)
     assert model.seen == {(True, *training), ("backward", *training), (False, False, False, True, False)}
@@ -140,7 +140,7 @@ def test_float32_needs_no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", no_autocast)
     seed_weights(0)
     model = models.create({"_target_": "vae_sweep.models.fc.FCVAE", "hidden_dims": [8]}, SHAPE, 4)
-    assert len(list(fit(model, images(40, 0), images(20, 1), **SETTINGS))) == 2
+    assert len(list(fit(model, images(40, 0), images(20, 1), TrainSettings(**SETTINGS)))) == 2
 
 
 def test_an_autocast_that_turns_itself_off_is_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:

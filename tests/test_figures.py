@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from vae_sweep.report import run_figures
+from vae_sweep.report import run_figures, sweep_figures
+from vae_sweep.report.style import GAP
 
 NAN, INF = float("nan"), float("inf")
 LONG = "conv-with_a_very_long_override_model.channels=[32,64,128,256]_lr=0.00001-s12"
@@ -67,7 +68,9 @@ def test_a_history_with_missing_keys_draws() -> None:
 def test_the_first_epochs_do_not_flatten_the_differences() -> None:
     x = np.arange(1, 31) * 45_000
     curves = {f"{m}-p1": (x, level + 900 * np.exp(-np.arange(30.0))) for m, level in (("fc", 77), ("conv", 74))}
-    figure = run_figures.validation_curves(curves, cells(curves), {"linear VAE": 76.13, "none": NAN}, "cifar10, seed 0")
+    figure = sweep_figures.validation_curves(
+        curves, cells(curves), {"linear VAE": 76.13, "none": NAN}, "cifar10, seed 0"
+    )
     bottom, top = figure.axes[0].get_ylim()
     assert bottom < 74 < 77 < top < 85
     render(figure)
@@ -78,10 +81,10 @@ def test_the_first_epochs_do_not_flatten_the_differences() -> None:
     assert "none" not in said
 
 
-def test_a_diverging_run_stays_out_of_the_picture_and_is_named() -> None:
+def test_a_diverging_run_stays_out_of_the_panel_and_is_named() -> None:
     x, y = np.arange(10), np.linspace(80, 75, 10)
     curves = {f"conv-p{i}": (x, y + i) for i in range(4)} | {"fc-p1": (x, y * 1e6), "fc-p2": (x, y * NAN)}
-    figure = run_figures.validation_curves(curves, cells(curves), {}, "title")
+    figure = sweep_figures.validation_curves(curves, cells(curves), {}, "title")
     assert figure.axes[0].get_ylim()[1] < 120
     assert "off scale" in texts(figure)
     assert "fc-p2 (no finite loss)" in texts(figure)
@@ -91,7 +94,7 @@ def test_a_diverging_run_stays_out_of_the_picture_and_is_named() -> None:
 def test_one_colour_a_model_one_style_a_set_one_entry_a_cell() -> None:
     x, y = [1, 2], [80.0, 75.0]
     names = ["fc-p1-s0", "fc-p1-s1", "fc-p2-s0", "conv-p1-s0", "plain"]
-    figure = run_figures.validation_curves({name: (x, y) for name in names}, cells(names), {}, "title")
+    figure = sweep_figures.validation_curves({name: (x, y) for name in names}, cells(names), {}, "title")
     fc1, fc1b, fc2, conv1, _ = figure.axes[0].get_lines()
     assert fc1.get_color() == fc1b.get_color() == fc2.get_color() != conv1.get_color()
     assert fc1.get_marker() == conv1.get_marker() != fc2.get_marker()
@@ -101,7 +104,7 @@ def test_one_colour_a_model_one_style_a_set_one_entry_a_cell() -> None:
 def test_a_model_with_a_hyphen_in_its_name_has_a_colour_of_its_own() -> None:
     x, y = [1, 2], [80.0, 75.0]
     cells = {f"{m}-{p}-s{seed}": (m, p) for m in ("my-fc", "my-conv") for p in ("p1", "p-s2") for seed in (0, 1)}
-    lines = run_figures.validation_curves({name: (x, y) for name in cells}, cells, {}, "title").axes[0].get_lines()
+    lines = sweep_figures.validation_curves({name: (x, y) for name in cells}, cells, {}, "title").axes[0].get_lines()
     looks = {(line.get_color(), line.get_marker()) for line in lines}
     assert len({line.get_color() for line in lines[:4]} & {line.get_color() for line in lines[4:]}) == 0
     assert len(looks) == 4
@@ -109,7 +112,7 @@ def test_a_model_with_a_hyphen_in_its_name_has_a_colour_of_its_own() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("n", [1, 3, 13])
-def test_pictures(n: int, channels: int) -> None:
+def test_figures_of_images(n: int, channels: int) -> None:
     x = images(n, channels)
     pairs = run_figures.reconstructions(x, x, "test images")
     labels = [label.get_text() for label in pairs.axes[0].get_yticklabels()]
@@ -125,15 +128,15 @@ def test_pictures(n: int, channels: int) -> None:
 
 def test_a_reconstruction_stands_below_its_original() -> None:
     figure = run_figures.reconstructions(np.zeros((2, 1, 4, 4), np.uint8), np.full((2, 1, 4, 4), 99, np.uint8), "t")
-    picture = figure.axes[0].images[0].get_array()
-    assert picture is not None
-    assert (picture[0, 0] == 0).all()
-    assert (picture[4 + run_figures._GAP, 0] == 99).all()
+    drawn = figure.axes[0].images[0].get_array()
+    assert drawn is not None
+    assert (drawn[0, 0] == 0).all()
+    assert (drawn[4 + GAP, 0] == 99).all()
 
 
 def test_sample_columns_do_not_overlap() -> None:
     blocks = {"fc-p1": images(32), LONG: images(10, 1), "none": images(0), "conv_$p": images(100)}
-    figure = run_figures.sample_columns(blocks, LONG * 3, captions={"fc-p1": "test loss 77.8", LONG: LONG})
+    figure = sweep_figures.sample_columns(blocks, LONG * 3, captions={"fc-p1": "test loss 77.8", LONG: LONG})
     render(figure)
     boxes = [axis.title.get_window_extent() for axis in figure.axes]
     assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(boxes))
@@ -145,7 +148,7 @@ def test_sample_columns_do_not_overlap() -> None:
 
 
 def test_nothing_to_draw_is_no_error() -> None:
-    for figure in (run_figures.sample_columns({}, "none"), run_figures.validation_curves({}, {}, {}, "none")):
+    for figure in (sweep_figures.sample_columns({}, "none"), sweep_figures.validation_curves({}, {}, {}, "none")):
         render(figure)
 
 

@@ -21,8 +21,8 @@ from vae_sweep.sweeps import watch
 from vae_sweep.sweeps.watch import _SweepOwner
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from vae_sweep import lease; lease.BEAT_EVERY = 0.2\n"
-    "with lease.lease(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(100)"
+    "import sys, time; from pathlib import Path; from vae_sweep.base import locks; locks.BEAT_EVERY = 0.2\n"
+    "with locks.hold_lock(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(100)"
 )
 
 

@@ -141,7 +141,7 @@ def test_a_trained_linear_vae_approaches_the_closed_form() -> None:
     images = torch.from_numpy(train)
     for batch_size, lr in ((50, 1e-2), (50, 3e-3), (100, 1e-3), (250, 5e-4)):
         settings = {"batch_size": batch_size, "lr": lr, "seed": 0, "max_epochs": 80, "patience": 99}
-        list(loop.fit(model, images, images, beta=0.01, min_delta=0.0, **settings))
+        list(loop.fit(model, images, images, loop.TrainSettings(beta=0.01, min_delta=0.0, **settings)))
     found = evaluate(model, images, beta=0.01, noise_draws=100)
     assert optimum.loss * 0.998 < found.loss < optimum.loss * 1.005  # below it: Monte Carlo only
 

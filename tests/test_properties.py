@@ -184,8 +184,7 @@ def test_a_configuration_is_refused_or_trains(
     model = models.create(cfg.model, dataset.image_shape, cfg.params.latent_dim)
     assert 4 * sum(p.numel() for p in model.parameters()) < MEMORY
     images = torch.from_numpy(dataset.train.images[:40])
-    steps = loop.fit(
-        *(model, images, torch.from_numpy(dataset.val.images[:40])),
+    settings = loop.TrainSettings(
         batch_size=cfg.params.batch_size,
         lr=cfg.params.lr,
         seed=cfg.seed,
@@ -196,7 +195,7 @@ def test_a_configuration_is_refused_or_trains(
         reduction=reduction,
     )
     try:
-        (epoch,) = steps
+        (epoch,) = loop.fit(model, images, torch.from_numpy(dataset.val.images[:40]), settings)
     except UserError as error:
         if "became" in str(error) and cfg.params.lr > 0.05:  # smaller ones must not diverge
             return None

@@ -17,7 +17,7 @@ from vae_sweep.models.fc import FCVAE
 from vae_sweep.models.vae import Posterior
 from vae_sweep.training import state
 from vae_sweep.training.evaluation import evaluate
-from vae_sweep.training.loop import fit
+from vae_sweep.training.loop import TrainSettings, fit
 from vae_sweep.training.randomness import Stream, generator, seed_weights
 
 SHAPE = (3, 8, 8)
@@ -55,7 +55,9 @@ def trained(folder: Path, stop_after: int | None = None) -> tuple[list, dict[str
     seed_weights(0)
     model, saved, shown = Drawing(), state.load(folder), []
     settings = {"batch_size": 16, "lr": 0.01, "seed": 0, "max_epochs": 4, "patience": 9, "min_delta": 0.0}
-    for metrics in fit(model, images(100, 0), images(40, 1), **settings, state=saved and saved["fit"]):
+    for metrics in fit(
+        model, images(100, 0), images(40, 1), TrainSettings(**settings), snapshot=saved and saved["fit"]
+    ):
         shown.append((metrics.epoch, metrics.train, metrics.val))
         state.save(folder, {"fit": metrics.snapshot()})
         if metrics.epoch == stop_after:
@@ -86,7 +88,7 @@ def test_training_and_evaluation_leave_the_global_generators_as_they_were(tmp_pa
     seed_weights(0)
     model, before = Drawing(), global_states()
     settings = {"batch_size": 16, "lr": 0.01, "seed": 0, "max_epochs": 2, "patience": 9, "min_delta": 0.0}
-    list(fit(model, images(40, 0), images(40, 1), **settings))
+    list(fit(model, images(40, 0), images(40, 1), TrainSettings(**settings)))
     evaluate(model, images(40, 1))
     assert global_states() == before
 

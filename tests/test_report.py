@@ -91,10 +91,10 @@ def test_one_file_without_network_or_script(written: str, page: Page) -> None:
     assert "@import" not in style
 
 
-def test_pictures_are_whole_and_have_a_text(page: Page) -> None:
-    pictures = page.of("img")
-    assert len(pictures) > 20
-    for attributes in pictures:
+def test_images_are_whole_and_have_a_text(page: Page) -> None:
+    images = page.of("img")
+    assert len(images) > 20
+    for attributes in images:
         kind, _, data = (attributes["src"] or "").partition(";base64,")
         assert kind == "data:image/png"
         Image.open(io.BytesIO(base64.b64decode(data))).verify()
@@ -103,11 +103,11 @@ def test_pictures_are_whole_and_have_a_text(page: Page) -> None:
 
 def test_samples_are_those_of_the_lowest_seed_pixel_by_pixel(full: Evidence, page: Page) -> None:
     found = [a for a in page.of("img") if a["alt"] == "samples from the prior of fc, p1, seed 0"]
-    picture = np.array(Image.open(io.BytesIO(base64.b64decode((found[0]["src"] or "").partition(",")[2]))))
+    mosaic = np.array(Image.open(io.BytesIO(base64.b64decode((found[0]["src"] or "").partition(",")[2]))))
     images = full.samples["fc-p1-s0 cifar10-jpeg"]
-    assert (picture[:32, :32, :3] == images[0].transpose(1, 2, 0)).all()
-    assert (picture[33:65, 33:65, :3] == images[9].transpose(1, 2, 0)).all()
-    assert (picture[:, 32, 3] == 0).all()
+    assert (mosaic[:32, :32, :3] == images[0].transpose(1, 2, 0)).all()
+    assert (mosaic[33:65, 33:65, :3] == images[9].transpose(1, 2, 0)).all()
+    assert (mosaic[:, 32, 3] == 0).all()
 
 
 def test_the_parts_stand_in_order(page: Page) -> None:
@@ -134,6 +134,26 @@ def test_tables_hold_every_group(full: Evidence, page: Page) -> None:
             said = f"{group.mean:.{d}f} ± {group.sd:.{d}f} [{group.low:.{d}f}, {group.high:.{d}f}]"
             said = re.sub(r"-(0\.0*)(?!\d)", r"\1", said)
             assert [cell for cell in cells if cell.startswith(said)], (metric.key, said)
+
+
+def test_paired_differences_are_the_numbers_of_the_contrasts(full: Evidence, page: Page) -> None:
+    head = next(row for row in page.rows if "d_z" in " ".join(row))
+    assert [cell.strip() for cell in head[6:9]] == ["p", "Holm p", "Smallest p"]
+    lines = [[cell.replace("−", "-").strip() for cell in row] for row in page.rows]
+    overall = [line for line in lines if line[:1] == ["all sets"]]
+    ordered = sorted(full.contrasts, key=lambda c: not c.metric.primary)  # the table of primary metrics comes first
+    assert len(overall) == len(ordered) == 24
+    for line, c in zip(overall, ordered, strict=True):
+        d = c.metric.digits
+        assert line[1:4] == [str(c.n), f"{c.mean:+.{d}f}", f"{c.sd:.{d}f}"]
+        assert line[4] == re.sub(r"-(0\.0*)(?!\d)", r"\1", f"[{c.low:.{d}f}, {c.high:.{d}f}]")
+        assert float(line[6]) == pytest.approx(c.p, rel=0.05)
+        assert float(line[8]) == pytest.approx(c.p_least, rel=0.05)
+        assert (line[7] == "–") == (c.p_holm is None)
+        assert c.metric.primary or c.p_holm is None
+    sets = [line for line in lines if line[:1] == ["p1"] and len(line) == len(head)]
+    assert len(sets) == 24
+    assert [line[1] for line in sets[:2]] == ["3", "3"]  # of five pairs, one run failed and one was killed
 
 
 def test_every_seed_of_every_run_can_be_read(full: Evidence, page: Page) -> None:
@@ -195,6 +215,7 @@ def test_poor_evidence_makes_a_page(name: str) -> None:
         "one seed": "no interval, as no set has two seeds",
     }
     assert said[name] in page.text()
+    assert ("smallest attainable p = 0.25" in page.text()) == (name == "one seed")  # three pairs
     assert ("noise between seeds was not measured" in page.text()) == (name in ("one run", "one seed"))
     assert bool(page.of("img")) == (name not in ("no run", "nothing finished"))
 
@@ -211,6 +232,7 @@ def test_numbers_that_are_not_finite_are_shown_as_such() -> None:
 
 def test_hostile_names_stay_text() -> None:
     hostile, nasty = examples.hostile()
+    hostile = replace(hostile, controls=(nasty,), data={nasty: (nasty,)})
     text = report.html(hostile, {"test/loss": nasty})
     page = Page(text)
     text.encode()

@@ -15,6 +15,7 @@ import evidence_examples as examples
 from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import sweep_figures as draw
+from vae_sweep.report.style import looks
 
 NAN, INF = float("nan"), float("inf")
 LOSS = Metric("test/loss", "test loss", "nats/image", "lower", 2, 0.5, primary=True)
@@ -46,7 +47,7 @@ def contrast(a: list[Group], b: list[Group], metric: Metric = LOSS) -> Contrast:
 
 def test_paired_differences_show_every_pair_zero_and_the_margin() -> None:
     found = contrast([group((3.0, 4.0, 6.0))], [group((1.0, 1.0, 1.0), "conv")])
-    figure = draw.paired_differences([found])
+    figure = draw.paired_differences(found)
     xs = [x for x, _ in drawn(figure)]
     assert {2.0, 3.0, 5.0, 0.0} <= set(xs)
     assert any(x == pytest.approx(10 / 3) for x in xs)
@@ -61,17 +62,15 @@ def test_paired_differences_show_every_pair_zero_and_the_margin() -> None:
 
 def test_where_higher_is_better_the_sides_are_exchanged() -> None:
     metric = replace(LOSS, better="higher")
-    said = texts(draw.paired_differences([contrast([group((3.0, 4.0))], [group((1.0, 2.0), "conv")], metric)]))
+    said = texts(draw.paired_differences(contrast([group((3.0, 4.0))], [group((1.0, 2.0), "conv")], metric)))
     assert "← conv better" in said
     assert "fc better →" in said
     metric = replace(LOSS, better="")
-    assert "better →" not in texts(
-        draw.paired_differences([contrast([group((3.0,))], [group((1.0,), "conv")], metric)])
-    )
+    assert "better →" not in texts(draw.paired_differences(contrast([group((3.0,))], [group((1.0,), "conv")], metric)))
 
 
 def test_one_seed_has_points_and_no_interval() -> None:
-    figure = draw.paired_differences([contrast([group((3.0,))], [group((1.0,), "conv")])])
+    figure = draw.paired_differences(contrast([group((3.0,))], [group((1.0,), "conv")]))
     assert {x for x, _ in drawn(figure)} == {0.0, 2.0, 1.0}  # pair and means, and both ends of lines across: 0 to 1
     render(figure)
 
@@ -100,7 +99,7 @@ def test_bands_are_the_range_of_all_seeds_as_far_as_all_trained() -> None:
     assert (4.0, 3.0) in drawn(figure)  # the longer seed goes on alone
     assert "linear (4.50)" in texts(figure)
     colours = {line.get_color() for line in figure.axes[0].get_lines()[:3]}
-    assert colours == {draw.draw.looks(["conv", "fc"])("fc")[0]}
+    assert colours == {looks(["conv", "fc"])["fc"][0]}
     render(figure)
 
 
@@ -148,7 +147,6 @@ def test_a_diverged_run_does_not_hide_the_others() -> None:
 
 def test_nothing_at_all_is_said_in_every_figure() -> None:
     empty = [
-        draw.paired_differences([]),
         draw.seed_points([], LOSS),
         draw.seed_points([group((NAN,))], LOSS, {"linear": NAN}),
         draw.validation_bands({}, {}),
@@ -172,7 +170,7 @@ def test_thirty_runs_with_long_names_stay_inside() -> None:
         pairs, a=name, b=name, metric=replace(LOSS, label=name * 2), sets=(replace(pairs.sets[0], params=name),)
     )
     made = [
-        draw.paired_differences([pairs, pairs]),
+        draw.paired_differences(pairs),
         draw.seed_points(groups, replace(LOSS, label=name * 2), {name: 76.0}),
         draw.validation_bands({run: (x * 1e6, 90 / x) for run in cells}, cells, {name: 76.0}),
         draw.kl_spectra({run: np.linspace(2, 0, 64) for run in cells}, np.ones(3), name * 3, cells),

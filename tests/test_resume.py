@@ -36,7 +36,9 @@ def fit(node: dict, folder: Path, stop_after: int | None = None, **options) -> t
     settings = {"batch_size": 16, "lr": 0.02, "seed": 0, "max_epochs": 9, "patience": 3, "min_delta": 0.01} | options
     saved = state.load(folder)
     shown = []
-    for metrics in loop.fit(model, images(100, 0), images(40, 1), **settings, state=saved and saved["fit"]):
+    for metrics in loop.fit(
+        model, images(100, 0), images(40, 1), loop.TrainSettings(**settings), snapshot=saved and saved["fit"]
+    ):
         shown.append((metrics.epoch, metrics.step, metrics.train, metrics.val, metrics.improved))
         state.save(folder, {"fit": metrics.snapshot()})
         if metrics.epoch == stop_after:
@@ -87,8 +89,8 @@ def test_a_pickled_state_is_not_executed(tmp_path: Path) -> None:
 
 def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
     hold = (
-        "import sys, time; from pathlib import Path; from vae_sweep.base.locks import lease\n"
-        f"with lease(Path({str(tmp_path)!r}), 'it'): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from vae_sweep.base.locks import hold_lock\n"
+        f"with hold_lock(Path({str(tmp_path)!r}), 'it'): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None

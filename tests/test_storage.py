@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from running import ENDLESS, rows, statuses
 from vae_sweep.base.errors import StoreError
 from vae_sweep.sweeps import folders
-from vae_sweep.sweeps.lifecycle import _hide_password
+from vae_sweep.sweeps.setup import _hide_password
 from vae_sweep.tracking import sender
 from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.tracking.store import RunRecord, Store

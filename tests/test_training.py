@@ -17,7 +17,7 @@ from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import batches, loop
 from vae_sweep.training.device import memory_format_of, resolve_device
 from vae_sweep.training.evaluation import Averages, evaluate, for_inference, to_float, to_uint8
-from vae_sweep.training.loop import EarlyStopping, EpochMetrics, fit
+from vae_sweep.training.loop import EarlyStopping, EpochMetrics, TrainSettings, fit
 from vae_sweep.training.randomness import Stream, generator, seed_weights
 
 FC: dict[str, object] = {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]}
@@ -34,7 +34,7 @@ def train(n: int = 100, seed: int = 0, node: dict[str, object] = FC, **options) 
     seed_weights(seed)
     model = models.create(node, SHAPE, 4)
     settings = {"batch_size": 16, "lr": 3e-3, "max_epochs": 4, "patience": 99, "min_delta": 0.0} | options
-    return model, list(fit(model, pictures(n), pictures(30, 1), seed=seed, **settings))
+    return model, list(fit(model, pictures(n), pictures(30, 1), TrainSettings(seed=seed, **settings)))
 
 
 def weights(model: VAE) -> torch.Tensor:
@@ -94,7 +94,7 @@ def test_best_weights_are_restored() -> None:
     one, half = torch.full((4, 1, 1, 1), 255, dtype=torch.uint8), torch.full((4, 1, 1, 1), 128, dtype=torch.uint8)
     settings = {"batch_size": 4, "lr": 0.05, "seed": 0, "max_epochs": 18, "patience": 99, "min_delta": 0.0}
     levels, losses = [], []
-    for metrics in fit(model, one, half, **settings):
+    for metrics in fit(model, one, half, TrainSettings(**settings)):
         levels.append(model.level.item())
         losses.append(metrics.val.loss)
         assert metrics.improved == (metrics.val.loss == min(losses))
@@ -124,7 +124,7 @@ def test_numbers_do_not_depend_on_global_random_state() -> None:
     seed_weights(0)
     model = models.create(FC, SHAPE, 4)
     settings = {"batch_size": 16, "lr": 3e-3, "max_epochs": 4, "patience": 99, "min_delta": 0.0}
-    for _epoch in fit(model, pictures(100), pictures(30, 1), seed=0, **settings):
+    for _epoch in fit(model, pictures(100), pictures(30, 1), TrainSettings(seed=0, **settings)):
         torch.manual_seed(torch.seed())
     assert torch.equal(weights(a), weights(model))
 
@@ -172,7 +172,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_rate() -> None:
     seed_weights(0)
     model = models.create(FC, SHAPE, 4)
     settings = {"batch_size": 16, "lr": 1e-3, "seed": 0, "max_epochs": 5, "patience": 9, "min_delta": 0.0}
-    epochs = fit(model, pictures(100), pictures(30, 1), **settings)
+    epochs = fit(model, pictures(100), pictures(30, 1), TrainSettings(**settings))
     next(epochs)
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
@@ -201,7 +201,7 @@ def test_improvement_is_what_the_checkpointed_weights_are() -> None:
     model = models.create(FC, SHAPE, 4)
     kept = None
     settings = {"batch_size": 16, "lr": 0.05, "seed": 0, "max_epochs": 12, "patience": 99, "min_delta": 0.0}
-    for metrics in fit(model, pictures(64), pictures(30, 1), **settings):
+    for metrics in fit(model, pictures(64), pictures(30, 1), TrainSettings(**settings)):
         if metrics.improved:
             kept = copy.deepcopy(weights(model))
     assert kept is not None
@@ -229,7 +229,7 @@ def test_one_cycle_rises_and_falls_along_cosines_and_is_not_stopped_early() -> N
     model, steps, top = Recording(), 40, 1e-5
     white = torch.full((8, 1, 1, 1), 255, dtype=torch.uint8)
     settings = {"batch_size": 4, "lr": top, "seed": 0, "max_epochs": steps // 2, "patience": 1, "min_delta": 1e9}
-    epochs = list(fit(model, white, white, schedule="one_cycle", **settings))
+    epochs = list(fit(model, white, white, TrainSettings(schedule="one_cycle", **settings)))
     assert len(epochs) == steps // 2
     levels = [level for i, level in enumerate(model.levels) if i % 3 < 2]  # every third look is the evaluation's
     found = [(b - a) / top for a, b in itertools.pairwise(levels)]
@@ -255,7 +255,7 @@ def test_half_of_the_images_are_mirrored_others_every_epoch() -> None:
     seen: list[torch.Tensor] = []
     model.register_forward_pre_hook(lambda _module, inputs: seen.append((inputs[0] * 255).round().to(torch.uint8)))
     settings = {"batch_size": 15, "lr": 0.01, "seed": 0, "max_epochs": 2, "patience": 9, "min_delta": 0.0}
-    list(fit(model, images, images[:1], mirror=True, **settings))
+    list(fit(model, images, images[:1], TrainSettings(mirror=True, **settings)))
     known = {tuple(image.flatten().tolist()) for image in images}
     epochs = []
     for first in (0, 5):  # four batches, then the evaluation's one
@@ -304,7 +304,7 @@ def test_averages_of_dead_units_do_not_become_denormal(monkeypatch: pytest.Monke
         seed_weights(0)
         model = models.create(FC, SHAPE, 4)
         settings = {"batch_size": 1, "lr": 1e-3, "seed": 0, "max_epochs": 11, "patience": 99, "min_delta": 0.0}
-        for epoch in fit(model, pictures(100), pictures(9, 1), **settings):
+        for epoch in fit(model, pictures(100), pictures(9, 1), TrainSettings(**settings)):
             if epoch.epoch == 1:
                 with torch.no_grad():
                     model.encoder[1].bias[:8] = -100.0  # half of the units die, and never have a gradient again

@@ -71,7 +71,7 @@ def trained(name: str, data: ImageDataset) -> tuple[float, float]:
     model = models.create(NODES[name], data.image_shape, 4)
     images = [torch.from_numpy(split.images) for split in (data.train, data.val)]
     options = {"batch_size": 32, "lr": 1e-3, "seed": 0, "max_epochs": 2, "patience": 5, "min_delta": 0.5}
-    *_, last = loop.fit(model, *images, **options)
+    *_, last = loop.fit(model, *images, loop.TrainSettings(**options))
     return last.train.loss, last.val.loss
 
 

@@ -89,8 +89,6 @@ def load_sweep(sweep: str = "last", *, tracking_uri: str | None = None) -> Sweep
     Raises:
         UserError: where the store has no such sweep, or several.
     """
-    from vae_sweep.compare import find_sweep
-
     store = _store(f"sweep={sweep}", Path.cwd(), tracking_uri)
     found = find_sweep(store, sweep)
     return Sweep(found.run_id, found.name, found.status, store)
@@ -114,7 +112,6 @@ def load_dataset(name: str, **settings: Any) -> ImageDataset:
     from hydra.core.global_hydra import GlobalHydra
 
     from vae_sweep import datasets
-    from vae_sweep.cli import config_dir
     from vae_sweep.config import schema
     from vae_sweep.config.arguments import hydra_quoted
     from vae_sweep.sweeps.preparation import source
@@ -124,7 +121,7 @@ def load_dataset(name: str, **settings: Any) -> ImageDataset:
     callers = GlobalHydra.instance().hydra  # Hydra may be in use already, and refuses to be initialized twice
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        with initialize_config_dir(str(schema.config_dir()), version_base="1.3"):
             cfg = compose("config", [f"dataset={hydra_quoted(name)}"])
     finally:
         GlobalHydra.instance().hydra = callers
@@ -241,6 +238,22 @@ class Sweep:
         from vae_sweep.report.collect import gather
 
         return gather(self.store, [self.store.get(self.id)])
+
+
+def find_sweep(store: Store, sweep: str) -> StoredRun:
+    """Return a sweep's own run, by its id or the beginning of it, or the newest one for ``last``.
+
+    Raises:
+        UserError: where there is none.
+    """
+    found = store.newest({"vae_sweep.role": "sweep"}) if sweep == "last" else store.get(sweep, "sweep")
+    if found is None:
+        raise UserError(f"sweep=last: {store.uri} holds no sweep; start one with `python -m vae_sweep -m ...`")
+    if found.tags.get("vae_sweep.role") != "sweep":
+        parent = found.tags.get("mlflow.parentRunId")
+        hint = f"it belongs to sweep={parent}" if parent else "give the id that a sweep prints at its end"
+        raise UserError(f"sweep={sweep}: {found.name} is one run, not a sweep; {hint}")
+    return found
 
 
 def open_checkpoint(

@@ -1,4 +1,4 @@
-"""The command: Hydra composes, the task function runs one cell, what a user can mend comes out as one line."""
+"""The command: Hydra composes, the task function runs one cell, errors that the user can fix come out as one line."""
 
 from __future__ import annotations
 
@@ -12,52 +12,30 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from vae_sweep.base.errors import RunFailed, UserError
+from vae_sweep.base.errors import RunFailed
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import handle_sigint, interrupt
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.arguments import check_arguments
 from vae_sweep.config.messages import user_message
+from vae_sweep.config.schema import config_dir
 from vae_sweep.sweeps.lifecycle import SweepCallback
 from vae_sweep.sweeps.watch import stop_workers
 
 log = logging.getLogger(__name__)
-
-LIVE_FIGURES = 24  # cells; a larger sweep draws its figures only at its end, since each drawing reads every run
-
-
-def config_dir() -> Path:
-    """Return the folder of the shipped configuration: inside the installed package, or in the checkout."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parents[1] / "conf"
-    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
 def task(cfg: DictConfig) -> float:
     """Run one cell; Hydra calls this in the worker, once per job."""
     from hydra.core.hydra_config import HydraConfig
 
-    from vae_sweep.report.publish import figures_due, refresh
-    from vae_sweep.sweeps.run import execute
+    from vae_sweep.sweeps.execute import execute
 
     sweep = SweepCallback.current
     if sweep is None or sweep.context is None:
         raise RunFailed("the sweep's callback did not run; hydra.callbacks.sweep must stay as conf/config.yaml has it")
-    context = sweep.context
     job = HydraConfig.get()
-
-    def changed(run_id: str, closed: bool) -> None:
-        if context.parent_id is not None:
-            try:
-                root, few = Path(context.root), len(context.cells) <= LIVE_FIGURES
-                pictures = closed and few and figures_due(root, context.parent_id)
-                refresh(context.store(without_retries=True), context.parent_id, context.cells, root, pictures, run_id)
-            except UserError as error:  # the table can be written again; the run must not suffer
-                log.warning("the sweep's comparison could not be refreshed: %s", error)
-            except Exception:
-                log.warning("the sweep's comparison could not be refreshed", exc_info=True)
-
-    return execute(cfg, context, list(job.overrides.task), Path(job.runtime.output_dir), changed)
+    return execute(cfg, sweep.context, list(job.overrides.task), Path(job.runtime.output_dir))
 
 
 def main() -> None:
@@ -72,7 +50,7 @@ def main() -> None:
         sys.exit(message)
     configuration.register()
     full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that one place words them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that user_message words them
     logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
     # joblib takes the memory of a worker's first real run after a skipped one for a leak; it only starts another.
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")

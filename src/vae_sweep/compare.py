@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vae_sweep.api import find_sweep
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import resolve_path
 from vae_sweep.config.options import option, run_command
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.evidence import Evidence
-    from vae_sweep.tracking.store import Store, StoredRun
+    from vae_sweep.tracking.store import Store
 
 
 @dataclass
@@ -96,22 +97,6 @@ def verdicts(evidence: Evidence) -> str:
     found = [contrast.sentence for contrast in evidence.contrasts if contrast.metric.primary]
     found += evidence.controls
     return "\n".join(found or ["No two models share a finished cell: there is nothing to compare yet."])
-
-
-def find_sweep(store: Store, sweep: str) -> StoredRun:
-    """Return a sweep's own run, by its id or the beginning of it, or the newest one for ``last``.
-
-    Raises:
-        UserError: where there is none.
-    """
-    found = store.newest({"vae_sweep.role": "sweep"}) if sweep == "last" else store.get(sweep, "sweep")
-    if found is None:
-        raise UserError(f"sweep=last: {store.uri} holds no sweep; start one with `python -m vae_sweep -m ...`")
-    if found.tags.get("vae_sweep.role") != "sweep":
-        parent = found.tags.get("mlflow.parentRunId")
-        hint = f"it belongs to sweep={parent}" if parent else "give the id that a sweep prints at its end"
-        raise UserError(f"sweep={sweep}: {found.name} is one run, not a sweep; {hint}")
-    return found
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def generate(options: Options, root: Path) -> list[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn.figure.savefig(path, dpi=150)
-        if options.array:
+        if options.array and drawn.images is not None:
             np.save(path.with_suffix(".npy"), drawn.images)
     except OSError as error:
         raise UserError(f"out={path}: cannot be written ({error.strerror}); give another out=") from error

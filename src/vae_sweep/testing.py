@@ -15,10 +15,11 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import checkpoint, state
 from vae_sweep.training.evaluation import evaluate, to_float
-from vae_sweep.training.loop import EpochMetrics, fit
+from vae_sweep.training.loop import EpochMetrics, TrainSettings, fit
 from vae_sweep.training.randomness import Stream, seed_weights, seeded
 
 N_TRAIN, N_VAL, BATCH, EPOCHS = 20, 6, 8, 3  # random images; the last batch is a short one
+SETTINGS = TrainSettings(BATCH, lr=1e-3, seed=0, max_epochs=EPOCHS, patience=EPOCHS, min_delta=0.0)
 KEPT = "what training changes must be a parameter or a persistent buffer (self.register_buffer)"
 
 Build = Callable[[], VAE]
@@ -163,18 +164,8 @@ def _check_resumable(build: Build, name: str, folder: Path) -> VAE:
 
 def _trained(model: VAE, name: str, saved: dict[str, Any] | None = None) -> Iterator[EpochMetrics]:
     with _explained(f"{name}: cannot be trained or continued"):
-        yield from fit(
-            model,
-            _images(N_TRAIN, 1, model),
-            _images(N_VAL, 2, model),
-            batch_size=BATCH,
-            lr=1e-3,
-            seed=0,
-            max_epochs=EPOCHS,
-            patience=EPOCHS,
-            min_delta=0.0,
-            state=saved,
-        )
+        images, val = _images(N_TRAIN, 1, model), _images(N_VAL, 2, model)
+        yield from fit(model, images, val, SETTINGS, snapshot=saved)
 
 
 def _check_checkpoint(model: VAE, name: str, arguments: Mapping[str, Any], folder: Path) -> None:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.sources import own_sources
-from vae_sweep.comparison.identity import Decides, decides, parts, run_key, settings_key
-from vae_sweep.comparison.rows import Cell, data_label, schedule_label
+from vae_sweep.comparison.identity import Decides, decides
 from vae_sweep.config.validation import validate
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
@@ -23,35 +19,18 @@ MAX_CELLS = 1000  # of one sweep; each is composed and checked before the first 
 LOCAL_LAUNCHERS = ("BasicLauncher", "JoblibLauncher")  # their jobs see this machine's devices
 
 
-def plan(config: DictConfig, root: Path) -> tuple[dict[Cell, DictConfig], dict[str, list[str]]]:
-    """Return the cells that the sweep's overrides span, each with its configuration, and the swept keys with values.
+def plan(config: DictConfig) -> tuple[dict[str, tuple[list[str], DictConfig]], dict[str, list[str]]]:
+    """Return the cells that the sweep's overrides span, and the swept keys with their values.
 
-    Prepares every dataset on the way. Other sweepers than Hydra's own choose their cells as they go: then there
-    is no cell and nothing is known ahead. All values are checked before the first dataset is prepared.
+    A cell's name comes with its overrides and its configuration. Other sweepers than Hydra's own choose their cells as
+    they go: then there is no cell yet.
 
     Raises:
-        UserError: for values, data or architectures that cannot work, naming all bad values of a cell.
+        UserError: for values that cannot work, naming all bad values of a cell.
     """
     loader = GlobalHydra.instance().config_loader()
-    arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    arguments += list(config.hydra.overrides.task)
-    overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
     known_ahead = config.hydra.sweeper["_target_"].endswith(".BasicSweeper")
-    spans: dict[str, list[str]] = {}
-    for override in overrides:
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            spans[key] = [override.get_value_element_as_str()]
-        elif override.is_discrete_sweep():
-            spans[key] = [str(value) for value in itertools.islice(override.sweep_string_iterator(), MAX_CELLS + 1)]
-            if not spans[key]:
-                raise UserError(f"{override.input_line}: holds no value, so there is nothing to train; give it some")
-        elif known_ahead:
-            raise UserError(
-                f"{override.input_line}: a range without steps; list its values, or use choice() or range()"
-            )
-        else:
-            spans[key] = [str(override.input_line).partition("=")[2], "..."]
+    spans = _spans(config, known_ahead)
     swept = {key.lstrip("+~"): values for key, values in spans.items() if len(values) > 1}
     control = [key for key in swept if decides(key) is not Decides.TRAINED and not key.startswith("dataset.")]
     if control:
@@ -65,69 +44,44 @@ def plan(config: DictConfig, root: Path) -> tuple[dict[Cell, DictConfig], dict[s
         raise UserError(
             f"the sweep holds more than {MAX_CELLS:,} runs ({counts}); give fewer values, or several sweeps"
         )
-    configs: dict[str, tuple[list[str], DictConfig]] = {}
+    cells: dict[str, tuple[list[str], DictConfig]] = {}
     for values in itertools.product(*spans.values()):
         chosen = [f"{key}={value}" for key, value in zip(spans, values, strict=True)]
         cfg = without_hydra(loader.load_sweep_config(config, chosen))
         validate(cfg)
         name = cell_name(cfg, chosen, tuple(swept))
-        if name in configs:
+        if name in cells:
             raise UserError(f"the sweep holds {name} twice ({' '.join(chosen)}); name every value once")
-        configs[name] = chosen, cfg
-    local = config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS)
-    return _cells(configs, tuple(swept), root, local), swept
+        cells[name] = chosen, cfg
+    return cells, swept
 
 
-def _cells(
-    configs: dict[str, tuple[list[str], DictConfig]], swept: tuple[str, ...], root: Path, local: bool
-) -> dict[Cell, DictConfig]:
-    """Prepare the data of every cell and check that they, the model and the device fit together."""
-    from vae_sweep.datasets import announce
-    from vae_sweep.sweeps.preparation import check_model, prepare, source
-    from vae_sweep.training.device import resolve_device
-
-    for _, cfg in configs.values():
-        source(cfg.dataset, root)
-        if local:
-            resolve_device(cfg.training.device, cfg.training.precision)
-    cells: dict[str, tuple[Cell, DictConfig]] = {}  # by identity
-    known: dict[str, tuple[tuple[int, int, int], str]] = {}  # shape and digest of the images
-    for name, (overrides, cfg) in configs.items():
-        data = f"{OmegaConf.to_container(cfg.dataset)} {cfg.params.batch_size} {cfg.params.latent_dim}"
-        if data not in known:
-            dataset, _ = prepare(cfg, root)
-            announce(dataset)
-            known[data] = dataset.image_shape, dataset.digest
-        shape, digest = known[data]
-        check_model(cfg, shape)
-        made_of = parts(digest, own_sources(cfg.model, cfg.dataset))
-        key = run_key(cfg, made_of)
-        if key in cells:
+def _spans(config: DictConfig, known_ahead: bool) -> dict[str, list[str]]:
+    """Values of every key that the command or the sweeper's ``params`` give, as they are written."""
+    arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    arguments += list(config.hydra.overrides.task)
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    spans: dict[str, list[str]] = {}
+    for override in parser.parse_overrides(arguments):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            spans[key] = [override.get_value_element_as_str()]
+        elif override.is_discrete_sweep():
+            spans[key] = [str(value) for value in itertools.islice(override.sweep_string_iterator(), MAX_CELLS + 1)]
+            if not spans[key]:
+                raise UserError(f"{override.input_line}: holds no value, so there is nothing to train; give it some")
+        elif known_ahead:
             raise UserError(
-                f"the sweep holds {cells[key][0].name} and {name}, which are one run; leave one of them out"
+                f"{override.input_line}: a range without steps; list its values, or use choice() or range()"
             )
-        cells[key] = _cell(cfg, overrides, swept, name=name, key=key, made_of=tuple(made_of.items())), cfg
-    return dict(cells.values())
+        else:
+            spans[key] = [str(override.input_line).partition("=")[2], "..."]
+    return spans
 
 
-def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **identity: Any) -> Cell:
-    p, o = cfg.params, cfg.objective
-    return Cell(
-        variant=variant(overrides, tuple(k for k in swept if k != "dataset.permute_pixels")),  # that has a label
-        dataset=data_label(cfg.dataset.name, bool(cfg.dataset.get("permute_pixels"))),
-        model=cfg.model.name,
-        params=p.name,
-        seed=cfg.seed,
-        batch_size=p.batch_size,
-        lr=p.lr,
-        schedule=schedule_label(p.schedule, p.epochs, p.mirror),
-        latent_dim=p.latent_dim,
-        beta=o.beta,
-        reduction=o.reduction,
-        settings=settings_key(cfg),
-        overrides=tuple(o for o in overrides if o.partition("=")[0].lstrip("+~") in swept),
-        **identity,
-    )
+def is_local(config: DictConfig) -> bool:
+    """Return whether the sweep's jobs see this machine's devices."""
+    return str(config.hydra.launcher["_target_"]).endswith(LOCAL_LAUNCHERS)
 
 
 def cell_name(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -229,6 +230,13 @@ SCHEMAS = {
         "shapes": ShapesDataset,
     },
 }
+
+
+def config_dir() -> Path:
+    """Return the folder of the shipped configuration: inside the installed package, or in the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parents[1] / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
 def register() -> None:

@@ -1,4 +1,4 @@
-"""What the tables of a report hold, whatever they are written in: cells in order, columns, numbers as text."""
+"""What a report shows, as a page or in LaTeX: cells in order, columns, numbers and facts as text."""
 
 from __future__ import annotations
 
@@ -11,44 +11,48 @@ from typing import NamedTuple
 from vae_sweep.comparison.convergence import CONVERGED, remedy
 from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.comparison.rows import REFERENCE, Row
-from vae_sweep.comparison.statistics import Group
+from vae_sweep.comparison.statistics import Contrast, Group, SetDifference
 from vae_sweep.metrics.catalogue import Metric
 
 MINUS = "\u2212"
 _PARTNERS = {"precision": "recall", "recall": "precision", "density": "coverage", "coverage": "density"}
 _PAIRED = re.compile(r"(?<![a-z])(precision|recall|density|coverage)(?![a-z])")
-_FIELDS = [f"{split}_{term}" for split in ("train", "val", "test") for term in ("loss", "recon", "kl")]
 
 
 class Cell(NamedTuple):
     """One line of a table: what a group of seeds shares."""
 
     dataset: str
-    params: str  # the set, and what else is swept
+    params: str  # the hyperparameter set, and what else is swept
     model: str
 
 
 def cells(evidence: Evidence) -> dict[Cell, list[Row]]:
-    """Every cell with its runs, also those that did not finish: datasets and models as they come, sets sorted."""
+    """Every cell with its runs, finished or not: datasets and models in order of appearance, sets sorted."""
     found: dict[Cell, list[Row]] = {}
     for row in evidence.rows:
         found.setdefault(cell_of(row), []).append(row)
     for groups in evidence.groups.values():
         for group in groups:
             found.setdefault(Cell(group.dataset, group.params, group.model), [])
-    first = {part: i for i, part in reversed(list(enumerate(part for cell in found for part in cell[::2])))}
+    names = list(dict.fromkeys(name for cell in found for name in (cell.dataset, cell.model)))
 
-    def order(item: tuple[Cell, list[Row]]) -> tuple[object, ...]:
-        numbers = [
-            int(part) if part.isdecimal() and part.isascii() else part for part in re.split(r"([0-9]+)", item[0].params)
-        ]
-        return first[item[0].dataset], numbers, first[item[0].model]  # p2 before p10
+    def order(cell: Cell) -> tuple[object, ...]:
+        parts = re.split(r"([0-9]+)", cell.params)
+        natural = [int(part) if i % 2 else part for i, part in enumerate(parts)]  # p2 before p10
+        return names.index(cell.dataset), natural, names.index(cell.model)
 
-    return dict(sorted(found.items(), key=order))
+    return {cell: found[cell] for cell in sorted(found, key=order)}
 
 
 def cell_of(row: Row) -> Cell:
+    """The cell of a run."""
     return Cell(row.dataset, f"{row.params} {row.variant}".strip(), row.model)
+
+
+def by_seed(rows: Iterable[Row]) -> list[Row]:
+    """The runs in order of seed and name, an unknown seed last."""
+    return sorted(rows, key=lambda row: (row.seed is None, row.seed or 0, row.name))
 
 
 def datasets(evidence: Evidence) -> list[str]:
@@ -58,6 +62,7 @@ def datasets(evidence: Evidence) -> list[str]:
 
 
 def models(evidence: Evidence) -> list[str]:
+    """Every model, in order of its first cell."""
     return list(dict.fromkeys(cell.model for cell in cells(evidence)))
 
 
@@ -67,14 +72,21 @@ def partner(key: str) -> str | None:
     return key[: found.start()] + _PARTNERS[found[1]] + key[found.end() :] if found else None
 
 
+def missing_partner(metric: Metric, known: Iterable[Metric]) -> str | None:
+    """The key of the metric's partner where that was not recorded."""
+    key = partner(metric.key)
+    return None if key in {other.key for other in known} else key
+
+
 def columns(chosen: Iterable[Metric], known: Iterable[Metric]) -> list[Metric]:
     """The chosen metrics, each with its partner beside it, precision and density first."""
     by_key = {metric.key: metric for metric in known}
     ordered: dict[str, Metric] = {}
     for metric in chosen:
-        other = partner(metric.key)
-        pair = [metric.key] if other is None else sorted((metric.key, other), key=_second)
-        ordered |= {key: by_key.get(key, metric) for key in pair if key in by_key or key == metric.key}
+        pair = {metric.key: metric, partner(metric.key): None}
+        for key in sorted(filter(None, pair), key=_is_second):
+            if key in by_key or key == metric.key:
+                ordered.setdefault(key, by_key.get(key, metric))
     return list(ordered.values())
 
 
@@ -85,63 +97,35 @@ def main_columns(evidence: Evidence) -> list[Metric]:
 
 
 def group(evidence: Evidence, key: str, cell: Cell) -> Group | None:
-    for found in evidence.groups.get(key, ()):
-        if (found.dataset, found.params, found.model) == cell:
-            return found
-    return None
-
-
-def value(row: Row, key: str) -> float | None:
-    """A run's value of a metric, None if it has none."""
-    name = key.replace("/", "_")
-    return row.metrics.get(key, getattr(row, name) if name in _FIELDS else None)
+    """The summary of a cell's metric; None where no run of the cell has it."""
+    groups = evidence.groups.get(key, ())
+    return next((g for g in groups if (g.dataset, g.params, g.model) == cell), None)
 
 
 def references(evidence: Evidence, dataset: str) -> list[tuple[str, Mapping[str, float]]]:
-    """Names and values of the closed-form linear VAEs; sizes that differ in nothing share one."""
-    found: dict[tuple[str, tuple[tuple[str, float], ...]], list[str]] = {}
+    """Names and values of the closed-form linear VAEs; numbers of latents that change nothing share one."""
+    found: dict[tuple[tuple[str, float], ...], list[str]] = {}
     for latents, values in evidence.references.get(dataset, {}).items():
-        sizes, loss = _sizes(latents)
-        found.setdefault((loss, tuple(sorted(values.items()))), []).extend(sizes)
-    return [
-        (
-            ", ".join(part for part in (REFERENCE, f"{' or '.join(sizes)} latents" if sizes else "", loss) if part),
-            dict(values),
-        )
-        for (loss, values), sizes in found.items()
-    ]
+        found.setdefault(tuple(sorted(values.items())), []).append(latents)
+    return [(f"{REFERENCE}, {' or '.join(latents)} latents", dict(values)) for values, latents in found.items()]
 
 
-def reference_of(evidence: Evidence, rows: Sequence[Row], dataset: str) -> Mapping[str, float]:
-    """The reference of these runs' own number of latents and loss; empty where it is not known or not one."""
-    wanted = {
-        (str(row.latent_dim), f"beta {row.beta:g}, {row.reduction}" if row.beta is not None else "") for row in rows
-    }
-    for latents, values in evidence.references.get(dataset, {}).items():
-        sizes, loss = _sizes(latents)
-        if wanted and all(size in sizes and loss in ("", said) for size, said in wanted):
-            return values
-    return {}
-
-
-def _sizes(latents: str) -> tuple[list[str], str]:
-    """`128, 256, beta 4, sum` -> the numbers of latents, the loss."""
-    parts = [part.strip() for part in latents.split(",")]
-    sizes = [part for part in parts if part.isdecimal()]
-    return sizes, ", ".join(part for part in parts if part and not part.isdecimal())
+def reference_of(evidence: Evidence, rows: Iterable[Row], dataset: str) -> Mapping[str, float]:
+    """The values of the closed-form linear VAE with as many latents as these runs; empty where that is not one."""
+    latents = {str(row.latent_dim) for row in rows}
+    return evidence.references.get(dataset, {}).get(latents.pop(), {}) if len(latents) == 1 else {}
 
 
 def number(value: float | None, digits: int, signed: bool = False) -> str:
-    """The number with a true minus sign, a dash where it is unknown, the word where it is not finite."""
+    """The number with a true minus sign; a dash where it is unknown, the word where it is not finite."""
     if value is None:
         return "–"
-    said = f"{value:{'+' if signed else ''}.{digits}f}" if math.isfinite(value) else str(float(value))
-    said = said.lstrip("+-") if not said.strip("+-0.") and not signed else said  # no negative zero
-    return said.replace("-", MINUS)
+    text = f"{value:{'+' if signed else 'z'}.{digits}f}" if math.isfinite(value) else str(float(value))
+    return text.replace("-", MINUS)
 
 
 def share(value: float | None) -> str:
-    """A p-value or a share with two digits that count, none of them lost to rounding."""
+    """A p-value or a share with two significant digits, none of them lost to rounding."""
     if value is None or not math.isfinite(value):
         return number(value, 2)
     if value >= 0.0995 or value == 0:
@@ -149,36 +133,32 @@ def share(value: float | None) -> str:
     return f"{value:.2g}" if value >= 1e-4 else f"{value:.1e}".replace("e-0", "e-")
 
 
-def interval(low: float | None, high: float | None, digits: int) -> str:
-    """[low, high], or nothing where there is none."""
+def interval(found: Contrast | Group | SetDifference, digits: int, kind: str = "") -> str:
+    """`[low, high]` of the mean, or of what `kind` names, such as `bootstrap_`; "" where there is none."""
+    low, high = getattr(found, f"{kind}low"), getattr(found, f"{kind}high")
     return "" if low is None or high is None else f"[{number(low, digits)}, {number(high, digits)}]"
-
-
-def direction(metric: Metric) -> str:
-    return f"{metric.better} is better" if metric.better else "no better direction"
 
 
 def unit(metric: Metric) -> str:
     """Unit and direction, as they stand below a metric's name."""
-    return ", ".join(part for part in (metric.unit, direction(metric)) if part)
+    direction = f"{metric.better} is better" if metric.better else "no better direction"
+    return ", ".join(filter(None, (metric.unit, direction)))
 
 
 def label(metric: Metric, known: Iterable[Metric]) -> str:
     """The metric's name, with its key where another has the same name."""
-    twins = [other for other in known if other.label == metric.label]
-    return metric.label if len(twins) < 2 else f"{metric.label} ({metric.key})"
+    shared = sum(other.label == metric.label for other in known) > 1
+    return f"{metric.label} ({metric.key})" if shared else metric.label
 
 
 def seeds(rows: Sequence[Row]) -> str:
     """How many of the cell's runs finished: `3`, or `2 of 3: 1 FAILED`."""
-    done = sum(row.status == "FINISHED" for row in rows)
-    if done == len(rows):
-        return str(done)
-    others = [row.status for row in rows if row.status != "FINISHED"]
-    return f"{done} of {len(rows)}: " + ", ".join(f"{others.count(s)} {s}" for s in dict.fromkeys(others))
+    others = Counter(row.status for row in rows if row.status != "FINISHED")
+    done = str(len(rows) - others.total())
+    return f"{done} of {len(rows)}: " + ", ".join(f"{n} {status}" for status, n in others.items()) if others else done
 
 
-def epochs(rows: Sequence[Row]) -> str:
+def epochs(rows: Iterable[Row]) -> str:
     """Mean and range of the epochs that finished runs trained."""
     found = [row.epochs for row in rows if row.status == "FINISHED" and row.epochs is not None]
     if not found:
@@ -190,35 +170,37 @@ def epochs(rows: Sequence[Row]) -> str:
 def training(rows: Sequence[Row]) -> str:
     """How the training of finished runs ended, and what helps: `2 converged; 1 collapsed: a smaller objective.beta`."""
     states = Counter(row.training_state for row in rows if row.status == "FINISHED" and row.training_state)
-    said = [state if state == CONVERGED else f"{state}: {remedy(state)}" for state in states]
-    counts = [f"{n} " if len(rows) > 1 else "" for n in states.values()]
-    return "; ".join(map("".join, zip(counts, said, strict=True))) or "–"
+    texts = [
+        (f"{n} " if len(rows) > 1 else "") + (state if state == CONVERGED else f"{state}: {remedy(state)}")
+        for state, n in states.items()
+    ]
+    return "; ".join(texts) or "–"
 
 
-def parameters(rows: Sequence[Row]) -> str:
+def parameters(rows: Iterable[Row]) -> str:
     """Number of parameters, of every size that the cell's runs have."""
     return ", ".join(f"{n:,}" for n in sorted({r.n_parameters for r in rows if r.n_parameters is not None})) or "–"
 
 
-def recipes(evidence: Evidence) -> list[str]:
+def hyperparameters(evidence: Evidence) -> list[str]:
     """What each hyperparameter set stands for: `p1: batch 64, learning rate 0.001, 128 latents`."""
     found: dict[str, set[str]] = {}
-    for cell, rows in cells(evidence).items():
-        for row in rows:
-            parts = {
-                "batch {}": row.batch_size,
-                "learning rate {:g}": row.lr,
-                "{}": row.schedule if row.schedule != "constant" else None,
-                "{} latents": row.latent_dim,
-                "beta {:g}": row.beta,
-                "squared error averaged over values, not nats{}": "" if row.reduction == "mean" else None,
-            }
-            said = ", ".join(pattern.format(part) for pattern, part in parts.items() if part is not None)
-            if said:
-                found.setdefault(cell.params, set()).add(said)
-    return [f"{params}: {' or '.join(sorted(said))}" for params, said in found.items()]
+    for row in evidence.rows:
+        parts = {
+            "batch {}": row.batch_size,
+            "learning rate {:g}": row.lr,
+            "{}": row.schedule if row.schedule != "constant" else None,
+            "{} latents": row.latent_dim,
+            "beta {:g}": row.beta,
+            "squared error averaged over values, not nats{}": "" if row.reduction == "mean" else None,
+        }
+        known = ", ".join(pattern.format(value) for pattern, value in parts.items() if value is not None)
+        if known:
+            found.setdefault(cell_of(row).params, set()).add(known)
+    order = {cell.params: None for cell in cells(evidence)}
+    return [f"{params}: {' or '.join(sorted(found[params]))}" for params in order if params in found]
 
 
-def _second(key: str) -> bool:
+def _is_second(key: str) -> bool:
     found = _PAIRED.search(key)
     return bool(found) and found[1] in ("recall", "coverage")  # type: ignore[index]

@@ -27,7 +27,7 @@ from vae_sweep.comparison.rows import (
     with_unique_names,
 )
 from vae_sweep.metrics.losses import number, spec, unit
-from vae_sweep.report import run_figures, text
+from vae_sweep.report import sweep_figures, text
 from vae_sweep.tracking.names import MADE_OF, RUN_KEY, SETTINGS
 from vae_sweep.tracking.store import NAME_LIMIT, NOTE, NOTE_LIMIT, Store, StoredRun
 
@@ -44,7 +44,7 @@ def refresh(
     parent_id: str,
     cells: Sequence[Cell],
     root: Path,
-    pictures: bool = True,
+    figures: bool = True,
     changed: str | None = None,
 ) -> list[Row]:
     """Write the comparison of a sweep as it stands now to its parent run; return its rows.
@@ -63,7 +63,7 @@ def refresh(
         record.log_text(text.markdown(rows), "comparison.md")
         record.log_table(column_dict(rows), "comparison_table.json")
         record.log_metrics({"cells": len(rows), "cells_finished": len(done)})
-        if done and pictures:
+        if done and figures:
             _log_figures(store, parent_id, rows)
             _beside(root, parent_id, "drawn").touch()
     return rows
@@ -224,10 +224,10 @@ def _log_figures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
     record = store.record(parent_id)
     measured = unit({row.reduction for row in rows if row.reduction})
     title = f"{where}: validation loss, seed {seeds}"
-    figure = run_figures.validation_curves(curves, cells, _reference_lines(rows), title, measured)
+    figure = sweep_figures.validation_curves(curves, cells, _reference_lines(rows), title, measured)
     record.log_figure(figure, "figures/validation_loss.png")
     if samples:
-        figure = run_figures.sample_columns(
+        figure = sweep_figures.sample_columns(
             samples, f"{where}: samples from the prior, seed {seeds}", captions=captions
         )
         record.log_figure(figure, "figures/samples.png")

@@ -1,85 +1,162 @@
-"""Figures of a report: what several seeds of several models say. Functions return `matplotlib.figure.Figure`.
+"""Figures of many runs. Functions return `matplotlib.figure.Figure`: no pyplot, so no global state.
 
-One colour a model, in the order of `models` (of first appearance without it), also told apart by marker and line
-style. A number that is not finite is left out and counted. No pyplot, so no global state.
+Each model has one colour, in the order of `models` (of first appearance without it), and its own marker and line
+style. A number that is not finite is left out and counted. `linear`: the closed-form linear VAE, drawn in black.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 from vae_sweep.comparison.rows import REFERENCE
-from vae_sweep.report import style as draw
-from vae_sweep.report.run_figures import _STYLES, _finish, _heading, _robust_limits
-from vae_sweep.report.style import BLUE, DASHED, GREY, Floats, array, finite, printable, short
+from vae_sweep.report import style
+from vae_sweep.report.style import BLUE, DASHED, DASHES, DPI, GREY, Floats, Images, finite, short
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.statistics import Contrast, Group
     from vae_sweep.metrics.catalogue import Metric
 
-Curves = Mapping[str, tuple[Floats, Floats]]
-Cells = Mapping[str, tuple[str, str]]  # run -> (model, hyperparameter set)
+Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]  # run -> images seen, validation loss
+Cells = Mapping[str, tuple[str, str]]  # run -> model, hyperparameter set with what else is swept
 
 _FLOOR = 1e-4  # nats: a latent with less carries nothing
 
 
-def paired_differences(contrasts: Sequence[Contrast]) -> Figure:
-    """One panel for each contrast: every pair's difference a - b, each set's and the overall mean with its interval.
+def validation_curves(
+    curves: Curves, cells: Cells, linear: Mapping[str, float], title: str, unit: str = "nats/image"
+) -> Figure:
+    """Validation loss of every run over training images seen: colour = model, line and marker = hyperparameter set.
+
+    Runs of one model and set share an entry of the legend. `linear`: label -> loss. The first epochs, and runs far
+    above the others, may lie above the panel, so that a few nats stay visible.
+    """
+    figure = Figure(figsize=(10, 5.4), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    data = {name: (style.array(x), style.array(y)) for name, (x, y) in curves.items()}
+    levels = {label: level for label, level in linear.items() if np.isfinite(level)}
+    top = style.robust_limits(axis, [*(y for _, y in data.values()), *(np.array([v]) for v in levels.values())])
+    scale, many = style.millions(x for x, _ in data.values())
+    model_looks, set_looks = (style.looks(cells[name][i] for name in data) for i in (0, 1))
+    for model, params in dict.fromkeys(cells[name] for name in data):
+        names = [name for name in data if cells[name] == (model, params)]
+        _, dashes, marker = set_looks[params]
+        look: dict[str, Any] = {"ls": dashes, "marker": marker, "color": model_looks[model][0]}
+        label = _cell_label(f"{model}-{params}", {name: data[name][1] for name in names}, top)
+        for i, name in enumerate(names):
+            x, y = data[name]
+            axis.plot(x / scale, y, **look, ms=4, lw=1.6 if len(names) == 1 else 1.1, label="" if i else label)
+    for i, (label, level) in enumerate(levels.items()):
+        label = f"{style.wrap(label, 30)}\n({level:.2f})"
+        axis.axhline(level, color="black", lw=1.4, ls=DASHES[1 + i % 3], label=label)
+    y_label = f"validation loss ({unit})" if unit else "validation loss"
+    style.finish(axis, "validation images, lower is better", f"training images seen ({many})", y_label)
+    if data or levels:
+        figure.legend(loc="outside right center", fontsize=9, frameon=False, labelspacing=0.7, handlelength=3)
+    style.heading(figure, title)
+    return figure
+
+
+def sample_columns(
+    samples: Mapping[str, Images], title: str, rows: int = 8, captions: Mapping[str, str] | None = None
+) -> Figure:
+    """Up to 4 x `rows` images of every run, side by side; its name above and below that its caption, if any."""
+    block, gap, line = 1.6, 0.2, 0.16  # inches
+    mosaics = []
+    for images in samples.values():
+        if len(images):
+            style.check_images(images)
+        mosaics.append(style.mosaic(images[: 4 * rows], 4) if len(images) else None)
+    captions = captions or {}
+    texts = ["\n".join(style.wrap(text, 20) for text in (name, captions.get(name)) if text) for name in samples]
+    head = line * max((text.count("\n") + 1 for text in texts), default=0) + 0.1
+    heights = [block if mosaic is None else block * mosaic.shape[0] / mosaic.shape[1] for mosaic in mosaics]
+    inner = len(samples) * (block + gap) - gap
+    width = max(inner + 0.3, 4.5)
+    title, title_height = style.wrapped_title(title, width)
+    drawn = [tall for tall, mosaic in zip(heights, mosaics, strict=True) if mosaic is not None]
+    height = title_height + head + max(drawn, default=1.0) + 0.12
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    figure.text(0.5, 1 - 0.1 / height, title, ha="center", va="top", **style.TITLE)
+    for i, (mosaic, tall, text) in enumerate(zip(mosaics, heights, texts, strict=True)):
+        left, bottom = (width - inner) / 2 + i * (block + gap), height - title_height - head - tall
+        axis = style.bare(figure.add_axes((left / width, bottom / height, block / width, tall / height)))
+        axis.set_title(text, fontsize=9, pad=4)
+        if mosaic is None:
+            axis.text(0.5, 0.9, "no samples", ha="center", fontsize=9, color=GREY, transform=axis.transAxes)
+        else:
+            style.show_image(axis, mosaic)
+    return figure
+
+
+def paired_differences(contrast: Contrast) -> Figure:
+    """Every pair's difference a - b, in a row for each set, with its mean and interval; below them the overall mean.
 
     The band is the margin of equivalence, the line is zero. Sets have 95 % t-intervals, the overall mean one
     from the spread within sets; one seed has none.
     """
-    tall = [1.0 + 0.42 * (len(c.sets) + 1) for c in contrasts] or [1.5]
-    figure, axes = draw.panels(len(tall), 1, sum(tall) + 0.1, width=4.8, height_ratios=tall)
-    for axis, contrast in zip(axes, contrasts, strict=False):
-        _differences(axis, contrast)
-    if not contrasts:
-        draw.nothing(axes[0])
+    metric, overall = contrast.metric, len(contrast.sets)
+    figure, (axis,) = style.panels(1, 1, 1.1 + 0.42 * (overall + 1), width=4.8)
+    for y, found in enumerate(contrast.sets):
+        values = finite(found.values)
+        heights = y - 0.16 + style.spread(len(values), 0.1)
+        axis.plot(values, heights, ls="", marker="o", ms=4.5, color=BLUE, alpha=0.7)
+        style.interval(axis, found, y + 0.2, BLUE)
+    axis.axhline(overall - 0.5, color="#BBBBBB", lw=0.7)
+    style.interval(axis, contrast, overall, "black", wide=True)
+    axis.axvline(0, color="black", lw=1)
+    axis.margins(x=0.08)
+    if np.isfinite(contrast.margin) and contrast.margin > 0:
+        axis.axvspan(-contrast.margin, contrast.margin, color="#999999", alpha=0.25, lw=0, zorder=0)
+    names = [*(short(s.params, 22) + style.not_finite(s.values) for s in contrast.sets), "all sets"]
+    style.finish_rows(axis, range(overall + 1), names)
+    a, b = short(contrast.a, 22), short(contrast.b, 22)
+    axis.set_title(f"{short(metric.label, 40)}{_direction(metric)}", fontsize=10.5, pad=20)
+    axis.set_xlabel(f"{a} − {b}" + (f" ({short(metric.unit, 24)})" if metric.unit else ""), fontsize=10)
+    if metric.better in ("lower", "higher"):
+        left, right = (a, b) if metric.better == "lower" else (b, a)
+        place: dict[str, Any] = {"transform": axis.transAxes, "va": "bottom", "fontsize": 9, "color": GREY}
+        axis.text(0, 1.02, f"← {left} better", ha="left", **place)
+        axis.text(1, 1.02, f"{right} better →", ha="right", **place)
     return figure
 
 
 def seed_points(
-    groups: Sequence[Group],
-    metric: Metric,
-    references: Mapping[str, float] | None = None,
-    models: Sequence[str] = (),
+    groups: Sequence[Group], metric: Metric, linear: Mapping[str, float] | None = None, models: Sequence[str] = ()
 ) -> Figure:
     """Every seed's value in one row for each set and model, its mean and 95 % t-interval beside it.
 
-    `references`: label -> value of a closed-form linear VAE, a vertical line each.
+    `linear`: label -> value, a vertical line each.
     """
+    linear = linear or {}
     sets = list(dict.fromkeys(group.params for group in groups))
-    rows = sorted(groups, key=lambda group: sets.index(group.params))
-    figure, (axis,) = draw.panels(1, 1, 1.35 + 0.36 * max(len(rows), 1) + 0.2 * len(references or {}))
-    look_of = draw.looks(models or [group.model for group in groups])
-    y, ticks, last = 0.0, [], None
-    for group in rows:
-        y += 1.4 if last not in (None, group.params) else 1.0  # sets stand apart
-        last = group.params
-        ticks.append(y)
-        colour, (_, marker) = look_of(group.model)
+    groups = sorted(groups, key=lambda group: sets.index(group.params))
+    figure, (axis,) = style.panels(1, 1, 1.35 + 0.36 * max(len(groups), 1) + 0.2 * len(linear))
+    looks = style.looks([*models, *(group.model for group in groups)])
+    ticks = [i + 1 + 0.4 * sets.index(group.params) for i, group in enumerate(groups)]  # a gap between sets
+    for y, group in zip(ticks, groups, strict=True):
+        colour, _, marker = looks[group.model]
         values = finite(group.values)
-        axis.plot(
-            values, y - 0.17 + draw.spread(len(values), 0.1), ls="", marker=marker, ms=4.5, color=colour, alpha=0.75
-        )
-        draw.interval(axis, group.mean, group.low, group.high, y + 0.2, colour)
-    names = [f"{short(g.params, 22)}  {short(g.model, 20)}{draw.lost(g.values)}".strip() for g in rows]
-    draw.rows(axis, ticks, names)
-    for i, (label, level) in enumerate((references or {}).items()):
+        heights = y - 0.17 + style.spread(len(values), 0.1)
+        axis.plot(values, heights, ls="", marker=marker, ms=4.5, color=colour, alpha=0.75)
+        style.interval(axis, group, y + 0.2, colour)
+    names = [f"{short(g.params, 22)}  {short(g.model, 20)}{style.not_finite(g.values)}".strip() for g in groups]
+    style.finish_rows(axis, ticks, names)
+    for i, (label, level) in enumerate(linear.items()):
         if np.isfinite(level):
-            said = f"{short(label, 50)}: {level:.{metric.digits}f}"
-            axis.axvline(level, color="black", lw=1.3, ls=_STYLES[(1, 2, 3)[i % 3]][0], label=said, zorder=1)
+            label = f"{short(label, 50)}: {level:.{metric.digits}f}"
+            axis.axvline(level, color="black", lw=1.3, ls=DASHES[1 + i % 3], label=label, zorder=1)
     if axis.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", fontsize=9, frameon=False)
-    if not any(finite(group.values).size for group in rows):
-        draw.nothing(axis)
-    axis.set_title(f"{short(metric.label, 70)}{draw.direction(metric)}", fontsize=10.5)
+    if not any(finite(group.values).size for group in groups):
+        style.nothing(axis)
+    axis.set_title(f"{short(metric.label, 70)}{_direction(metric)}", fontsize=10.5)
     axis.set_xlabel(short(metric.unit or metric.label, 60), fontsize=10)
     return figure
 
@@ -87,42 +164,38 @@ def seed_points(
 def validation_bands(
     histories: Curves,
     cells: Cells,
-    references: Mapping[str, float] | None = None,
+    linear: Mapping[str, float] | None = None,
     models: Sequence[str] = (),
     unit: str = "nats/image",
 ) -> Figure:
-    """Validation loss (in ``unit``) against training images seen: one panel for each set, one colour for each model.
+    """Validation loss (in `unit`) against training images seen: one panel for each set, one colour for each model.
 
     Line and band are the mean and the range of all seeds, as far as every seed trained; beyond that each seed goes
-    on as a thin line. The first epochs and a diverging run may lie above the picture.
+    on as a thin line. The first epochs and a diverging run may lie above the panel.
     """
-    points = {run: (array(x), array(y)) for run, (x, y) in histories.items() if run in cells}
+    points = {run: (style.array(x), style.array(y)) for run, (x, y) in histories.items() if run in cells}
     shown = {run: (x[~np.isnan(x)], y[~np.isnan(x)]) for run, (x, y) in points.items() if not np.isnan(x).all()}
-    sets = list(dict.fromkeys(cells[run][1] for run in shown)) or [""]
-    columns = min(len(sets), 3)
-    lines = -(-len(sets) // columns)
-    figure, axes = draw.panels(lines, columns, 0.9 + 2.7 * lines, sharey=True)
-    seen = max((float(np.nanmax(x, initial=0.0)) for x, _ in shown.values()), default=0.0)
-    scale, many = (1e6, "millions") if seen >= 2e6 else (1e3, "thousands")
-    look_of = draw.looks(models or [cells[run][0] for run in shown])
-    levels = {label: level for label, level in (references or {}).items() if np.isfinite(level)}
-    for axis, params in zip(axes, sets, strict=False):
-        here = [run for run in shown if cells[run][1] == params]
-        for model in dict.fromkeys(cells[run][0] for run in here):
-            runs = [shown[run] for run in here if cells[run][0] == model]
-            colour, (style, _) = look_of(model)
+    scale, many = style.millions(x for x, _ in shown.values())
+    looks = style.looks([*models, *(cells[run][0] for run in shown)])
+    levels = {label: level for label, level in (linear or {}).items() if np.isfinite(level)}
+    sets = _by_set(shown, cells)
+    figure, axes, y_labels = _set_panels(sets, f"validation loss\n({unit + ', ' if unit else ''}lower is better)")
+    for axis, y_label, (params, by_model) in zip(axes, y_labels, sets.items(), strict=False):
+        for model, names in by_model.items():
+            runs = [shown[name] for name in names]
+            colour, dashes, _ = looks[model]
             for x, y in runs:
                 axis.plot(x / scale, y, color=colour, lw=0.7, alpha=0.6)
             x, all_y = _together(runs)
             axis.fill_between(x / scale, all_y.min(0), all_y.max(0), color=colour, alpha=0.18, lw=0)
-            axis.plot(x / scale, all_y.mean(0), color=colour, ls=style, lw=1.8, label=short(model, 30))
-        draw.levels(axis, levels)
-        _finish(axis, short(params, 30), f"images seen ({many})", "")
+            axis.plot(x / scale, all_y.mean(0), color=colour, ls=dashes, lw=1.8, label=short(model, 30))
+        for i, (label, level) in enumerate(levels.items()):
+            label = f"{short(label, 40)} ({level:.2f})"
+            axis.axhline(level, color="black", lw=1.2, ls=(DASHED, *DASHES[2:4])[i % 3], label=label)
+        style.finish(axis, short(params, 30), f"images seen ({many})", y_label)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
-    for axis in axes[::columns]:
-        axis.set_ylabel(f"validation loss\n({', '.join(filter(None, [unit, 'lower is better']))})", fontsize=10)
-    _robust_limits(axes[0], [*(y for _, y in shown.values()), *(np.array([v]) for v in levels.values())])
-    draw.close(figure, axes, len(sets) if shown else 0)
+    style.robust_limits(axes[0], [*(y for _, y in shown.values()), *(np.array([v]) for v in levels.values())])
+    style.legend_below(figure, axes, len(sets) if shown else 0)
     return figure
 
 
@@ -135,36 +208,30 @@ def kl_spectra(
 ) -> Figure:
     """KL per latent (nats) against its rank: the mean over seeds of each rank and their range, one panel a set.
 
-    Without `cells` each run is a line of its own. `linear`: the spectrum of the closed-form linear VAE. The axis is
-    logarithmic and ends at 1e-4 nats: below, a latent carries nothing.
+    Without `cells` each run is a line of its own. `linear`: (L,) KL per latent. The axis is logarithmic and ends at
+    1e-4 nats: below, a latent carries nothing.
     """
     cells = {run: (run, "") for run in spectra} if cells is None else cells
     shown = {run: np.sort(finite(values))[::-1] for run, values in spectra.items() if run in cells and len(values)}
-    sets = list(dict.fromkeys(cells[run][1] for run in shown)) or [""]
-    columns = min(len(sets), 3)
-    lines = -(-len(sets) // columns)
-    figure, axes = draw.panels(lines, columns, 0.9 + 2.7 * lines, sharey=True)
-    look_of = draw.looks(models or [cells[run][0] for run in shown])
-    for axis, params in zip(axes, sets, strict=False):
-        here = [run for run in shown if cells[run][1] == params]
-        for model in dict.fromkeys(cells[run][0] for run in here):
-            same = [shown[run] for run in here if cells[run][0] == model]
-            length = max(map(len, same))
-            stack = np.stack([np.pad(values, (0, length - len(values))) for values in same])
-            colour, (style, _) = look_of(model)
-            _spectrum(axis, stack, color=colour, ls=style, lw=1.8, label=short(model, 30))
+    looks = style.looks([*models, *(cells[run][0] for run in shown)])
+    sets = _by_set(shown, cells)
+    figure, axes, y_labels = _set_panels(sets, "KL per latent (nats)")
+    for axis, y_label, (params, by_model) in zip(axes, y_labels, sets.items(), strict=False):
+        for model, runs in by_model.items():
+            length = max(len(shown[run]) for run in runs)
+            stack = np.stack([np.pad(shown[run], (0, length - len(shown[run]))) for run in runs])
+            colour, dashes, _ = looks[model]
+            _spectrum(axis, stack, color=colour, ls=dashes, lw=1.8, label=short(model, 30))
         if linear is not None:
             line = np.sort(finite(linear))[::-1][None]
             _spectrum(axis, line, color="black", ls=DASHED, lw=1.2, label=REFERENCE)
         axis.set_yscale("log")
-        _finish(axis, short(params, 30), "latent, sorted by KL", "")
+        style.finish(axis, short(params, 30), "latent, sorted by KL", y_label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axis.set_ylim(bottom=_FLOOR)
-    for axis in axes[::columns]:
-        axis.set_ylabel("KL per latent (nats)", fontsize=10)
-    draw.close(figure, axes, len(sets) if shown else 0)
+    style.legend_below(figure, axes, len(sets) if shown else 0)
     if title:
-        _heading(figure, printable(title))
+        style.heading(figure, title)
     return figure
 
 
@@ -176,68 +243,68 @@ def rate_distortion(
     beta: float = 1.0,
     unit: str = "nats/image",
 ) -> Figure:
-    """Every run's kl in nats/image and its recon in ``unit``: the colour is the model, the marker the set.
+    """Every run's kl in nats/image and its recon in `unit`: the colour is the model, the marker the set.
 
     `points`: (model, set) -> one pair for each seed. `curve`: kl and recon of the closed-form linear VAE as its beta
     varies, `marks` single points of it by label. Grey lines have one loss, recon + `beta` * kl, each.
     """
-    figure, (axis,) = draw.panels(1, 1, 5.0)
-    models = list(models) or list(dict.fromkeys(model for model, _ in points))
-    sets = list(dict.fromkeys(params for _, params in points))
-    look_of = draw.looks(models)
-    drawn: list[Floats] = []
-    for (model, params), values in points.items():
-        pairs = np.array([pair for pair in values if np.isfinite(pair).all()]).reshape(-1, 2)
-        drawn.append(pairs)
-        look: dict[str, Any] = {"color": look_of(model)[0], "marker": _STYLES[sets.index(params) % len(_STYLES)][1]}
-        label = short(f"{model} {params}".strip(), 34)
-        axis.plot(*pairs.T, ls="", ms=6, alpha=0.8, mew=0.8, mec="white", label=label, zorder=3, **look)
-    if curve is not None and len(curve[0]):
-        axis.plot(array(curve[0]), array(curve[1]), color="black", lw=1.2, ls=DASHED, label="linear VAE, any beta")
+    figure, (axis,) = style.panels(1, 1, 5.0)
+    model_looks = style.looks([*models, *(model for model, _ in points)])
+    set_looks = style.looks(params for _, params in points)
     known = {label: pair for label, pair in (marks or {}).items() if np.isfinite(pair).all()}
+    everything = np.array([pair for pairs in (*points.values(), known.values()) for pair in pairs]).reshape(-1, 2)
+    everything = everything[np.isfinite(everything).all(1)]
+    for (model, params), pairs in points.items():
+        finite_pairs = np.array([pair for pair in pairs if np.isfinite(pair).all()]).reshape(-1, 2)
+        look: dict[str, Any] = {"color": model_looks[model][0], "marker": set_looks[params][2]}
+        label = short(f"{model} {params}".strip(), 34)
+        axis.plot(*finite_pairs.T, ls="", ms=6, alpha=0.8, mew=0.8, mec="white", label=label, zorder=3, **look)
+    if curve is not None and len(curve[0]):
+        axis.plot(*map(style.array, curve), color="black", lw=1.2, ls=DASHED, label="linear VAE, any beta")
     for i, (label, pair) in enumerate(known.items()):
         axis.plot(*pair, ls="", marker="*X"[i % 2], ms=12, color="black", label=short(label, 34), zorder=4)
-    everything = np.concatenate([*drawn, np.array(list(known.values())).reshape(-1, 2)]) if drawn or known else None
-    if everything is None or not len(everything):
-        draw.nothing(axis)
+    if not len(everything):
+        style.nothing(axis)
         return figure
-    outside = draw.window(axis, everything)
-    draw.constant_loss(axis, beta)
-    said = "lower left is better" + (f"; points outside: {outside}" if outside else "")
-    _finish(
-        axis,
-        f"grey: constant loss, recon + {beta:g} · kl; {said}",
-        "kl (nats/image)",
-        f"recon ({unit})" if unit else "recon",
-    )
+    outside = _limits_around(axis, everything)
+    _constant_loss(axis, beta)
+    heading = f"grey: constant loss, recon + {beta:g} · kl; lower left is better"
+    heading += f"; points outside: {outside}" if outside else ""
+    style.finish(axis, heading, "kl (nats/image)", f"recon ({unit})" if unit else "recon")
     axis.grid(visible=False)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False, labelspacing=0.6)
     return figure
 
 
-def _differences(axis: Axes, contrast: Contrast) -> None:
-    names = [*(short(s.params, 22) + draw.lost(s.values) for s in contrast.sets), "all sets"]
-    for y, found in enumerate(contrast.sets):
-        values = finite(found.values)
-        axis.plot(values, y - 0.16 + draw.spread(len(values), 0.1), ls="", marker="o", ms=4.5, color=BLUE, alpha=0.7)
-        draw.interval(axis, found.mean, found.low, found.high, y + 0.2, BLUE)
-    y = len(contrast.sets)
-    axis.axhline(y - 0.5, color="#BBBBBB", lw=0.7)
-    draw.interval(axis, contrast.mean, contrast.low, contrast.high, y, "black", wide=True)
-    axis.axvline(0, color="black", lw=1)
-    axis.margins(x=0.08)
-    if np.isfinite(contrast.margin) and contrast.margin > 0:
-        axis.axvspan(-contrast.margin, contrast.margin, color="#999999", alpha=0.25, lw=0, zorder=0)
-    draw.rows(axis, list(range(y + 1)), names)
-    a, b = short(contrast.a, 22), short(contrast.b, 22)
-    axis.set_title(f"{short(contrast.metric.label, 40)}{draw.direction(contrast.metric)}", fontsize=10.5, pad=20)
-    unit = f" ({short(contrast.metric.unit, 24)})" if contrast.metric.unit else ""
-    axis.set_xlabel(f"{a} − {b}{unit}", fontsize=10)
-    if contrast.metric.better in ("lower", "higher"):
-        left, right = (a, b) if contrast.metric.better == "lower" else (b, a)
-        place: dict[str, Any] = {"transform": axis.transAxes, "va": "bottom", "fontsize": 9, "color": GREY}
-        axis.text(0, 1.02, f"← {left} better", ha="left", **place)
-        axis.text(1, 1.02, f"{right} better →", ha="right", **place)
+def _cell_label(cell: str, losses: Mapping[str, Floats], top: float) -> str:
+    """The run's name, or that of its model and set when there are several, and its best loss."""
+    bests = [float(np.nanmin(y)) for y in losses.values() if np.isfinite(y).any()]
+    name = short(next(iter(losses)) if len(losses) == 1 else f"{cell}, {len(losses)} runs", 27)
+    if not bests:
+        return f"{name} (no finite loss)"
+    span = " to ".join(f"{loss:.2f}" for loss in dict.fromkeys((min(bests), max(bests))))
+    return f"{name} (best {span}{', off scale' if max(bests) > top else ''})"
+
+
+def _direction(metric: Metric) -> str:
+    return f" ({metric.better} is better)" if metric.better else " (no better direction)"
+
+
+def _by_set(runs: Iterable[str], cells: Cells) -> dict[str, dict[str, list[str]]]:
+    """Set -> model -> its runs, in order of appearance; one set without a name where there is no run."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for run in runs:
+        model, params = cells[run]
+        found.setdefault(params, {}).setdefault(model, []).append(run)
+    return found or {"": {}}
+
+
+def _set_panels(sets: Mapping[str, Any], y_label: str) -> tuple[Figure, list[Axes], list[str]]:
+    """A figure with one panel for each set, three in a row; its panels; their y labels, "" but for a row's first."""
+    columns = min(len(sets), 3)
+    lines = -(-len(sets) // columns)
+    figure, axes = style.panels(lines, columns, 0.9 + 2.7 * lines, sharey=True)
+    return figure, axes, [y_label if i % columns == 0 else "" for i in range(len(axes))]
 
 
 def _spectrum(axis: Axes, stack: Floats, **look: Any) -> None:
@@ -253,3 +320,27 @@ def _together(runs: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
     """Images seen (n,) that every run reached and their losses (runs, n); a gap of one run is a gap of all."""
     x = min((x for x, _ in runs), key=lambda x: float(np.nanmax(x)))
     return x, np.stack([np.interp(x, seen, y) for seen, y in runs])
+
+
+def _limits_around(axis: Axes, points: Floats) -> int:
+    """Set limits around the points (n, 2), but for those several times above the rest; return how many lie outside."""
+    inside = points[(points <= 4 * np.maximum(np.median(points, axis=0), 1e-9)).all(1)]
+    inside = inside if len(inside) else points
+    low, high = inside.min(0), inside.max(0)
+    room = 0.15 * np.maximum(high - low, 0.05 * np.abs(high) + 1e-6)
+    axis.set_xlim(low[0] - room[0], high[0] + room[0])
+    axis.set_ylim(low[1] - room[1], high[1] + room[1])
+    return len(points) - len(inside)
+
+
+def _constant_loss(axis: Axes, beta: float) -> None:
+    """Lines recon = loss - beta * kl inside the limits, each with its loss at its right end."""
+    (x0, x1), (y0, y1) = axis.get_xlim(), axis.get_ylim()
+    for loss in MaxNLocator(nbins=9).tick_values(y0 + beta * x0, y1 + beta * x1):
+        x = np.clip(np.array([(loss - y1), (loss - y0)]) / beta, x0, x1) if beta > 0 else np.array([x0, x1])
+        y = loss - beta * x
+        if x[1] - x[0] < 0.04 * (x1 - x0) or not y0 <= y[1] <= y1:
+            continue
+        axis.plot(x, y, color="#AAAAAA", lw=0.7, zorder=1)
+        place: Any = {"ha": "center", "va": "center", "bbox": {"fc": "white", "ec": "none", "pad": 1}}
+        axis.text(x[1] - 0.04 * (x1 - x0), y[1] + beta * 0.04 * (x1 - x0), f"{loss:g}", fontsize=8, color=GREY, **place)

@@ -1,11 +1,8 @@
-"""Where a run belongs."""
+"""Where a run belongs, and what the processes of a sweep share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from omegaconf import DictConfig
 
 from vae_sweep.comparison.rows import Cell
 from vae_sweep.tracking.store import Store
@@ -20,30 +17,17 @@ class Context:
     experiment_id: str
     parent_id: str | None = None  # the sweep's run
     sweep_key: str = "single"  # the sweep's identity
-    project: str = ""  # name of the project folder, wherever it is seen from
+    project: str = ""  # id of the project folder, wherever it is mounted
     owner: dict[str, str | int] = field(default_factory=dict)  # host and pid of the first process
     fail_fast: bool = False  # stop the sweep's other cells when one fails
     swept: tuple[str, ...] = ()  # override keys with several values
     cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
     code: str | None = None  # hash of what the first process trains with; a worker elsewhere may have another version
-    patience: float = 0.0  # seconds that a run waits for a store that is away
+    patience: float = 0.0  # seconds in which a run tries a failing store again
     features: str = "none"  # network of distribution distances, the same for all runs of a sweep
     features_reason: str = ""  # why this one, or why none
     progress_bar: bool = False  # one run alone on a terminal
 
-    def store(self, without_retries: bool = False) -> Store:
-        """The store that the run writes to; a failing one is waited for, or not."""
-        return Store(self.uri, self.experiment_id, 0.0 if without_retries else self.patience)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run that Hydra asks for."""
-
-    cfg: DictConfig
-    context: Context
-    name: str
-    key: str  # identity of the run
-    made_of: dict[str, str]  # its images and code, by name
-    output_dir: Path  # Hydra's folder of the job
-    folder: Path  # what it needs to continue
+    def store(self, retry: bool = True) -> Store:
+        """Return the store that the runs write to."""
+        return Store(self.uri, self.experiment_id, self.patience if retry else 0.0)

@@ -29,7 +29,7 @@ def environment() -> dict[str, str]:
         "mlflow.source.name": "vae_sweep",
     }
     package = Path(vae_sweep.__file__).parent
-    if _git(package, "ls-files", "__init__.py"):  # else it only lies in somebody else's repository
+    if _git(package, "ls-files", "__init__.py"):  # else it only lies inside another repository
         tags["mlflow.source.git.commit"] = _git(package, "rev-parse", "HEAD")
         tags["vae_sweep.git_dirty"] = str(bool(_git(package, "status", "--porcelain", "-uno"))).lower()
     return tags
@@ -42,7 +42,9 @@ def machine_kind(device: torch.device) -> str:
         processor = torch.cuda.get_device_name(device)
     else:
         processor = f"{_processor()}, {torch.backends.cpu.get_cpu_capability()}"
-    return f"{device.type}: {processor}, PyTorch {torch.__version__}".replace("'", "")  # as the store is asked for it
+    return f"{device.type}: {processor}, PyTorch {torch.__version__}".replace(
+        "'", ""
+    )  # it stands in quotes in queries of the store
 
 
 def _processor() -> str:

@@ -1,6 +1,6 @@
-"""What Hydra's launchers leave undone: interrupts, requeued jobs, one dead job among many living ones.
+"""What Hydra's launchers lack: interrupts, requeued jobs, a dead job that does not end the sweep.
 
-Nothing here is imported before a launcher has brought its own engine.
+joblib, Ray and submitit are imported only where their launcher is in use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vae_sweep.base.errors import RunFailed
 
 
 def patch_launcher(launcher: str, on_sigterm: Any) -> None:
-    """Prepare a sweep under the launcher of class ``launcher``; SIGTERM to this process stays with ``on_sigterm``."""
+    """Patch the launcher of class ``launcher`` where it needs it; ``on_sigterm`` keeps handling SIGTERM."""
     if "submitit" in launcher:
         _collect_from_all()
     if launcher.endswith(".RayLauncher"):
@@ -42,7 +42,7 @@ def _collect_from_all() -> None:
 
     results: Any = core.Job.results
 
-    def patient(job: Any) -> list[Any]:
+    def results_or_failure(job: Any) -> list[Any]:
         try:
             return results(job)
         except UncompletedJobError:
@@ -50,7 +50,7 @@ def _collect_from_all() -> None:
             lost.return_value = RunFailed(f"job {job.job_id} ended without a result; its log: {job.paths.stderr}")
             return [lost]
 
-    setattr(core.Job, "results", patient)  # noqa: B010
+    setattr(core.Job, "results", results_or_failure)  # noqa: B010
 
 
 def _keep_our_signal(on_sigterm: Any) -> None:

@@ -22,22 +22,23 @@ from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from vae_sweep.base.errors import UserError
 from vae_sweep.base.locks import hold_lock, is_held, this_process, warn_without_locks
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt
 from vae_sweep.comparison.identity import settings_key, sweep_key, training_code
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.messages import user_message
-from vae_sweep.config.plan import LOCAL_LAUNCHERS, plan, without_hydra
+from vae_sweep.config.plan import is_local, plan, without_hydra
 from vae_sweep.config.validation import validate, validate_launcher
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
+from vae_sweep.sweeps.setup import choose_features, open_store, project_root, quoted
+from vae_sweep.tracking.names import ROLE, RUN_KEY, SWEEP_KEY
 
 if TYPE_CHECKING:
-    from vae_sweep.comparison.rows import Row
+    from vae_sweep.comparison.rows import Cell, Row
     from vae_sweep.sweeps.context import Context
-    from vae_sweep.tracking.store import Store
+    from vae_sweep.tracking.store import RunRecord, Store
 
 configuration.register()  # workers unpickle the callback before they compose their configuration
 log = logging.getLogger(__name__)
@@ -88,49 +89,28 @@ def open_sweep(config: DictConfig) -> Context:
         UserError: for the first cell that cannot work.
     """
     HydraConfig.instance().set_config(config)  # Hydra does so only when a job starts; paths refer to it
-    root = _root(config)
-    # Workers elsewhere may have another working directory; what was meant is this one.
+    root = project_root(config)
+    # Workers elsewhere may have another working directory: hand them this one.
     with read_write(config.hydra):
-        config.hydra.overrides.hydra.append(f"paths.root={_quoted(str(root))}")
+        config.hydra.overrides.hydra.append(f"paths.root={quoted(str(root))}")
     validate_launcher(config.hydra)
-    cells, swept = plan(config, root)
-    features, reason = _features(config, root)
-    from vae_sweep.report.publish import PLAN, plan_text, refresh
+    planned, swept = plan(config)
     from vae_sweep.sweeps.context import Context  # here, since these take seconds and refusals should not
-    from vae_sweep.sweeps.environment import environment
+    from vae_sweep.sweeps.preparation import prepare_cells
 
-    store = _open_store(config, root)
+    cells = prepare_cells(planned, tuple(swept), root, is_local(config))
+    features, reason = choose_features(config, root)
+    store = open_store(config, root)
     key = sweep_key([cell.key for cell in cells] or _search(config), config.sweep.name)
-    own_folder = folder_of(root, key)
-    _held.enter_context(hold_lock(own_folder, "this sweep"))
-    warn_without_locks(own_folder)
-    os.environ.setdefault("JOBLIB_TEMP_FOLDER", joblib_temp_folder(own_folder / "tmp"))
-    _held.enter_context(temporary_files_in(own_folder))
+    _claim(folder_of(root, key))
     _close_orphaned_runs(store, root)
     clear_stop_request(root, key)
     patch_launcher(config.hydra.launcher["_target_"], interrupt)
-    choices = [f"{key}={','.join(values)}" for key, values in swept.items()]
-    datasets = sorted({cell.dataset for cell in cells})
-    own = {"vae_sweep.role": "sweep", "vae_sweep.sweep_key": key}
-    tags = {
-        **environment(),
-        "vae_sweep.place": project_id(root),
-        "vae_sweep.overrides": " ".join(config.hydra.overrides.task),
-        "vae_sweep.outputs": str(config.hydra.sweep.dir),
-    }
-    before = store.newest(own) if config.resume else None
-    if before:
-        log.info("continuing sweep %s", before.run_id)
-        record = store.reopen(before.run_id)
-        record.set_tags(tags)
-    else:
-        name = f"{','.join(datasets) or 'sweep'}: {' '.join(choices) or 'one cell'}"
-        record = store.start_run(config.sweep.name or name, own | tags)
+    from vae_sweep.report.publish import refresh
+
+    record = _open_parent(config, store, key, root, list(cells), swept)
     try:
-        for cell, cfg in cells.items():
-            cfg.tracking.uri = config.tracking.uri  # without a password
-            save_config(root, key, cell.key, cfg)
-        record.log_text(plan_text(list(cells)), PLAN)
+        _save_plan(config, record, key, root, cells)
         refresh(store, record.run_id, list(cells), root)
     except BaseException:
         record.finish("FAILED")
@@ -153,6 +133,48 @@ def open_sweep(config: DictConfig) -> Context:
     )
 
 
+def _claim(folder: Path) -> None:
+    """Lock the sweep's folder for this process, and keep temporary files in it."""
+    _held.enter_context(hold_lock(folder, "this sweep"))
+    warn_without_locks(folder)
+    os.environ.setdefault("JOBLIB_TEMP_FOLDER", joblib_temp_folder(folder / "tmp"))
+    _held.enter_context(temporary_files_in(folder))
+
+
+def _open_parent(
+    config: DictConfig, store: Store, key: str, root: Path, cells: list[Cell], swept: dict[str, list[str]]
+) -> RunRecord:
+    """Start the sweep's run, or open the one that the same command has left."""
+    from vae_sweep.sweeps.environment import environment
+
+    own = {ROLE: "sweep", SWEEP_KEY: key}
+    tags = {
+        **environment(),
+        "vae_sweep.place": project_id(root),
+        "vae_sweep.overrides": " ".join(config.hydra.overrides.task),
+        "vae_sweep.outputs": str(config.hydra.sweep.dir),
+    }
+    before = store.newest(own) if config.resume else None
+    if before:
+        log.info("continuing sweep %s", before.run_id)
+        record = store.reopen(before.run_id)
+        record.set_tags(tags)
+        return record
+    choices = " ".join(f"{key}={','.join(values)}" for key, values in swept.items())
+    datasets = ",".join(sorted({cell.dataset for cell in cells}))
+    return store.start_run(config.sweep.name or f"{datasets or 'sweep'}: {choices or 'one cell'}", own | tags)
+
+
+def _save_plan(config: DictConfig, record: RunRecord, key: str, root: Path, cells: dict[Cell, DictConfig]) -> None:
+    """Keep the cells in the store, and each one's configuration for the process that will train it."""
+    from vae_sweep.report.publish import PLAN, plan_text
+
+    for cell, cfg in cells.items():
+        cfg.tracking.uri = config.tracking.uri  # without a password
+        save_config(root, key, cell.key, cfg)
+    record.log_text(plan_text(list(cells)), PLAN)
+
+
 def _search(config: DictConfig) -> list[str]:
     """What a sweeper that chooses its cells as it goes searches in, and how."""
     sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
@@ -160,13 +182,16 @@ def _search(config: DictConfig) -> list[str]:
 
 
 def _close_orphaned_runs(store: Store, root: Path) -> None:
-    """Close runs of this project folder that say RUNNING while no process holds them any more."""
+    """Close runs of this project folder that say RUNNING while no process holds their lock any more."""
     for run in store.running():
-        folder = folder_of(root, run.tags.get("vae_sweep.sweep_key", ""), run.tags.get("vae_sweep.run_key", ""))
+        folder = folder_of(root, run.tags.get(SWEEP_KEY, ""), run.tags.get(RUN_KEY, ""))
         if run.tags.get("vae_sweep.place") == project_id(root) and not is_held(folder):
-            record = store.record(run.run_id)
-            record.set_tags({"vae_sweep.error": "its process ended without closing it"})
-            record.finish("KILLED")
+            _kill(store.record(run.run_id), "its process ended without closing it")
+
+
+def _kill(record: RunRecord, reason: str) -> None:
+    record.set_tags({"vae_sweep.error": reason})
+    record.finish("KILLED")
 
 
 def open_single(config: DictConfig) -> Context:
@@ -176,10 +201,11 @@ def open_single(config: DictConfig) -> Context:
         UserError: for a run that cannot work.
     """
     HydraConfig.instance().set_config(config)
-    root = _root(config)
+    root = project_root(config)
     cfg = without_hydra(config)
     validate(cfg)
     from vae_sweep.datasets import announce  # here, since these take seconds and refusals should not
+    from vae_sweep.sweeps.context import Context
     from vae_sweep.sweeps.preparation import check_model, prepare
     from vae_sweep.training.device import resolve_device
 
@@ -187,10 +213,8 @@ def open_single(config: DictConfig) -> Context:
     dataset, _ = prepare(cfg, root)
     announce(dataset)
     check_model(cfg, dataset.image_shape)
-    from vae_sweep.sweeps.context import Context
-
-    features, reason = _features(config, root)
-    store = _open_store(config, root)
+    features, reason = choose_features(config, root)
+    store = open_store(config, root)
     _close_orphaned_runs(store, root)
     return Context(
         *(str(root), store.uri, store.experiment_id),
@@ -213,16 +237,14 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     interrupted = isinstance(error, KeyboardInterrupt)
     if interrupted:
         hurry()
-    store, root = context.store(without_retries=interrupted), Path(context.root)
+    store, root = context.store(retry=not interrupted), Path(context.root)
     status = "KILLED" if interrupted else "FAILED"
     try:
         for child in store.children(context.parent_id):
-            folder = folder_of(root, context.sweep_key, child.tags.get("vae_sweep.run_key", ""))
+            folder = folder_of(root, context.sweep_key, child.tags.get(RUN_KEY, ""))
             if child.status == "RUNNING" and not is_held(folder):  # who holds it lives, and closes it
-                record = store.record(child.run_id)
                 reason = "interrupted" if interrupted else f"its worker ended: {error or 'no error was reported'}"
-                record.set_tags({"vae_sweep.error": reason})
-                record.finish("KILLED")
+                _kill(store.record(child.run_id), reason)
         rows = publish.refresh(store, context.parent_id, context.cells, root)
         if not interrupted and rows and all(row.status == "FINISHED" for row in rows):
             status = "FINISHED"
@@ -230,7 +252,7 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     finally:
         store.record(context.parent_id).finish(status)
     print("\n".join(["", text.text(rows).rstrip(), "", *said, ""]))
-    print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their pictures:")
+    print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their figures:")
     print(f"  {ui_command(store.uri, root)}", flush=True)
     return rows
 
@@ -248,86 +270,9 @@ def _reported(store: Store, parent_id: str) -> list[str]:
     return []
 
 
-def _features(config: DictConfig, root: Path) -> tuple[str, str]:
-    """The feature network of all runs, decided once, and why.
-
-    Raises:
-        UserError: where the one that is asked for cannot be had.
-    """
-    import torch
-
-    from vae_sweep.base.system import resolve_path
-    from vae_sweep.metrics.features import resolve
-    from vae_sweep.training.device import resolve_device
-
-    name, weights = config.training.device, config.metrics.inception_weights
-    if config.hydra.launcher["_target_"].endswith(LOCAL_LAUNCHERS):
-        name = str(resolve_device(name))
-    device = torch.device("cpu" if name == "auto" else name)  # jobs elsewhere may have what this machine has not
-    path = str(resolve_path(root, weights, "metrics.inception_weights")) if weights else None
-    return resolve(config.metrics.features, path, device)
-
-
-def _root(config: DictConfig) -> Path:
-    """The project folder, absolute.
-
-    Raises:
-        UserError: where its name cannot be handed to a worker as it is.
-    """
-    named = OmegaConf.select(config, "paths.root", throw_on_resolution_failure=False)
-    root = Path(named or config.hydra.runtime.cwd)
-    if not root.is_absolute():
-        raise UserError(f"paths.root={named}: must be an absolute path, or left out for the current folder")
-    if "${" in str(root) or "\\" in str(root):
-        raise UserError(f"paths.root={root}: a folder name with ${{ or a backslash cannot be configured; use another")
-    try:
-        str(root).encode()
-    except UnicodeEncodeError as error:
-        shown = os.fsencode(root).decode(errors="backslashreplace")
-        raise UserError(f"paths.root={shown}: a folder name that is no UTF-8 cannot be recorded; rename it") from error
-    return root
-
-
-def _quoted(value: str) -> str:
-    """A value as Hydra's command line takes it, whatever it holds but a backslash."""
-    return '"' + value.replace('"', '\\"') + '"'
-
-
-def _open_store(config: DictConfig, root: Path) -> Store:
-    from vae_sweep.tracking.store import Store
-    from vae_sweep.tracking.uris import masked, store_uri
-
-    try:
-        for folder in (root / "mlruns", root / "outputs"):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"paths.root={root}: cannot be written ({error.strerror}: {error.filename}); "
-            "give a folder where mlruns/ and outputs/ can be made"
-        ) from error
-    uri = store_uri(config.tracking.uri, root)
-    if config.tracking.uri and masked(config.tracking.uri) != config.tracking.uri:
-        _hide_password(config, masked(config.tracking.uri))
-        HydraConfig.instance().set_config(config)  # its copy travels, too
-    return Store.open(uri, root, config.tracking.experiment)
-
-
-def _hide_password(config: DictConfig, shown: str) -> None:
-    """Hydra prints the overrides and keeps them with the results; workers get the address by another way."""
-    given, job, quoted = config.tracking.uri, config.hydra.job, f"tracking.uri={_quoted(shown)}"
-    with read_write(config), read_write(config.hydra):
-        config.tracking.uri = shown
-        for overrides in (config.hydra.overrides.task, config.hydra.overrides.hydra):
-            for index, override in enumerate(overrides):
-                named = override.lstrip("+").startswith("tracking.uri=")
-                overrides[index] = quoted if named else override.replace(given, shown)
-        config.hydra.overrides.hydra.append(quoted)  # where it stands in a file of the user's
-        job.override_dirname = (job.override_dirname or "").replace(given, shown)
-
-
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Turn what a user can mend into one line and exit code 1; let anything else show its traceback."""
+    """Turn an error that the user can fix into one line and exit code 1; let anything else show its traceback."""
     try:
         yield
     except Exception as error:

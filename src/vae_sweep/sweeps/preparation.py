@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from vae_sweep import datasets, models
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.system import check_memory, resolve_path, total_memory
-from vae_sweep.comparison.identity import parts, run_key
+from vae_sweep.comparison.identity import parts, run_key, settings_key
+from vae_sweep.comparison.rows import Cell, data_label, schedule_label
+from vae_sweep.config.plan import variant
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
+from vae_sweep.training.device import resolve_device
 
 EXPANSION = 1000  # layers hold fewer numbers for one image than this times those of the image, usually far fewer
 COPIES = 5  # of the weights: themselves, gradients, Adam's two moments, those of the best epoch
@@ -73,6 +76,60 @@ def identity_of(cfg: DictConfig, root: Path) -> tuple[str, dict[str, str]]:
     """
     made_of = parts(prepare(cfg, root)[0].digest, own_sources(cfg.model, cfg.dataset))
     return run_key(cfg, made_of), made_of
+
+
+def prepare_cells(
+    planned: Mapping[str, tuple[list[str], DictConfig]], swept: tuple[str, ...], root: Path, local: bool
+) -> dict[Cell, DictConfig]:
+    """Prepare the data of every cell and check that they, the model and the device fit together.
+
+    ``planned``: by a cell's name its overrides and its configuration. ``local``: this machine is to train them.
+
+    Raises:
+        UserError: for the first cell that cannot work.
+    """
+    for _, cfg in planned.values():
+        source(cfg.dataset, root)
+        if local:
+            resolve_device(cfg.training.device, cfg.training.precision)
+    cells: dict[str, tuple[Cell, DictConfig]] = {}  # by identity
+    known: dict[str, tuple[tuple[int, int, int], str]] = {}  # shape and digest of the images
+    for name, (overrides, cfg) in planned.items():
+        data = f"{OmegaConf.to_container(cfg.dataset)} {cfg.params.batch_size} {cfg.params.latent_dim}"
+        if data not in known:
+            dataset, _ = prepare(cfg, root)
+            datasets.announce(dataset)
+            known[data] = dataset.image_shape, dataset.digest
+        shape, digest = known[data]
+        check_model(cfg, shape)
+        made_of = parts(digest, own_sources(cfg.model, cfg.dataset))
+        key = run_key(cfg, made_of)
+        if key in cells:
+            raise UserError(
+                f"the sweep holds {cells[key][0].name} and {name}, which are one run; leave one of them out"
+            )
+        cells[key] = _cell(cfg, overrides, swept, name=name, key=key, made_of=tuple(made_of.items())), cfg
+    return dict(cells.values())
+
+
+def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **identity: Any) -> Cell:
+    p, o = cfg.params, cfg.objective
+    return Cell(
+        variant=variant(overrides, tuple(k for k in swept if k != "dataset.permute_pixels")),  # that has a label
+        dataset=data_label(cfg.dataset.name, bool(cfg.dataset.get("permute_pixels"))),
+        model=cfg.model.name,
+        params=p.name,
+        seed=cfg.seed,
+        batch_size=p.batch_size,
+        lr=p.lr,
+        schedule=schedule_label(p.schedule, p.epochs, p.mirror),
+        latent_dim=p.latent_dim,
+        beta=o.beta,
+        reduction=o.reduction,
+        settings=settings_key(cfg),
+        overrides=tuple(o for o in overrides if o.partition("=")[0].lstrip("+~") in swept),
+        **identity,
+    )
 
 
 def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Dataset -> model -> fit -> evaluation -> tracking; the one place where the parts meet."""
+"""Dataset -> model -> fit -> evaluation -> tracking: the one place where the parts meet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,287 +16,281 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from vae_sweep import datasets, models
-from vae_sweep.base.cache import cached
+from vae_sweep import models
 from vae_sweep.base.errors import Stopped, UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.timing import listed, timed
 from vae_sweep.comparison.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.comparison.identity import Decides, changed, decides, flatten, parts
-from vae_sweep.comparison.rows import ReferenceRow
 from vae_sweep.config.validation import validate
 from vae_sweep.datasets import describe
-from vae_sweep.metrics import latents, linear, losses
+from vae_sweep.metrics import latents, losses
+from vae_sweep.metrics.linear import implied_variance
+from vae_sweep.models.vae import VAE
 from vae_sweep.report.publish import TRAINING_STATE
-from vae_sweep.sweeps.context import Job
 from vae_sweep.sweeps.folders import own_folder, stop_requested
-from vae_sweep.sweeps.preparation import prepare
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
+from vae_sweep.sweeps.run import Run
 from vae_sweep.tracking.sender import EpochSender
-from vae_sweep.tracking.store import RunRecord
-from vae_sweep.tracking.uris import masked
 from vae_sweep.training import checkpoint, loop, state
-from vae_sweep.training.device import device_tags, resolve_device
+from vae_sweep.training.device import device_tags
 from vae_sweep.training.evaluation import Averages, evaluate, inference
 from vae_sweep.training.randomness import seed_weights
 
 log = logging.getLogger(__name__)
 
+LOSS = ("dataset", "latent_dim", "beta", "reduction", "metrics")  # of the closed form's row: not numbers of its own
 
-def train_and_record(job: Job, record: RunRecord) -> float:
-    """Train the model of a job from its last state, evaluate and record it.
+
+def train_and_record(run: Run) -> float:
+    """Train the model of a run from its last snapshot, evaluate and record it.
 
     Returns the lowest validation loss, nats per image.
 
     Raises:
         UserError: where images or code are no longer those that the sweep has planned, among others.
     """
-    cfg, context, name, folder = job.cfg, job.context, job.name, job.folder
-    output_dir = own_folder(job.output_dir, record.run_id)
-    started = time.perf_counter()
-    validate(cfg)
-    dataset, spectrum = prepare(cfg, Path(context.root))
-    sources = own_sources(cfg.model, cfg.dataset)
-    difference = changed(job.made_of, parts(dataset.digest, sources))
-    if difference:
-        raise UserError(f"{difference} changed since the sweep started; start the same command again")
-    torch.set_num_threads(cfg.training.threads)
-    device = resolve_device(cfg.training.device, cfg.training.precision)
-    beta, reduction = cfg.objective.beta, cfg.objective.reduction
-    n_values = int(np.prod(dataset.image_shape))
-    splits = {key: torch.from_numpy(split.images) for key, split in dataset.splits.items()}
+    progress = Progress.load(run.folder)
+    validate(run.cfg)
+    output_dir = own_folder(run.output_dir, run.record.run_id)
+    model = _build(run)
+    _record_start(run, model, output_dir)
+    stored = {int(epoch["epoch"]) for epoch in run.store.history(run.record.run_id, ("val/loss",))}
+    sender = EpochSender(run.record, progress.history, stored)
+    settings = train_settings(run.cfg, run.dataset.image_shape)
+    epochs = loop.fit(model, run.images("train"), run.images("val"), settings, run.device, progress.fit)
+    for epoch in _shown(epochs, run, settings.max_epochs, len(progress.history)):
+        progress.add(epoch, sender)
+        progress.save(run.folder, epoch)
+        reason = stop_requested(run.root, run.context.sweep_key) if run.context.fail_fast else None
+        if reason:
+            raise Stopped(f"stopped: {reason}")
+    with timed(progress.seconds, "tracking"):
+        sender.send()
+    _record_convergence(run, model, progress)
+    averages = _evaluate(run, model, progress)
+    _record_result(run, model, averages, progress, output_dir / "checkpoint.pt")
+    with best_effort("the figures"), timed(progress.seconds, "figures"):
+        draw(run, model, progress.history)
+    with best_effort("the held-out metrics"), timed(progress.seconds, "metrics"):  # the same command tries again
+        measure_and_record(run, model, averages["test"])
+    _record_end(run, averages["test"], progress)
+    return averages["val"].loss
 
-    seed_weights(cfg.seed)
-    model = models.create(cfg.model, dataset.image_shape, cfg.params.latent_dim)
-    n_parameters = sum(p.numel() for p in model.parameters())
-    if cfg.tracking.uri:
-        cfg.tracking.uri = masked(cfg.tracking.uri)  # a password must not travel with the results
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    fixed = {key: value for key, value in flatten(plain).items() if decides(key) in (Decides.TRAINED, Decides.PLACE)}
-    record.log_params(fixed | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
-    for module, text in sources.items():
-        record.log_text(text, f"source/{module.replace('.', '/')}.py")
-    record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
-    record.set_tags({**device_tags(device, cfg.training.precision), "vae_sweep.outputs": str(output_dir)})
-    record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), _profile(dataset))
-    record.log_text(describe.record(dataset), describe.RECORD)
-    line = _reference_row(cfg, dataset, spectrum)
-    _announce(name, n_parameters, device, dataset, line, spectrum, record)
 
-    saved = state.load(folder) or {"history": [], "train_seconds": 0.0, "wall_seconds": 0.0, "seconds": {}, "fit": None}
-    seconds: dict[str, float] = saved["seconds"]  # of all but the updates
-    stored = {int(epoch["epoch"]) for epoch in context.store().history(record.run_id, ("val/loss",))}
-    sender = EpochSender(record, saved["history"], stored)
-    history = sender.entries
-    train_seconds, earlier = saved["train_seconds"], saved["wall_seconds"]
-    if history:
-        log.info("%s continues after epoch %d", name, len(history))
-    first_epoch = len(history) + 1
-    max_epochs = min(cfg.training.max_epochs, cfg.params.epochs or cfg.training.max_epochs)
-    epochs = loop.fit(
-        model,
-        splits["train"],
-        splits["val"],
+@dataclass
+class Progress:
+    """What a run has done so far, in all its processes; with a snapshot of the training it is kept on disk."""
+
+    history: list[dict[str, float]] = field(default_factory=list)  # an entry per epoch: epoch, time_ms, metrics
+    train_seconds: float = 0.0  # of the updates
+    wall_seconds: float = 0.0  # of earlier processes
+    seconds: dict[str, float] = field(default_factory=dict)  # of all but the updates, by part
+    fit: dict[str, Any] | None = None  # snapshot of the training
+    started: float = field(default_factory=time.perf_counter)  # this process
+    starting: bool = True  # until this process has finished an epoch
+
+    @classmethod
+    def load(cls, folder: Path) -> Progress:
+        """Return what is kept in ``folder``, or a fresh start."""
+        kept = state.load(folder) or {}
+        return cls(**{key: value for key, value in kept.items() if key != "format"})
+
+    def save(self, folder: Path, epoch: loop.EpochMetrics) -> None:
+        """Keep it, with a snapshot of the training after ``epoch``."""
+        times = {"train_seconds": self.train_seconds, "wall_seconds": self.wall_time()}
+        with timed(self.seconds, "state"):
+            state.save(folder, {"history": self.history, **times, "seconds": self.seconds, "fit": epoch.snapshot()})
+
+    def add(self, epoch: loop.EpochMetrics, sender: EpochSender) -> None:
+        """Take in one epoch and hand it to the sender; one repeated after an interruption has the same values."""
+        self.train_seconds += epoch.train_seconds
+        if self.starting:
+            start = time.perf_counter() - self.started - epoch.train_seconds - epoch.val_seconds
+            self.seconds["start"] = self.seconds.get("start", 0.0) + start
+            self.starting = False
+        losses = {f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(epoch, split)._asdict().items()}
+        self.seconds["validation"] = self.seconds.get("validation", 0.0) + epoch.val_seconds
+        with timed(self.seconds, "tracking"):
+            sender.add(epoch.epoch, {"images_seen": epoch.images_seen, **losses})
+
+    def wall_time(self) -> float:
+        """Seconds that the run has taken."""
+        return self.wall_seconds + time.perf_counter() - self.started
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The entry of the epoch with the lowest validation loss."""
+        return min(self.history, key=lambda epoch: epoch["val/loss"])
+
+
+def train_settings(cfg: DictConfig, image_shape: tuple[int, int, int]) -> loop.TrainSettings:
+    """Return how a configuration trains images of a shape."""
+    n_values = int(np.prod(image_shape)) if cfg.objective.reduction == "mean" else 1
+    return loop.TrainSettings(
         batch_size=cfg.params.batch_size,
         lr=cfg.params.lr,
         seed=cfg.seed,
-        max_epochs=max_epochs,
+        max_epochs=min(cfg.training.max_epochs, cfg.params.epochs or cfg.training.max_epochs),
+        patience=cfg.training.patience,
+        min_delta=cfg.training.min_delta / n_values,
         schedule=cfg.params.schedule,
         mirror=cfg.params.mirror,
-        patience=cfg.training.patience,
-        min_delta=cfg.training.min_delta / (n_values if reduction == "mean" else 1),
-        beta=beta,
-        reduction=reduction,
-        device=device,
+        beta=cfg.objective.beta,
+        reduction=cfg.objective.reduction,
         channels_last=cfg.training.channels_last,
         compile=cfg.training.compile,
         precision=cfg.training.precision,
-        state=saved["fit"],
-    )
-    for metrics in _reported(epochs, cfg, name, len(history), max_epochs, context.progress_bar):
-        train_seconds += metrics.train_seconds
-        if metrics.epoch == first_epoch:
-            since = time.perf_counter() - started - metrics.train_seconds - metrics.val_seconds
-            seconds["start"] = seconds.get("start", 0.0) + since
-        values = {
-            "images_seen": metrics.images_seen,
-            **{f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(metrics, split)._asdict().items()},
-        }
-        seconds["validation"] = seconds.get("validation", 0.0) + metrics.val_seconds
-        with timed(seconds, "tracking"):
-            sender.add(metrics.epoch, values)  # an epoch repeated after an interruption has the same values
-        wall_seconds = earlier + time.perf_counter() - started
-        times = {"train_seconds": train_seconds, "wall_seconds": wall_seconds}
-        with timed(seconds, "state"):
-            state.save(folder, {"history": history, **times, "seconds": seconds, "fit": metrics.snapshot()})
-        if context.fail_fast and (reason := stop_requested(Path(context.root), context.sweep_key)):
-            raise Stopped(f"stopped: {reason}")
-    with timed(seconds, "tracking"):
-        sender.send()
-    best_entry = min(history, key=lambda epoch: epoch["val/loss"])
-    best_epoch = best_entry["epoch"]
-    with timed(seconds, "losses"), inference(device):
-        active = latents.active_units(latents.encode(model, splits["test"]))
-    _record_training(cfg, name, history, line, spectrum, active, record)
-
-    with timed(seconds, "losses"):
-        best = {"val": Averages(*(best_entry[f"val/{term}"] for term in Averages._fields))}  # on the same weights
-        for split, draws in {"train": 1, "test": cfg.evaluation.noise_draws}.items():
-            best[split] = evaluate(model, splits[split], beta=beta, reduction=reduction, noise_draws=draws)
-    final: dict[str, float] = {
-        "epochs": len(history),
-        "best_epoch": best_epoch,
-        "images_per_s": history[-1]["images_seen"] / train_seconds,
-        "train_time_s": train_seconds,
-        **{f"best/{split}_{k}": v for split in ("train", "val") for k, v in best[split]._asdict().items()},
-        **{f"test/{k}": v for k, v in best["test"]._asdict().items()},
-        "distance_to_linear": best["test"].loss - line.test_loss,
-        "implied_variance": linear.implied_variance(beta, reduction, n_values),
-        **{
-            f"reference/{k}": v
-            for k, v in asdict(line).items()
-            if k not in ("dataset", "latent_dim", "beta", "reduction", "metrics")
-        },
-    }
-    path = output_dir / "checkpoint.pt"
-    facts = {"name": name, "best_epoch": best_epoch, "test": best["test"]._asdict()}
-    with timed(seconds, "checkpoint"):
-        checkpoint.save(path, model, plain, facts)
-        record.log_file(path)
-        with context.store().artifact(record.run_id, path.name) as copy:
-            checkpoint.check_holds(copy, model)
-        record.log_once(final)
-    with best_effort("the pictures"), timed(seconds, "pictures"):
-        draw(job, model, dataset, history, {term: getattr(line, f"val_{term}") for term in Averages._fields}, record)
-    with best_effort("the held-out metrics"), timed(seconds, "metrics"):  # the same command measures what is missing
-        measure_and_record(job, model, best["test"], dataset, spectrum, record)
-    wall_time = earlier + time.perf_counter() - started
-    record.set_tags({"vae_sweep.time_s": listed({"training": train_seconds, **seconds})})
-    record.log_once({"wall_time_s": wall_time})
-    log.info(
-        "%s finished: test loss %s, %s against the closed-form linear VAE, best of %d epochs: %d, %.0f s",
-        name,
-        losses.equation(*best["test"], beta, reduction),
-        losses.number(final["distance_to_linear"], "+" + losses.spec(reduction)),
-        len(history),
-        best_epoch,
-        wall_time,
-    )
-    return best["val"].loss
-
-
-def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: linear.Spectrum) -> ReferenceRow:
-    """The closed-form linear VAE on the same splits and the same loss."""
-    arguments = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
-    keys = [f"{split}_{term}" for split in dataset.splits for term in Averages._fields]
-
-    def compute() -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, split in dataset.splits.items():
-            optimum = linear.linear_loss(spectrum, split.images, *arguments)
-            found |= {f"{key}_{term}": getattr(optimum, term) for term in Averages._fields}
-            found["active"] = optimum.active
-        return found
-
-    known = [dataset.digest, *arguments]
-    return ReferenceRow(
-        dataset=dataset.name,
-        latent_dim=cfg.params.latent_dim,
-        beta=cfg.objective.beta,
-        reduction=cfg.objective.reduction,
-        **cached(dataset.cache_dir, "line", known, [*keys, "active"], compute),
     )
 
 
-def _announce(
-    name: str,
-    n_parameters: int,
-    device: torch.device,
-    dataset: datasets.ImageDataset,
-    line: ReferenceRow,
-    spectrum: linear.Spectrum,
-    record: RunRecord,
-) -> None:
-    variance = linear.implied_variance(line.beta, line.reduction, int(np.prod(dataset.image_shape)))
-    found = "; ".join(describe.lines(dataset))
-    log.info("%s: %d parameters on %s; %s: %s", name, n_parameters, device, dataset.name, found)
-    if dataset.facts.get("skipped"):
-        log.warning("%s: %d broken pictures of %s were left out", name, dataset.facts["skipped"], dataset.name)
-    log.info(
-        "%s: the loss implies a decoder variance of %g; the closed-form linear VAE uses %d of %d latents, test loss %s",
-        *(name, variance, line.active, line.latent_dim),
-        losses.equation(line.test_loss, line.test_recon, line.test_kl, line.beta, line.reduction),
-    )
-    if spectrum.total_variance < 1e-6:
-        log.warning("%s: the training images do not differ, so there is nothing to learn from them", name)
-    elif line.active == 0:
-        largest = spectrum.eigenvalues.max(initial=0)
-        warning = (
-            f"posterior collapse predicted: the loss (reduction={line.reduction}, beta={line.beta:g}) implies a "
-            f"decoder variance of {variance:g}, above the data's largest eigenvalue {largest:.3g}, "
-            "so no latent pays for itself; objective.reduction=sum or a smaller objective.beta mends this"
-        )
-        log.warning("%s: %s", name, warning)
-        record.set_tags({"vae_sweep.warning": warning})
+def _build(run: Run) -> VAE:
+    """The untrained model of a run, once its images and code are known to be those of the plan."""
+    now = parts(run.dataset.digest, own_sources(run.cfg.model, run.cfg.dataset))
+    difference = changed(run.made_of, now)
+    if difference:
+        raise UserError(f"{difference} changed since the sweep started; start the same command again")
+    torch.set_num_threads(run.cfg.training.threads)
+    seed_weights(run.cfg.seed)
+    return models.create(run.cfg.model, run.dataset.image_shape, run.cfg.params.latent_dim)
 
 
-def _record_training(
-    cfg: DictConfig,
-    name: str,
-    history: list[dict[str, float]],
-    line: ReferenceRow,
-    spectrum: linear.Spectrum,
-    active: int,
-    record: RunRecord,
-) -> None:
-    """Say how the training ended, in the log and in the run's tags; ``active``: latents that its model uses."""
-    nat = 1.0 if line.reduction == "sum" else 1 / len(spectrum.mean)
-    limits = Limits(
-        cfg.training.max_epochs, cfg.training.patience, cfg.training.min_delta, cycle=cfg.params.epochs, nat=nat
-    )
-    facts = Facts(spectrum.total_variance * nat, line.val_loss, line.active, active)
-    val, train = ([epoch[f"{split}/loss"] for epoch in history] for split in ("val", "train"))
-    found = judge(val, train, limits, facts)
-    log.log(logging.INFO if found.state == CONVERGED else logging.WARNING, "%s %s", name, found.sentence)
-    record.set_tags({TRAINING_STATE: found.state, f"{TRAINING_STATE}.why": found.sentence})
-
-
-def _reported(
-    epochs: Iterable[loop.EpochMetrics],
-    cfg: DictConfig,
-    name: str,
-    done: int,
-    max_epochs: int,
-    progress_bar: bool,
-) -> Iterator[loop.EpochMetrics]:
-    """Pass the epochs on, showing them as a bar on a terminal and as plain lines elsewhere."""
-    tqdm.set_lock(threading.RLock())  # its own holds semaphores that a killed process leaves behind
-    beta, reduction = cfg.objective.beta, cfg.objective.reduction
-    bar = tqdm(epochs, name, max_epochs, initial=done, unit="epoch", disable=not progress_bar)
-    metrics: loop.EpochMetrics
-    for metrics in bar:
-        rate = metrics.images_seen / metrics.epoch / metrics.train_seconds
-        if bar.disable:
-            train, val = (losses.equation(*found, beta, reduction) for found in (metrics.train, metrics.val))
-            mark = " *" if metrics.improved else ""
-            log.info("%s epoch %d: train %s, val %s%s, %.0f images/s", name, metrics.epoch, train, val, mark, rate)
-        else:
-            train, val = (losses.number(found.loss, losses.spec(reduction)) for found in (metrics.train, metrics.val))
-            bar.set_postfix(train=train, val=val, images_per_s=f"{rate:.0f}")
-        yield metrics
-
-
-def _profile(dataset: datasets.ImageDataset) -> dict[str, Any]:
-    return {
+def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
+    """Record configuration, code, data and device; log what is about to be trained."""
+    record, dataset = run.record, run.dataset
+    fixed = {k: v for k, v in flatten(run.plain).items() if decides(k) in (Decides.TRAINED, Decides.PLACE)}
+    n_parameters = sum(p.numel() for p in model.parameters())
+    record.log_params(fixed | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
+    for module, text in own_sources(run.cfg.model, run.cfg.dataset).items():
+        record.log_text(text, f"source/{module.replace('.', '/')}.py")
+    record.log_text(OmegaConf.to_yaml(run.cfg, resolve=True), "config.yaml")
+    record.set_tags({**device_tags(run.device, run.cfg.training.precision), "vae_sweep.outputs": str(output_dir)})
+    profile = {
         "image_shape": list(dataset.image_shape),
         "skipped": dataset.facts.get("skipped", 0),
         **{key: len(split.images) for key, split in dataset.splits.items()},
     }
+    record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), profile)
+    record.log_text(describe.record(dataset), describe.RECORD)
+    log.info(
+        "%s: %d parameters on %s; %s: %s",
+        *(run.name, n_parameters, run.device, dataset.name, "; ".join(describe.lines(dataset))),
+    )
+    if dataset.facts.get("skipped"):
+        log.warning("%s: %d broken images of %s were left out", run.name, dataset.facts["skipped"], dataset.name)
+    _log_linear(run)
+
+
+def _log_linear(run: Run) -> None:
+    """Log what the closed-form linear VAE reaches; warn where the loss predicts that nothing can be learned."""
+    linear = run.linear
+    variance = implied_variance(linear.beta, linear.reduction, len(run.spectrum.mean))
+    log.info(
+        "%s: the loss implies a decoder variance of %g; the closed-form linear VAE uses %d of %d latents, test loss %s",
+        *(run.name, variance, linear.active, linear.latent_dim),
+        losses.equation(linear.test_loss, linear.test_recon, linear.test_kl, linear.beta, linear.reduction),
+    )
+    if run.spectrum.total_variance < 1e-6:
+        log.warning("%s: the training images do not differ, so there is nothing to learn from them", run.name)
+    elif linear.active == 0:
+        largest = run.spectrum.eigenvalues.max(initial=0)
+        warning = (
+            f"posterior collapse predicted: the loss (reduction={linear.reduction}, beta={linear.beta:g}) implies a "
+            f"decoder variance of {variance:g}, above the data's largest eigenvalue {largest:.3g}, so no latent "
+            "reduces the loss; use objective.reduction=sum or a smaller objective.beta"
+        )
+        log.warning("%s: %s", run.name, warning)
+        run.record.set_tags({"vae_sweep.warning": warning})
+
+
+def _shown(epochs: Iterable[loop.EpochMetrics], run: Run, max_epochs: int, done: int) -> Iterator[loop.EpochMetrics]:
+    """Pass the epochs on, showing them as a bar on a terminal and as plain lines elsewhere."""
+    name, objective = run.name, run.cfg.objective
+    if done:
+        log.info("%s continues after epoch %d", name, done)
+    tqdm.set_lock(threading.RLock())  # its own holds semaphores that a killed process leaves behind
+    bar = tqdm(epochs, name, max_epochs, initial=done, unit="epoch", disable=not run.context.progress_bar)
+    epoch: loop.EpochMetrics
+    for epoch in bar:
+        rate = epoch.images_seen / epoch.epoch / epoch.train_seconds
+        if bar.disable:
+            train, val = (losses.equation(*e, objective.beta, objective.reduction) for e in (epoch.train, epoch.val))
+            mark = " *" if epoch.improved else ""
+            log.info("%s epoch %d: train %s, val %s%s, %.0f images/s", name, epoch.epoch, train, val, mark, rate)
+        else:
+            spec = losses.spec(objective.reduction)
+            train, val = (losses.number(e.loss, spec) for e in (epoch.train, epoch.val))
+            bar.set_postfix(train=train, val=val, images_per_s=f"{rate:.0f}")
+        yield epoch
+
+
+def _record_convergence(run: Run, model: VAE, progress: Progress) -> None:
+    """Say how the training ended, in the log and in the run's tags."""
+    cfg, linear = run.cfg, run.linear
+    with timed(progress.seconds, "losses"), inference(run.device):
+        active = latents.active_units(latents.encode(model, run.images("test")))
+    nat = 1.0 if linear.reduction == "sum" else 1 / len(run.spectrum.mean)
+    limits = Limits(
+        cfg.training.max_epochs, cfg.training.patience, cfg.training.min_delta, cycle=cfg.params.epochs, nat=nat
+    )
+    facts = Facts(run.spectrum.total_variance * nat, linear.val_loss, linear.active, active)
+    val, train = ([epoch[f"{split}/loss"] for epoch in progress.history] for split in ("val", "train"))
+    found = judge(val, train, limits, facts)
+    log.log(logging.INFO if found.state == CONVERGED else logging.WARNING, "%s %s", run.name, found.sentence)
+    run.record.set_tags({TRAINING_STATE: found.state, f"{TRAINING_STATE}.why": found.sentence})
+
+
+def _evaluate(run: Run, model: VAE, progress: Progress) -> dict[str, Averages]:
+    """Loss and terms of the best weights, by split."""
+    averages = {"val": Averages(*(progress.best[f"val/{term}"] for term in Averages._fields))}
+    objective = {"beta": run.cfg.objective.beta, "reduction": run.cfg.objective.reduction}
+    with timed(progress.seconds, "losses"):
+        for split, draws in {"train": 1, "test": run.cfg.evaluation.noise_draws}.items():
+            averages[split] = evaluate(model, run.images(split), **objective, noise_draws=draws)
+    return averages
+
+
+def _record_result(run: Run, model: VAE, averages: dict[str, Averages], progress: Progress, path: Path) -> None:
+    """Record the checkpoint and the final losses, once."""
+    linear, record = run.linear, run.record
+    final: dict[str, float] = {
+        "epochs": len(progress.history),
+        "best_epoch": progress.best["epoch"],
+        "images_per_s": progress.history[-1]["images_seen"] / progress.train_seconds,
+        "train_time_s": progress.train_seconds,
+        **{f"best/{split}_{k}": v for split in ("train", "val") for k, v in averages[split]._asdict().items()},
+        **{f"test/{k}": v for k, v in averages["test"]._asdict().items()},
+        "distance_to_linear": averages["test"].loss - linear.test_loss,
+        "implied_variance": implied_variance(linear.beta, linear.reduction, len(run.spectrum.mean)),
+        **{f"reference/{k}": v for k, v in asdict(linear).items() if k not in LOSS},
+    }
+    facts = {"name": run.name, "best_epoch": progress.best["epoch"], "test": averages["test"]._asdict()}
+    with timed(progress.seconds, "checkpoint"):
+        checkpoint.save(path, model, run.plain, facts)
+        record.log_file(path)
+        with run.store.artifact(record.run_id, path.name) as copy:
+            checkpoint.check_holds(copy, model)
+        record.log_once(final)
+
+
+def _record_end(run: Run, test: Averages, progress: Progress) -> None:
+    """Record what the run took, and log its result."""
+    linear = run.linear
+    wall_time = progress.wall_time()
+    run.record.set_tags({"vae_sweep.time_s": listed({"training": progress.train_seconds, **progress.seconds})})
+    run.record.log_once({"wall_time_s": wall_time})
+    log.info(
+        "%s finished: test loss %s, %s against the closed-form linear VAE, best of %d epochs: %d, %.0f s",
+        run.name,
+        losses.equation(*test, linear.beta, linear.reduction),
+        losses.number(test.loss - linear.test_loss, "+" + losses.spec(linear.reduction)),
+        *(len(progress.history), progress.best["epoch"], wall_time),
+    )
 
 
 @contextmanager
 def best_effort(what: str) -> Iterator[None]:
-    """Keep going where the store does not take something, and say so: the run's own outcome must not be replaced."""
+    """Log a failure to record something instead of raising it: the run's own outcome counts."""
     try:
         yield
     except UserError as error:

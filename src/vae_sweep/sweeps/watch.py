@@ -1,4 +1,4 @@
-"""A run must not outlive its sweep: it ends with the first process, or when that one asks it to."""
+"""A run does not outlive its sweep: it stops with the first process, or on its request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LOOK_EVERY = 1.0  # seconds
 LOOKS = 3  # without the first process or its note, before a worker believes that it is gone
 SILENT_HERE = 10.0  # seconds without lock and heartbeat before the first process counts as dead, on its own machine
 SILENT_ELSEWHERE = 60.0  # and on another one: disks of networks pause
-CLOSE_WITHIN = 6.0  # seconds that a run has to say good-bye before its process is ended
+CLOSE_WITHIN = 6.0  # seconds that a run has to close before its process is ended
 STOP_WITHIN = 8.0  # seconds that an interrupted sweep waits for its runs to end
 
 
@@ -62,7 +62,7 @@ def _end_with_parent(owner: int) -> None:
     def look() -> None:
         while os.getppid() == owner:
             time.sleep(LOOK_EVERY)
-        time.sleep(LOOK_EVERY + CLOSE_WITHIN)  # a run at work says good-bye first
+        time.sleep(LOOK_EVERY + CLOSE_WITHIN)  # an active run closes first
         os._exit(1)
 
     if os.getppid() == owner:
@@ -82,7 +82,7 @@ def _watch(context: Context, done: threading.Event) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             done.wait(CLOSE_WITHIN)
             if alone:
-                os._exit(1)  # nobody is left to give this process another cell
+                os._exit(1)  # no process is left that could give this one another cell
             return
 
 

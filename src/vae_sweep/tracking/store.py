@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.WARNING)
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # Patient says it, once
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # RetryingClient says it, once
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints what it raises, 250 lines at a time
 
 NOTE = "mlflow.note.content"  # the Markdown description that the UI shows on a run

@@ -26,6 +26,9 @@ class Batches:
         self._buffers: list[torch.Tensor] = []
         self._copied: list[torch.cuda.Event | None] = [None, None]
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     def order(self, permutation: torch.Tensor) -> torch.Tensor:
         """Return the permutation (N,) of an epoch where :meth:`take` needs it."""
         return permutation.to(self.device) if self.resident else permutation

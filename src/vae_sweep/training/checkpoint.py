@@ -1,7 +1,7 @@
 """A trained model on disk: plain tensors and plain values, read without unpickling anything else.
 
-A checkpoint may be anybody's: the class that it names is built only where it is one of vae_sweep's, or given by whoever
-loads it.
+A checkpoint may come from anywhere: the class that it names is built only if it is one of vae_sweep's, or if the caller
+gives it.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def load(path: Path, model_class: type[VAE] | None = None) -> tuple[VAE, dict[st
     """Return the model on the CPU, in evaluation mode, and the checkpoint's other content.
 
     ``model_class`` is built instead of the class that the checkpoint names; without it, that must be vae_sweep's own.
-    The content may be anybody's: it is checked before it is used, and takes no more memory than the file's size.
+    The content is not trusted: it is checked before it is used, and takes no more memory than the file's size.
 
     Raises:
-        UserError: for a file that is missing or is no checkpoint of this project, and for a class of somebody else's.
+        UserError: for a file that is missing or is no checkpoint of this project, and for a class of another package.
     """
     if not os.path.isfile(path):  # unlike Path.is_file, it takes a name of any length
         raise UserError(f"run={path}: no such file; give a run id, or the path of a checkpoint.pt")
@@ -89,7 +89,7 @@ def load(path: Path, model_class: type[VAE] | None = None) -> tuple[VAE, dict[st
         named = [content["facts"]["name"], content["config"]["dataset"]["name"]]
     except UserError as error:
         raise UserError(f"run={path}: {error}") from error
-    except Exception as error:  # the constructor may be anybody's, and so may the values
+    except Exception as error:  # neither the constructor nor the values are trusted
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"run={path}: the checkpoint does not fit its architecture ({type(error).__name__}: {reason}); "

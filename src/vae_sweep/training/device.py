@@ -68,7 +68,7 @@ def _autocasts(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Return the context in which a model's products are of ``precision``."""
+    """Return the context in which a model's matrix products have this ``precision``."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
@@ -82,7 +82,7 @@ def _older_switches() -> Iterator[None]:
 
 @contextmanager
 def numerics(precision: str = "float32") -> Iterator[None]:
-    """While inside, float32 products round as ``precision`` says, the same in every run; then as before.
+    """While inside, float32 matrix products round as ``precision`` says, the same in every run; then as before.
 
     By default PyTorch lets cuDNN round the factors of convolutions to TF32 (10 bits of mantissa) and leaves matrix
     products alone, so that a GPU would compute convolutional models less exactly than others. With "tf32" both are

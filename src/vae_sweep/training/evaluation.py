@@ -47,7 +47,7 @@ def for_inference(model: VAE) -> tuple[VAE, torch.memory_format]:
 
 @contextmanager
 def inference(device: torch.device) -> Iterator[None]:
-    """While inside, products are float32 and the global generators start from fixed numbers, in every run."""
+    """While inside, matrix products are float32 and the global generators start from fixed numbers, in every run."""
     with numerics("float32"), seeded(NOISE_SEED, Stream.INFERENCE, device=device):
         yield
 

@@ -23,6 +23,25 @@ FINITE_CHECK_EVERY = 100  # steps between looks at the loss; each look waits for
 
 
 @dataclass(frozen=True)
+class TrainSettings:
+    """How to train: what a configuration's ``params``, ``objective`` and ``training`` say."""
+
+    batch_size: int  # images per update; the last batch of an epoch may be smaller
+    lr: float  # Adam's learning rate; of one_cycle the peak
+    seed: int  # drives shuffling, posterior noise, and what the model draws from a global generator
+    max_epochs: int
+    patience: int  # epochs
+    min_delta: float  # nats per image
+    schedule: str = "constant"  # or "one_cycle": see :func:`one_cycle`; it is never stopped early
+    mirror: bool = False  # flip half of the images left to right, drawn anew every epoch
+    beta: float = 1.0
+    reduction: str = "sum"  # of the squared error over an image's values; or "mean"
+    channels_last: bool | str = "auto"  # memory format of convolutions, where there are any; auto: on a CPU
+    compile: bool = False
+    precision: str = "float32"  # or "tf32", "bfloat16": of matrix products in training; loss and validation: float32
+
+
+@dataclass(frozen=True)
 class EpochMetrics:
     """What one epoch did. Losses in nats per image, averaged over images."""
 
@@ -34,7 +53,7 @@ class EpochMetrics:
     train_seconds: float  # wall time of the updates alone
     val_seconds: float  # wall time of the validation
     improved: bool  # val.loss is the lowest so far; these weights are kept
-    snapshot: Callable[[], dict[str, Any]] = field(compare=False, repr=False)  # what fit() needs to go on from here
+    snapshot: Callable[[], dict[str, Any]] = field(compare=False, repr=False)  # to call before the next epoch starts
 
 
 @dataclass
@@ -78,113 +97,125 @@ def fit(
     model: VAE,
     train: torch.Tensor,  # uint8 (N, C, H, W)
     val: torch.Tensor,  # uint8 (M, C, H, W)
-    *,
-    batch_size: int,  # images per update; the last batch of an epoch may be smaller
-    lr: float,  # Adam's learning rate; of one_cycle the highest
-    seed: int,  # drives shuffling, posterior noise, and what the model draws from a global generator
-    max_epochs: int,
-    patience: int,  # epochs
-    min_delta: float,  # nats per image
-    schedule: str = "constant",  # or "one_cycle": see :func:`one_cycle`; it is never stopped early
-    mirror: bool = False,  # show half of the images, drawn anew every epoch, with left and right exchanged
-    beta: float = 1.0,
-    reduction: str = "sum",
-    device: torch.device | None = None,
-    channels_last: bool | str = "auto",  # memory format of convolutions, where there are any; auto: on a CPU
-    compile: bool = False,
-    precision: str = "float32",  # or "tf32", "bfloat16": of products in training; loss and validation stay float32
-    state: dict[str, Any] | None = None,  # a snapshot to continue from; None starts at the first epoch
+    settings: TrainSettings,
+    device: torch.device | None = None,  # None: the CPU
+    snapshot: dict[str, Any] | None = None,  # to continue from; None starts at the first epoch
 ) -> Iterator[EpochMetrics]:
     """Train ``model`` in place, yielding after every epoch; at the end it holds the weights of the best epoch.
 
-    Continued from the snapshot of any epoch, the rest is the same to the last bit as without the interruption.
+    A training that continues from the snapshot of any epoch is bit-identical to one that was not interrupted.
 
     Raises:
         UserError: when the loss stops being finite, with epoch, step and learning rate.
     """
     device = device or torch.device("cpu")
-    memory_format = memory_format_of(model, device, channels_last)
+    memory_format = memory_format_of(model, device, settings.channels_last)
     model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
-    batches, val = Batches(train, device, memory_format), val.to(device)
-    forward = torch.compile(model) if compile else model
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
-    n, first, step = len(train), 1, 0
-    steps_per_epoch = -(-n // batch_size)
-    cycle = one_cycle(optimizer, lr, max_epochs * steps_per_epoch) if schedule == "one_cycle" else None
-    stopping = EarlyStopping(max_epochs if cycle else patience, min_delta)
-    best_weights = copy.deepcopy(model.state_dict())
-    if state is not None:
-        first, step = state["epoch"] + 1, state["step"]
-        model.load_state_dict(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])  # its learning rate with it
-        if cycle:
-            cycle.load_state_dict(state["cycle"])
-        best_weights = {key: tensor.to(device, copy=True) for key, tensor in state["best_weights"].items()}
-        stopping = EarlyStopping(**state["stopping"])
-        if stopping.should_stop(state["epoch"]):
-            first = max_epochs + 1
-
-    for epoch in range(first, max_epochs + 1):
-        order = batches.order(torch.randperm(n, generator=generator(seed, Stream.SHUFFLE, epoch)))
-        noise_source = generator(seed, Stream.NOISE, epoch, device)
-        mirrored = torch.rand(n, generator=generator(seed, Stream.MIRROR, epoch)).lt(0.5).to(device) if mirror else None
-        sums = torch.zeros(3, dtype=sum_dtype(device), device=device)
-        losses = torch.zeros(steps_per_epoch, device=device)
-        model.train()
+    batches, val, n = Batches(train, device, memory_format), val.to(device), len(train)
+    state = _State(model, settings, n)
+    if snapshot is not None:
+        state.load(snapshot)
+    while state.epoch < settings.max_epochs and not state.stopping.should_stop(state.epoch):
+        state.epoch += 1
         started = time.perf_counter()
-        with denormals_flushed(), numerics(precision), seeded(seed, Stream.TRAINING, epoch, device):
-            for i in range(steps_per_epoch):
-                part = slice(i * batch_size, (i + 1) * batch_size)
-                x = batches.take(order[part])  # (B, C, H, W)
-                if mirrored is not None:
-                    x = torch.where(mirrored[part].view(-1, 1, 1, 1), x.flip(3), x)
-                noise = torch.randn(len(x), model.latent_dim, generator=noise_source, device=device)  # (B, L)
-                with autocast(device, precision):
-                    reconstruction, posterior = forward(x, noise)
-                if precision == "bfloat16":
-                    reconstruction, posterior = reconstruction.float(), posterior.float()
-                terms = elbo_terms(reconstruction, x, posterior, beta, reduction)
-                loss = terms.loss.mean()
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                if cycle:
-                    cycle.step()
-                losses[i] = loss.detach()
-                sums += torch.stack([term.detach().sum(dtype=sums.dtype) for term in terms])
-                if (i + 1) % FINITE_CHECK_EVERY == 0 or i + 1 == steps_per_epoch:
-                    _check_finite(losses[: i + 1], epoch, step - i, lr)
-                step += 1
-        seconds = time.perf_counter() - started
-        val_averages = evaluate(model, val, beta=beta, reduction=reduction)
-        val_seconds = time.perf_counter() - started - seconds
+        train_averages = _train_epoch(state, batches, settings)
+        trained = time.perf_counter()
+        val_averages = evaluate(model, val, beta=settings.beta, reduction=settings.reduction)
         if not np.isfinite(val_averages.loss):
-            raise UserError(_diverged("validation loss", val_averages.loss, epoch, step, lr))
-        improved = stopping.update(epoch, val_averages.loss)
-        if improved:
-            best_weights = copy.deepcopy(model.state_dict())
-        train_averages = Averages(*(sums / n).tolist())
-
-        def snapshot(
-            epoch: int = epoch, step: int = step, improved: bool = improved, best: dict[str, Any] = best_weights
-        ) -> dict[str, Any]:
-            weights = model.state_dict()
-            return {
-                "epoch": epoch,
-                "step": step,
-                "weights": weights,
-                "optimizer": optimizer.state_dict(),
-                "cycle": cycle and cycle.state_dict(),
-                "best_weights": weights if improved else best,  # the same tensor is written once
-                "stopping": asdict(stopping),
-            }
-
-        times = (seconds, val_seconds)
-        yield EpochMetrics(epoch, step, epoch * n, train_averages, val_averages, *times, improved, snapshot)
-        if stopping.should_stop(epoch):
-            break
+            raise UserError(_diverged("validation loss", val_averages.loss, state.epoch, state.step, settings.lr))
+        improved = state.end_epoch(val_averages.loss)
+        yield EpochMetrics(
+            *(state.epoch, state.step, state.epoch * n, train_averages, val_averages),
+            *(trained - started, time.perf_counter() - trained, improved, state.snapshot),
+        )
     model.to(memory_format=torch.contiguous_format)  # as loaded from a checkpoint
-    model.load_state_dict(best_weights)
+    model.load_state_dict(state.best_weights)
+
+
+class _State:
+    """All that changes while a model is trained; a snapshot holds it."""
+
+    def __init__(self, model: VAE, settings: TrainSettings, n_images: int) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.forward = torch.compile(model) if settings.compile else model
+        self.steps_per_epoch = -(-n_images // settings.batch_size)
+        fused = self.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr, fused=fused)
+        steps = settings.max_epochs * self.steps_per_epoch
+        self.cycle = one_cycle(self.optimizer, settings.lr, steps) if settings.schedule == "one_cycle" else None
+        self.stopping = EarlyStopping(settings.max_epochs if self.cycle else settings.patience, settings.min_delta)
+        self.best_weights = copy.deepcopy(model.state_dict())
+        self.epoch = self.step = 0  # finished so far
+
+    def load(self, snapshot: dict[str, Any]) -> None:
+        """Continue where the snapshot was made."""
+        self.epoch, self.step = snapshot["epoch"], snapshot["step"]
+        self.model.load_state_dict(snapshot["weights"])
+        self.optimizer.load_state_dict(snapshot["optimizer"])  # its learning rate with it
+        if self.cycle:
+            self.cycle.load_state_dict(snapshot["cycle"])
+        self.best_weights = {key: value.to(self.device, copy=True) for key, value in snapshot["best_weights"].items()}
+        self.stopping = EarlyStopping(**snapshot["stopping"])
+
+    def end_epoch(self, val_loss: float) -> bool:
+        """Keep the weights where they are the best so far; return whether they are."""
+        improved = self.stopping.update(self.epoch, val_loss)
+        if improved:
+            self.best_weights = copy.deepcopy(self.model.state_dict())
+        return improved
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what :meth:`load` needs: the tensors themselves, no copies."""
+        weights = self.model.state_dict()
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "weights": weights,
+            "optimizer": self.optimizer.state_dict(),
+            "cycle": self.cycle and self.cycle.state_dict(),
+            # The same tensor is written once.
+            "best_weights": weights if self.stopping.best_epoch == self.epoch else self.best_weights,
+            "stopping": asdict(self.stopping),
+        }
+
+
+def _train_epoch(state: _State, batches: Batches, settings: TrainSettings) -> Averages:
+    """Update the weights on every training image once; return the averages over the images."""
+    seed, epoch, size, device = settings.seed, state.epoch, settings.batch_size, state.device
+    n = len(batches)
+    order = batches.order(torch.randperm(n, generator=generator(seed, Stream.SHUFFLE, epoch)))
+    noise_source = generator(seed, Stream.NOISE, epoch, device)
+    mirrored = None
+    if settings.mirror:
+        mirrored = torch.rand(n, generator=generator(seed, Stream.MIRROR, epoch)).lt(0.5).to(device)
+    sums = torch.zeros(3, dtype=sum_dtype(device), device=device)
+    losses = torch.zeros(state.steps_per_epoch, device=device)
+    state.model.train()
+    with denormals_flushed(), numerics(settings.precision), seeded(seed, Stream.TRAINING, epoch, device):
+        for i in range(state.steps_per_epoch):
+            part = slice(i * size, (i + 1) * size)
+            x = batches.take(order[part])  # (B, C, H, W)
+            if mirrored is not None:
+                x = torch.where(mirrored[part].view(-1, 1, 1, 1), x.flip(3), x)
+            noise = torch.randn(len(x), state.model.latent_dim, generator=noise_source, device=device)  # (B, L)
+            with autocast(device, settings.precision):
+                reconstruction, posterior = state.forward(x, noise)
+            if settings.precision == "bfloat16":
+                reconstruction, posterior = reconstruction.float(), posterior.float()
+            terms = elbo_terms(reconstruction, x, posterior, settings.beta, settings.reduction)
+            loss = terms.loss.mean()
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            state.optimizer.step()
+            if state.cycle:
+                state.cycle.step()
+            losses[i] = loss.detach()
+            sums += torch.stack([term.detach().sum(dtype=sums.dtype) for term in terms])
+            if (i + 1) % FINITE_CHECK_EVERY == 0 or i + 1 == state.steps_per_epoch:
+                _check_finite(losses[: i + 1], epoch, state.step - i, settings.lr)
+            state.step += 1
+    return Averages(*(sums / n).tolist())
 
 
 def _check_finite(losses: torch.Tensor, epoch: int, first_step: int, lr: float) -> None:
@@ -198,5 +229,5 @@ def _check_finite(losses: torch.Tensor, epoch: int, first_step: int, lr: float) 
 def _diverged(what: str, value: float, epoch: int, step: int, lr: float) -> str:
     return (
         f"the {what} became {value} in epoch {epoch} at step {step} with params.lr={lr:g}; "
-        "a smaller learning rate usually mends this"
+        "a smaller learning rate usually helps"
     )

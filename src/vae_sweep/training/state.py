@@ -1,4 +1,4 @@
-"""What a run needs to go on after an interruption: written after every epoch, the one before kept beside it."""
+"""Snapshots: what a run needs to continue, written after every epoch; the one before is kept beside it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def save(folder: Path, content: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise UserError(
-            f"{newest}: cannot be written ({error.strerror}); mend that, and the same command continues after the last "
-            "epoch that was kept"
+            f"{newest}: cannot be written ({error.strerror}); fix that, then the same command continues after the last "
+            "saved epoch"
         ) from error
 
 
@@ -73,6 +73,6 @@ def load(folder: Path) -> dict[str, Any] | None:
 
 
 def clear(folder: Path) -> None:
-    """Forget the state of a run that is finished or starts afresh."""
+    """Delete the snapshots of a run that is finished or starts afresh."""
     for name in ("state.pt", "state.previous.pt", "state.pt.tmp"):
         (folder / name).unlink(missing_ok=True)

@@ -1,0 +1,221 @@
+"""The life of one run: new, continued or finished; how it ends, and what the store then says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from vae_sweep.base.errors import RunFailed, Stopped, UserError
+from vae_sweep.base.locks import hold_lock, this_process
+from vae_sweep.base.signals import Terminated
+from vae_sweep.comparison.identity import changed, settings_key, training_code
+from vae_sweep.comparison.rows import Cell
+from vae_sweep.config.plan import by_key, cell_name
+from vae_sweep.report.publish import figures_due, refresh
+from vae_sweep.sweeps.context import Context
+from vae_sweep.sweeps.environment import environment, machine_kind
+from vae_sweep.sweeps.folders import folder_of, load_config, request_stop, stop_requested, temporary_files_in
+from vae_sweep.sweeps.preparation import identity_of
+from vae_sweep.sweeps.record import best_effort, train_and_record
+from vae_sweep.sweeps.remeasure import redraw, remeasure
+from vae_sweep.sweeps.run import Job, Run
+from vae_sweep.sweeps.watch import ends_with_its_sweep
+from vae_sweep.tracking.names import MACHINE, MADE_OF, ROLE, RUN_KEY, SETTINGS, SWEEP_KEY, linked
+from vae_sweep.tracking.store import RunRecord, StoredRun, hurry, versions
+from vae_sweep.tracking.uris import masked
+from vae_sweep.training import checkpoint, state
+
+log = logging.getLogger(__name__)
+
+LIVE_FIGURES = 24  # cells; a larger sweep draws its figures only at its end, since each drawing reads every run
+FAIL_FAST = "another cell failed and fail_fast=true"
+
+
+def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_dir: Path) -> float:
+    """Train, evaluate and record one run; return its lowest validation loss in nats per image.
+
+    ``overrides`` are those of the job. What the sweep has planned for them is trained, also where ``cfg`` was composed
+    from files that were edited since.
+
+    Raises:
+        RunFailed: for whatever stopped the run; the store holds the reason and the traceback.
+        KeyboardInterrupt: the whole sweep was interrupted.
+    """
+    logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
+    given = by_key(overrides).items()
+    cell = next((cell for cell in context.cells if by_key(cell.overrides).items() <= given), None)
+    name = cell.name if cell else cell_name(cfg, list(overrides), context.swept)
+    _check_may_start(context, name)
+    try:
+        job = _job(cfg, context, cell, name, output_dir)
+        with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), temporary_files_in(job.folder):
+            before = _before(job) if job.cfg.resume else None
+            if before and _is_complete(before):
+                return _update(job, before)
+            run, outcome = Run.of(job, _reopened(job, before) if before else _started(job)), Outcome()
+            with _closed_at_the_end(run, outcome):
+                loss = train_and_record(run)
+            outcome.check(run)
+            state.clear(job.folder)
+            return loss
+    except Terminated:
+        if context.owner == this_process():
+            raise
+        raise RunFailed(f"{name}: its process was told to end; the same command continues it") from None
+    except UserError as error:
+        raise RunFailed(f"{name}: {error}") from None
+
+
+def _check_may_start(context: Context, name: str) -> None:
+    stop = stop_requested(Path(context.root), context.sweep_key) if context.parent_id else None
+    if stop is not None:
+        raise RunFailed(f"{name}: not started: {stop}")
+    if context.code not in (None, training_code()):
+        where = f"{this_process()['host']}, {Path(__file__).parent}"
+        raise RunFailed(
+            f"{name}: not started: the worker ({where}) has other code than the sweep; install the same there"
+        )
+
+
+def _job(cfg: DictConfig, context: Context, cell: Cell | None, name: str, output_dir: Path) -> Job:
+    root = Path(context.root)
+    if cell is None:
+        key, made_of = identity_of(cfg, root)
+        if context.cells and key not in {cell.key for cell in context.cells}:
+            raise UserError("its configuration changed since the sweep started; start the same command again")
+    else:
+        cfg, key, made_of = load_config(root, context.sweep_key, cell.key), cell.key, dict(cell.made_of)
+    if cfg.tracking.uri:
+        cfg.tracking.uri = masked(cfg.tracking.uri)  # a password must not travel with the results
+    return Job(cfg, context, name, key, made_of, output_dir, folder_of(root, context.sweep_key, key))
+
+
+def _update(job: Job, before: StoredRun) -> float:
+    """Measure and draw a finished run again where metrics or figures were configured differently."""
+    with best_effort("what was measured or drawn again"):
+        run = Run.of(job, job.store.record(before.run_id))
+        again = [remeasure(run, before), redraw(run, before)]
+        if any(again):
+            refresh_comparison(job.context, before.run_id, figures=True)
+    state.clear(job.folder)  # of a process that was killed between the last record and this
+    return before.metrics["best/val_loss"]
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    status: str = "KILLED"
+    reason: str = "interrupted"
+    recorded: bool = False  # whether the store took the status
+
+    def check(self, run: Run) -> None:
+        """Raise RunFailed unless the run finished and the store knows it."""
+        if self.status == "FINISHED" and not self.recorded:
+            raise RunFailed(f"{run.name}: trained, but not recorded as finished; the same command completes it")
+        if self.status == "FAILED" and run.context.fail_fast and run.context.parent_id:
+            request_stop(run.root, run.context.sweep_key, FAIL_FAST)
+        if self.status != "FINISHED":
+            raise RunFailed(f"{run.name}: {self.reason}")
+
+
+@contextmanager
+def _closed_at_the_end(run: Run, outcome: Outcome) -> Iterator[None]:
+    """Close the run in the store, however it ends; only an interrupt is passed on."""
+    record = run.record
+    try:
+        refresh_comparison(run.context, record.run_id)
+        yield
+        outcome.status, outcome.reason = "FINISHED", ""
+    except Stopped as error:
+        outcome.reason = str(error)
+    except KeyboardInterrupt:
+        record.client.patience = 0.0
+        hurry()
+        raise
+    except Exception as error:
+        expected = isinstance(error, UserError)
+        outcome.status, outcome.reason = "FAILED", str(error) if expected else f"{type(error).__name__}: {error}"
+        (log.error if expected else log.exception)("%s failed: %s", run.name, outcome.reason)
+        with best_effort("the traceback"):
+            record.log_text(traceback.format_exc(), "error.txt")
+    finally:
+        if outcome.reason:
+            with best_effort("the reason"):
+                record.set_tags({"vae_sweep.error": outcome.reason})
+        with best_effort("the final status"):
+            record.finish(outcome.status)
+            outcome.recorded = True
+        refresh_comparison(run.context, record.run_id, figures=True)
+
+
+def refresh_comparison(context: Context, run_id: str, figures: bool = False) -> None:
+    """Write the sweep's comparison again after a change of one run; with its figures, where they are due."""
+    if context.parent_id is None:
+        return
+    try:
+        root, few = Path(context.root), len(context.cells) <= LIVE_FIGURES
+        due = figures and few and figures_due(root, context.parent_id)
+        refresh(context.store(retry=False), context.parent_id, context.cells, root, due, run_id)
+    except UserError as error:  # the table can be written again; the run must not suffer
+        log.warning("the sweep's comparison could not be refreshed: %s", error)
+    except Exception:
+        log.warning("the sweep's comparison could not be refreshed", exc_info=True)
+
+
+def _before(job: Job) -> StoredRun | None:
+    """The run of this identity that the sweep has, or a finished one of another sweep, which it then shares."""
+    own = {ROLE: "run", RUN_KEY: job.key}
+    before = job.store.newest({**own, SWEEP_KEY: job.context.sweep_key}, job.context.parent_id)
+    if before and _is_complete(before):
+        log.info("%s is finished already, as run %s; resume=false trains it again", job.name, before.run_id[:8])
+    elif job.context.parent_id:
+        found = job.store.newest({**own, MACHINE: machine_kind(job.device)}, status="FINISHED")
+        if found and _is_complete(found):
+            job.store.record(found.run_id).set_tags({linked(job.context.parent_id): "reused"})
+            log.info(
+                "%s is finished already, as run %s of %s; resume=false trains it again",
+                *(job.name, found.run_id[:8], f"sweep {found.parent_id[:8]}" if found.parent_id else "its own"),
+            )
+            return found
+    return before
+
+
+def _is_complete(run: StoredRun) -> bool:
+    return run.status == "FINISHED" and "best/val_loss" in run.metrics
+
+
+def _reopened(job: Job, before: StoredRun) -> RunRecord:
+    if before.tags.get(MACHINE) != machine_kind(job.device):
+        log.warning("%s began on another kind of machine (%s): rounding differs", job.name, before.tags.get(MACHINE))
+    if "vae_sweep.outputs" in before.tags:
+        (Path(before.tags["vae_sweep.outputs"]) / checkpoint.UNFINISHED).unlink(missing_ok=True)
+    record = job.store.reopen(before.run_id)
+    record.set_tags(environment() | {"vae_sweep.place": job.context.project})
+    return record
+
+
+def _started(job: Job) -> RunRecord:
+    state.clear(job.folder)
+    settings = settings_key(job.cfg)
+    other = job.store.newest({ROLE: "run", SETTINGS: settings}) if job.cfg.resume else None
+    difference = changed(json.loads(other.tags[MADE_OF]), job.made_of) if other else ""
+    if other and difference:
+        log.warning(
+            "%s: %s changed since run %s of the same configuration; it is trained anew",
+            *(job.name, difference, other.run_id[:8]),
+        )
+    tags = {ROLE: "run", RUN_KEY: job.key, SWEEP_KEY: job.context.sweep_key, SETTINGS: settings}
+    tags |= {
+        MADE_OF: json.dumps(job.made_of),
+        MACHINE: machine_kind(job.device),
+        "vae_sweep.place": job.context.project,
+    }
+    return job.store.start_run(job.name, {**tags, **environment(), **versions()}, job.context.parent_id)
