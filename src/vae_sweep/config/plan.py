@@ -16,6 +16,7 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.comparison.identity import Decides, decides, parts, run_key, settings_key
 from vae_sweep.comparison.rows import Cell, data_label, schedule_label
+from vae_sweep.config.settings import settings_of
 from vae_sweep.config.validation import validate
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
@@ -101,7 +102,7 @@ def _cells(
         shape, digest = known[data]
         check_model(cfg, shape)
         made_of = parts(digest, own_sources(cfg.model, cfg.dataset))
-        key = run_key(cfg, made_of)
+        key = run_key(settings_of(cfg), made_of)
         if key in cells:
             raise UserError(
                 f"the sweep holds {cells[key][0].name} and {name}, which are one run; leave one of them out"
@@ -124,7 +125,8 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
         latent_dim=p.latent_dim,
         beta=o.beta,
         reduction=o.reduction,
-        settings=settings_key(cfg),
+        settings=settings_key(settings_of(cfg)),
+        baseline=cfg.model.get("baseline") or "",
         overrides=tuple(o for o in overrides if o.partition("=")[0].lstrip("+~") in swept),
         **identity,
     )

@@ -30,6 +30,7 @@ from vae_sweep.comparison.identity import settings_key, sweep_key, training_code
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.plan import LOCAL_LAUNCHERS, plan, without_hydra
+from vae_sweep.config.settings import settings_of
 from vae_sweep.config.validation import validate, validate_launcher
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
@@ -95,9 +96,10 @@ def open_sweep(config: DictConfig) -> Context:
     validate_launcher(config.hydra)
     cells, swept = plan(config, root)
     features, reason = _features(config, root)
-    from vae_sweep.report.publish import PLAN, plan_text, refresh
+    from vae_sweep.report.publish import plan_text, refresh
     from vae_sweep.sweeps.context import Context  # here, since these take seconds and refusals should not
     from vae_sweep.sweeps.environment import environment
+    from vae_sweep.tracking.names import PLAN
 
     store = _open_store(config, root)
     key = sweep_key([cell.key for cell in cells] or _search(config), config.sweep.name)
@@ -156,7 +158,8 @@ def open_sweep(config: DictConfig) -> Context:
 def _search(config: DictConfig) -> list[str]:
     """What a sweeper that chooses its cells as it goes searches in, and how."""
     sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    return [settings_key(without_hydra(config)), json.dumps(sweeper, sort_keys=True), *config.hydra.overrides.task]
+    settings = settings_of(without_hydra(config))
+    return [settings_key(settings), json.dumps(sweeper, sort_keys=True), *config.hydra.overrides.task]
 
 
 def _close_orphaned_runs(store: Store, root: Path) -> None:
@@ -205,7 +208,7 @@ def open_single(config: DictConfig) -> Context:
 
 def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
-    from vae_sweep.report import publish, summary, text
+    from vae_sweep.report import publish, text
     from vae_sweep.tracking.store import hurry
     from vae_sweep.tracking.uris import ui_command
 
@@ -226,10 +229,10 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
         rows = publish.refresh(store, context.parent_id, context.cells, root)
         if not interrupted and rows and all(row.status == "FINISHED" for row in rows):
             status = "FINISHED"
-        said = [summary.summary(rows), *([] if interrupted else _reported(store, context.parent_id))]
+        said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id))]
     finally:
         store.record(context.parent_id).finish(status)
-    print("\n".join(["", text.text(rows).rstrip(), "", *said, ""]))
+    print("\n\n".join(["", text.text(rows).rstrip(), *filter(None, said), ""]), end="")
     print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their pictures:")
     print(f"  {ui_command(store.uri, root)}", flush=True)
     return rows
@@ -237,14 +240,13 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
 
 def _reported(store: Store, parent_id: str) -> list[str]:
     """Write the sweep's report; the verdicts, and where the report is."""
-    from vae_sweep import compare
-    from vae_sweep.report import collect
+    from vae_sweep.report import collect, publish
     from vae_sweep.sweeps.record import best_effort
 
     with best_effort("the report"):
         evidence = collect.gather(store, [store.get(parent_id)])
-        compare.record(store, parent_id, compare.files(evidence))
-        return ["", compare.verdicts(evidence), "", "The report, with figures: report.html of the sweep's run."]
+        publish.record(store, parent_id, publish.files(evidence))
+        return ["\n".join(publish.verdicts(evidence)), "The report, with figures: report.html of the sweep's run."]
     return []
 
 

@@ -17,6 +17,7 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.system import check_memory, resolve_path, total_memory
 from vae_sweep.comparison.identity import parts, run_key
+from vae_sweep.config.settings import settings_of
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
 
@@ -72,7 +73,7 @@ def identity_of(cfg: DictConfig, root: Path) -> tuple[str, dict[str, str]]:
         UserError: as :func:`prepare` does.
     """
     made_of = parts(prepare(cfg, root)[0].digest, own_sources(cfg.model, cfg.dataset))
-    return run_key(cfg, made_of), made_of
+    return run_key(settings_of(cfg), made_of), made_of
 
 
 def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:

@@ -23,15 +23,15 @@ from vae_sweep.base.sources import own_sources
 from vae_sweep.base.timing import listed, timed
 from vae_sweep.comparison.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.comparison.identity import Decides, changed, decides, flatten, parts
-from vae_sweep.comparison.rows import ReferenceRow
+from vae_sweep.comparison.rows import LinearRow
 from vae_sweep.config.validation import validate
 from vae_sweep.datasets import describe
 from vae_sweep.metrics import latents, linear, losses
-from vae_sweep.report.publish import TRAINING_STATE
 from vae_sweep.sweeps.context import Job
 from vae_sweep.sweeps.folders import own_folder, stop_requested
 from vae_sweep.sweeps.preparation import prepare
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
+from vae_sweep.tracking.names import DATA, TRAINING_STATE
 from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.tracking.store import RunRecord
 from vae_sweep.tracking.uris import masked
@@ -79,7 +79,7 @@ def train_and_record(job: Job, record: RunRecord) -> float:
     record.log_text(OmegaConf.to_yaml(cfg, resolve=True), "config.yaml")
     record.set_tags({**device_tags(device, cfg.training.precision), "vae_sweep.outputs": str(output_dir)})
     record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), _profile(dataset))
-    record.log_text(describe.record(dataset), describe.RECORD)
+    record.log_text(describe.record(dataset), DATA)
     line = _reference_row(cfg, dataset, spectrum)
     _announce(name, n_parameters, device, dataset, line, spectrum, record)
 
@@ -185,7 +185,7 @@ def train_and_record(job: Job, record: RunRecord) -> float:
     return best["val"].loss
 
 
-def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: linear.Spectrum) -> ReferenceRow:
+def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: linear.Spectrum) -> LinearRow:
     """The closed-form linear VAE on the same splits and the same loss."""
     arguments = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
     keys = [f"{split}_{term}" for split in dataset.splits for term in Averages._fields]
@@ -199,7 +199,7 @@ def _reference_row(cfg: DictConfig, dataset: datasets.ImageDataset, spectrum: li
         return found
 
     known = [dataset.digest, *arguments]
-    return ReferenceRow(
+    return LinearRow(
         dataset=dataset.name,
         latent_dim=cfg.params.latent_dim,
         beta=cfg.objective.beta,
@@ -213,7 +213,7 @@ def _announce(
     n_parameters: int,
     device: torch.device,
     dataset: datasets.ImageDataset,
-    line: ReferenceRow,
+    line: LinearRow,
     spectrum: linear.Spectrum,
     record: RunRecord,
 ) -> None:
@@ -244,7 +244,7 @@ def _record_training(
     cfg: DictConfig,
     name: str,
     history: list[dict[str, float]],
-    line: ReferenceRow,
+    line: LinearRow,
     spectrum: linear.Spectrum,
     active: int,
     record: RunRecord,

@@ -23,9 +23,9 @@ from vae_sweep.comparison.identity import Decides, decides, flatten
 from vae_sweep.metrics import linear
 from vae_sweep.metrics.measure import Settings, measure, measure_reference
 from vae_sweep.models.vae import VAE
-from vae_sweep.report.publish import NAMES
 from vae_sweep.sweeps.context import Job
 from vae_sweep.sweeps.preparation import prepare
+from vae_sweep.tracking.names import LINEAR, MEASURED, METRIC_NAMES, SPECTRUM, UNDEFINED
 from vae_sweep.tracking.store import RunRecord, Store, StoredRun
 from vae_sweep.training import checkpoint
 from vae_sweep.training.device import resolve_device
@@ -33,10 +33,6 @@ from vae_sweep.training.evaluation import Averages, evaluate, inference
 
 log = logging.getLogger(__name__)
 
-MEASURED = "vae_sweep.metrics"  # tag: settings and code that a run's held-out metrics come from
-UNDEFINED = "vae_sweep.metrics.undefined"  # tag: metrics that these images do not define, and why, a line each
-SPECTRUM = "kl_spectrum.npy"  # artifact: (L,)
-REFERENCE = "reference.json"  # artifact: KL spectrum of the linear VAE, and its rate-distortion curve
 CURVE_BETAS = [10 ** (k / 12) for k in range(-15, 16)]  # of that curve; 1 is among them
 
 
@@ -80,7 +76,7 @@ def measure_and_record(
     figure = kl_spectra({name: found.spectrum}, line.spectrum, title)
     record.log_figure(figure, "figures/kl_spectrum.png")
     curve = {"beta": CURVE_BETAS, **_curve(dataset, spectrum)}
-    record.log_text(json.dumps({"spectrum": line.spectrum.tolist(), "curve": curve}), REFERENCE)
+    record.log_text(json.dumps({"spectrum": line.spectrum.tolist(), "curve": curve}), LINEAR)
     tags = {
         "vae_sweep.images": ", ".join(f"{len(split):,} {key}" for key, split in dataset.splits.items()),
         "vae_sweep.features.why": job.context.features_reason,
@@ -90,7 +86,7 @@ def measure_and_record(
     undefined = list(dict.fromkeys([*line.undefined, *found.undefined]))
     undefined += [f"{key}: its value is {value}" for key, value in values.items() if not np.isfinite(value)]
     tags[UNDEFINED] = "\n".join(undefined)
-    tags[NAMES] = ",".join(sorted({*found.values, *line.values}))
+    tags[METRIC_NAMES] = ",".join(sorted({*found.values, *line.values}))
     complete = {MEASURED: settings.key()} if not found.missing and not line.missing else {}
     record.set_tags({**found.tags, **tags, **complete})  # last: what is tagged is complete
     for reason in undefined:
