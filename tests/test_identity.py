@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import textwrap
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import vae_sweep
+from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.cli import config_dir
 from vae_sweep.comparison import identity
 from vae_sweep.comparison.identity import Decides, decides
 from vae_sweep.config import schema
 from vae_sweep.config.settings import settings_of
+from vae_sweep.config.validation import validate
 from vae_sweep.report.collect import BASELINES
 from vae_sweep.sweeps import environment
 
@@ -120,6 +123,19 @@ def test_a_shipped_model_names_its_baseline_in_its_yaml(name: str) -> None:
     text = (config_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8")
     assert f"\nbaseline: {node['model.baseline']} " in text
     assert node["model.baseline"] == schema.SCHEMAS["model"][name]().baseline == BASELINES[name]
+
+
+@pytest.mark.parametrize(("baseline", "allowed"), [("mine", True), ("null", True), ("'a b'", False), ("'../x'", False)])
+def test_a_baseline_is_the_name_of_a_model(baseline: str, allowed: bool) -> None:
+    schema.register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose("config", ["paths.root=/a", f"model.baseline={baseline}"])
+    with (
+        nullcontext()
+        if allowed
+        else pytest.raises(UserError, match=r"^model\.baseline=.*: must be the name of a model")
+    ):
+        validate(cfg)
 
 
 @pytest.fixture

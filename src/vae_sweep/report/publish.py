@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
@@ -20,7 +19,11 @@ from vae_sweep.report import run_figures, text
 from vae_sweep.report.collect import arrays_of, histories_of, rows_of
 from vae_sweep.tracking.store import NOTE, NOTE_LIMIT, Store, StoredRun
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 REDRAW_AFTER = 60.0  # seconds: cells that end faster do not each pay for figures
+SETTING = ["dataset", "beta", "reduction"]  # what a closed form belongs to
 
 
 def refresh(
@@ -42,7 +45,7 @@ def refresh(
         record.log_table(finite(table).to_dict("list"), "comparison_table.json")
         record.log_metrics({"cells": len(rows), "cells_finished": len(done)})
         if done and figures:
-            _log_figures(store, parent_id, rows)
+            _log_figures(store, parent_id, rows, _closed_forms(table))
             _beside(root, parent_id, "drawn").touch()
     return rows
 
@@ -119,8 +122,8 @@ def statistics_json(evidence: Evidence) -> str:
     return json.dumps(content, indent=1, allow_nan=False, default=asdict) + "\n"
 
 
-def _log_figures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
-    """The sweep's two figures: validation loss of all cells, and all cells' samples side by side."""
+def _log_figures(store: Store, parent_id: str, rows: Sequence[Row], linear: Mapping[str, float]) -> None:
+    """The sweep's two figures: validation loss of all cells and the closed forms, and samples side by side."""
     started = [row for row in with_unique_names(rows) if row.run_id]
     where = ", ".join(sorted({row.dataset for row in rows}))
     seeds = ", ".join(map(str, sorted({row.seed for row in rows if row.seed is not None})))
@@ -128,7 +131,7 @@ def _log_figures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
     cells = {row.name: (row.model, "-".join(filter(None, [row.params, row.variant]))) for row in started}
     record, measured = store.record(parent_id), unit({row.reduction for row in rows if row.reduction})
     title = f"{where}: validation loss, seed {seeds}"
-    figure = run_figures.validation_curves(curves, cells, _closed_forms(rows), title, measured)
+    figure = run_figures.validation_curves(curves, cells, linear, title, measured)
     record.log_figure(figure, "figures/validation_loss.png")
     samples = arrays_of(store, [row for row in started if row.status == "FINISHED"], "samples.npy")
     captions = {
@@ -139,16 +142,12 @@ def _log_figures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
         record.log_figure(run_figures.sample_columns(samples, title, captions=captions), "figures/samples.png")
 
 
-def _closed_forms(rows: Sequence[Row]) -> dict[str, float]:
-    """Name -> validation loss of the closed form: more latents than it can use change nothing, so sizes share one."""
-    found = [row.reference for row in rows if row.reference]
-    latents: dict[tuple[str, float, str, float], set[int]] = defaultdict(set)
-    for linear in found:
-        latents[linear.dataset, linear.beta, linear.reduction, round(linear.val_loss, 6)].add(linear.latent_dim)
-    varying = [len({getattr(linear, key) for linear in found}) > 1 for key in ("dataset", "beta", "reduction")]
+def _closed_forms(table: DataFrame) -> dict[str, float]:
+    """Name -> validation loss of each closed form, with what sets it apart from the others."""
+    found = table[table["status"] == "REFERENCE"]
     levels = {}
-    for (dataset, beta, reduction, loss), sizes in latents.items():
-        said = [dataset, f"beta {beta:g}", reduction]
-        parts = [part for part, varies in zip(said, varying, strict=True) if varies]
-        levels[", ".join([REFERENCE, *parts, f"{', '.join(map(str, sorted(sizes)))} latents"])] = loss
+    for dataset, beta, reduction, latents, loss in found[[*SETTING, "latent_dim", "val_loss"]].itertuples(index=False):
+        said = zip(SETTING, (dataset, f"beta {beta:g}", reduction), strict=True)
+        parts = [part for key, part in said if found[key].nunique() > 1]
+        levels[", ".join([REFERENCE, *parts, f"{latents} latents"])] = loss
     return levels

@@ -232,7 +232,7 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
         said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id))]
     finally:
         store.record(context.parent_id).finish(status)
-    print("\n\n".join(["", text.text(rows).rstrip(), *filter(None, said), ""]), end="")
+    print("\n" + "\n\n".join([text.text(rows).rstrip(), *filter(None, said)]) + "\n")
     print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their pictures:")
     print(f"  {ui_command(store.uri, root)}", flush=True)
     return rows
