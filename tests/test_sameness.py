@@ -231,8 +231,8 @@ def test_a_refresh_reads_the_run_that_changed(sweep: Callable, tmp_path: Path) -
     for run in store.runs:
         store.client.log_metric(run.info.run_id, "test/loss", 5.0)
     changed = store.runs[0].info.run_id
-    rows = refresh(tracking, parent, (), tmp_path, pictures=False, changed=changed)
+    rows = refresh(tracking, parent, (), tmp_path, figures=False, changed=changed)
     assert {row.run_id: row.test_loss == 5.0 for row in rows} == {
         run.info.run_id: run.info.run_id == changed for run in store.runs
     }
-    assert [row.test_loss for row in refresh(tracking, parent, (), tmp_path, pictures=False)] == [5.0, 5.0]
+    assert [row.test_loss for row in refresh(tracking, parent, (), tmp_path, figures=False)] == [5.0, 5.0]

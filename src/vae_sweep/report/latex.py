@@ -49,9 +49,9 @@ def table(evidence: Evidence) -> str:
             values = [_number(known.get(metric.key), metric.digits) for metric in metrics]
             title = rf"\multicolumn{{3}}{{@{{}}l}}{{\textit{{{escape(name)}}}}}"
             lines += [r"\addlinespace[2pt]", _line([title, *values, "", ""])]
-    recipes = escape("; ".join(show.recipes(evidence)))
+    sets = escape("; ".join(show.recipes(evidence)))
     ended = escape(caveat(row.training_state for row in evidence.rows if row.status == "FINISHED"))
-    parts = [f"{escape(evidence.title)}.", ended, "Mean $\\pm$ standard deviation between seeds.", recipes]
+    parts = [f"{escape(evidence.title)}.", ended, "Mean $\\pm$ standard deviation between seeds.", sets]
     caption = " ".join(filter(None, parts))
     units = [rf"{{\footnotesize {unit}}}" if unit else "" for unit in units]
     body = "\n".join([_line(names), _line(units), *lines])
