@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import resolve_path
 from vae_sweep.config.arguments import options_of
 from vae_sweep.config.messages import run_command
+from vae_sweep.tracking.names import ROLE
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.evidence import Evidence
@@ -58,6 +57,7 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     Raises:
         UserError: for a sweep that the store does not have, or a folder that cannot be written.
     """
+    from vae_sweep.report import publish
     from vae_sweep.report.collect import gather
     from vae_sweep.tracking.store import Store
 
@@ -69,68 +69,21 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     folder = resolve_path(root, options.out, "out") if options.out else default
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = files(evidence)
+        written = publish.files(evidence)
         for name, text in written.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"out={folder}: cannot be written ({error.strerror}); give another out=") from error
     if len(evidence.sweeps) == 1:
-        record(store, evidence.sweeps[0], written)
+        publish.record(store, evidence.sweeps[0], written)
     return evidence, folder
-
-
-def files(evidence: Evidence) -> dict[str, str]:
-    """Return the report and the numbers behind it: name of a file -> its text."""
-    from vae_sweep.comparison import rows
-    from vae_sweep.report import latex, page, text
-    from vae_sweep.report.collect import glossary
-
-    return {
-        "report.html": page.html(evidence, glossary(evidence)),
-        "statistics.json": statistics_json(evidence),
-        "comparison.csv": rows.csv(evidence.rows),
-        "comparison.json": rows.json_text(evidence.rows),
-        "comparison.md": text.markdown(evidence.rows),
-        "comparison.tex": latex.table(evidence),
-    }
-
-
-def record(store: Store, sweep_id: str, written: Mapping[str, str]) -> None:
-    """Write the report of one sweep to its own run; the table itself is kept there by the sweep."""
-    for name in ("report.html", "statistics.json", "comparison.tex"):
-        store.record(sweep_id).log_text(written[name], name)
-
-
-def statistics_json(evidence: Evidence) -> str:
-    """Return groups, references and contrasts as JSON."""
-    groups = [asdict(group) | {"metric": key} for key, found in evidence.groups.items() for group in found]
-    content = {
-        "title": evidence.title,
-        "sweeps": evidence.sweeps,
-        "metrics": [asdict(metric) for metric in evidence.metrics],
-        "groups": groups,
-        "references": evidence.references,
-        "contrasts": [asdict(contrast) for contrast in evidence.contrasts],
-        "controls": evidence.controls,
-        "notes": evidence.notes,
-        "facts": evidence.facts,
-    }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-
-def verdicts(evidence: Evidence) -> str:
-    """Return the sentences of the declared metrics, a line each, and what is missing for one."""
-    found = [contrast.sentence for contrast in evidence.contrasts if contrast.metric.primary]
-    found += evidence.controls
-    return "\n".join(found or ["No two models share a finished cell: there is nothing to compare yet."])
 
 
 def _sweep(store: Store, given: str) -> StoredRun:
     found = store.get(given, "sweep")
-    if found.tags.get("vae_sweep.role") != "sweep":
-        parent = found.tags.get("mlflow.parentRunId")
-        mend = f"it belongs to sweep={parent}" if parent else "give the id that a sweep prints at its end"
-        raise UserError(f"sweep={given}: {found.name} is one run, not a sweep; {mend}")
+    if found.tags.get(ROLE) != "sweep":
+        hint = f"it belongs to sweep={found.parent_id}" if found.parent_id else "give the id that a sweep prints"
+        raise UserError(f"sweep={given}: {found.name} is one run, not a sweep; {hint}")
     return found
 
 
@@ -139,7 +92,9 @@ def main() -> None:
 
     def work(arguments: list[str]) -> None:
         evidence, folder = compare(parse(arguments), Path.cwd())
-        print(f"{verdicts(evidence)}\n\n{folder / 'report.html'}")
+        from vae_sweep.report.publish import verdicts
+
+        print("\n".join([*verdicts(evidence), "", str(folder / "report.html")]))
 
     run_command(USAGE, work)
 

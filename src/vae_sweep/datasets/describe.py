@@ -11,7 +11,6 @@ from vae_sweep.datasets.base import LEFT_OUT, MAX_FACT, NOTE, ORIGINS, ImageData
 
 log = logging.getLogger(__name__)
 
-RECORD = "data.json"  # artifact of a run
 NAMED = 8  # classes, or reasons, in one line
 
 _announced: set[Path] = set()  # prepared arrays that this process has spoken of
@@ -40,7 +39,7 @@ def lines(dataset: ImageDataset) -> list[str]:
 
 
 def record(dataset: ImageDataset) -> str:
-    """The lines and the facts that they are made of, as JSON for :data:`RECORD`."""
+    """The lines and the facts that they are made of, as JSON."""
     known = {
         "name": dataset.name,
         "lines": lines(dataset),

@@ -19,6 +19,7 @@ from vae_sweep.base.system import check_memory, resolve_path, total_memory
 from vae_sweep.comparison.identity import parts, run_key, settings_key
 from vae_sweep.comparison.rows import Cell, data_label, schedule_label
 from vae_sweep.config.plan import variant
+from vae_sweep.config.settings import settings_of
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
 from vae_sweep.training.device import resolve_device
@@ -75,7 +76,7 @@ def identity_of(cfg: DictConfig, root: Path) -> tuple[str, dict[str, str]]:
         UserError: as :func:`prepare` does.
     """
     made_of = parts(prepare(cfg, root)[0].digest, own_sources(cfg.model, cfg.dataset))
-    return run_key(cfg, made_of), made_of
+    return run_key(settings_of(cfg), made_of), made_of
 
 
 def prepare_cells(
@@ -103,7 +104,7 @@ def prepare_cells(
         shape, digest = known[data]
         check_model(cfg, shape)
         made_of = parts(digest, own_sources(cfg.model, cfg.dataset))
-        key = run_key(cfg, made_of)
+        key = run_key(settings_of(cfg), made_of)
         if key in cells:
             raise UserError(
                 f"the sweep holds {cells[key][0].name} and {name}, which are one run; leave one of them out"
@@ -118,6 +119,7 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
         variant=variant(overrides, tuple(k for k in swept if k != "dataset.permute_pixels")),  # that has a label
         dataset=data_label(cfg.dataset.name, bool(cfg.dataset.get("permute_pixels"))),
         model=cfg.model.name,
+        baseline=cfg.model.get("baseline") or "",
         params=p.name,
         seed=cfg.seed,
         batch_size=p.batch_size,
@@ -126,7 +128,7 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
         latent_dim=p.latent_dim,
         beta=o.beta,
         reduction=o.reduction,
-        settings=settings_key(cfg),
+        settings=settings_key(settings_of(cfg)),
         overrides=tuple(o for o in overrides if o.partition("=")[0].lstrip("+~") in swept),
         **identity,
     )
