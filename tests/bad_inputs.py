@@ -72,10 +72,8 @@ CONFIGURATION = {
     "added key": Bad("+params.foo=1", "+params.foo: no such key; a `+` cannot add one here"),
     "no value": Bad("params.lr", "params.lr: settings are written key=value; did you mean params.lr=...?"),
     "type": Bad("params.lr=abc", "params.lr: Value 'abc' of type 'str' could not be converted to Float"),
-    "mirrored noise": Bad(
-        "params.mirror=true dataset.permute_pixels=true", "params.mirror=true: pictures whose pixels"
-    ),
-    "no blocks": Bad("model=fc_res model.blocks=0", "model.blocks=0: must be a whole number from 1 to 100"),
+    "mirrored noise": Bad("params.mirror=true dataset.permute_pixels=true", "params.mirror=true: images whose pixels"),
+    "no blocks": Bad(f"model=fc_res model.blocks=0 {SMALL}", "model.blocks=0: must be a whole number from 1 to 100"),
     "no such schedule": Bad("params.schedule=cosine", "params.schedule=cosine: must be constant or one_cycle"),
     "schedule without a length": Bad("params.schedule=one_cycle", "a one_cycle needs its number of epochs"),
     "length without a schedule": Bad("params.epochs=5", "a constant learning rate ends by early stopping"),
@@ -87,7 +85,9 @@ CONFIGURATION = {
     "overflow": Bad("objective.beta=1e308", "objective.beta=1e+308: must be a number from 1e-6 to 1e6 (1 = the ELBO)"),
     "no such word": Bad("objective.reduction=avg", "objective.reduction=avg: must be sum or mean"),
     "seed": Bad("seed=-1", "seed=-1: must be a whole number from 0 to 2^63 - 1"),
-    "width": Bad("model=fc model.hidden_dims=[64,0]", "model.hidden_dims=[64, 0]: must be a list of 1 to 100 widths"),
+    "width": Bad(
+        f"model=fc model.hidden_dims=[64,0] {SMALL}", "model.hidden_dims=[64, 0]: must be a list of 1 to 100 widths"
+    ),
     "several at once": Bad(
         "params.lr=0 training.patience=0 seed=-1",
         "seed=-1: must be a whole number from 0 to 2^63 - 1; params.lr=0.0: must be a number from 1e-12 to 1e12; "
@@ -291,13 +291,17 @@ CHECKPOINTS = {
 }
 
 RUNS = {
-    "nothing asked": Bad("what=samples", "run= is missing; give a run id (the table's last column", module=MAKE),
-    "no such picture": Bad("run=x what=movie", "what=movie: no such picture; available: samples, inter", module=MAKE),
-    "no number": Bad("run=x n=many", "n=many: must be a whole number", module=MAKE),
+    "nothing asked": Bad("what=samples", "run= is missing; give the id of a finished run, as the table", module=MAKE),
+    "no such picture": Bad(
+        "run=x what=movie", "what=movie: must be one of samples, interpolation, reconstructions", module=MAKE
+    ),
+    "no number": Bad(
+        "run=x n=many", "n=many: Value 'many' of type 'str' could not be converted to Integer", module=MAKE
+    ),
     "too many": Bad("run=x n=4096", "n=4096: must be a whole number from 1 to 2,048 with what=samples", module=MAKE),
     "no option": Bad("run=x m=1", "m=1: not an option; write key=value with a key of: run, what", module=MAKE),
     "no store": Bad("run=0123", "run=0123: no checkpoint of that name, and no runs are stored here", module=MAKE),
-    "no run id": Bad("run=best", "run=best: no such file, and no run id, which is up to 32 of", module=MAKE),
+    "no run id": Bad("run=best", "run=best: no such file, and not a run id, which has up to 32 of", module=MAKE),
     "unknown run": Bad("run=0123456789abcdef", "no such run in sqlite:///./mlflow.db; `mlflow ui`", bad.store, MAKE),
     "ambiguous run": Bad("run=LETTER", "several runs begin so (", bad.store, MAKE),
     "run of a sweep": Bad("run=SWEEP", "sweep is FAILED and has no checkpoint; give the id of", bad.store, MAKE),
@@ -307,7 +311,9 @@ RUNS = {
     "file in the way": Bad(
         "run=checkpoint.pt", "cannot be written (", bad.both(bad.saved(), bad.file("outputs")), MAKE
     ),
-    "no sweep": Bad("out=here", "sweep= is missing; give the id of a sweep's run", module=COMPARE),
+    "no sweep": Bad(
+        "out=here", "sweep= is missing; give the id of a sweep, as it prints it at its end", module=COMPARE
+    ),
     "no option of it": Bad(
         "sweep=1 margin=2", "margin=2: not an option; write key=value with a key of: sweep", module=COMPARE
     ),
@@ -364,7 +370,7 @@ HABITS = {
     "added section": Bad(
         "+trainer.gpus=1", "+trainer: no such key; a `+` cannot add one here; known keys: seed, model,"
     ),
-    "folder for a name": Bad("dataset=./p", "a folder of pictures is given as dataset=folder dataset.path=./p"),
+    "folder for a name": Bad("dataset=./p", "a folder of images is given as dataset=folder dataset.path=./p"),
     "no minutes": Bad(
         "-m hydra/launcher=submitit_local hydra.launcher.timeout_min=0", "hydra.launcher.timeout_min=0: must"
     ),

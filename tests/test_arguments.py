@@ -19,7 +19,8 @@ from bad_inputs import HABITS, TABLE
 from running import clean_environment, statuses
 from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
-from vae_sweep.config.arguments import GROUPS, check_arguments
+from vae_sweep.config.arguments import check_arguments
+from vae_sweep.config.keys import GROUPS
 from vae_sweep.config.messages import user_message
 
 MINE = "it's (mine), 2024=new"

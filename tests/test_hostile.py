@@ -138,19 +138,13 @@ def test_a_checkpoint_of_another_folder_writes_nothing_there(root: Path) -> None
     elsewhere.mkdir()
     paths = {"root": str(elsewhere), "data": str(elsewhere / "data")}
     bad.saved(config={"model": bad.LINEAR, "dataset": data | {"n_test": 5}, "paths": paths})(root)
-    options = generate.parse(["run=checkpoint.pt", "what=reconstructions", "n=2"])
+    options = generate.Options("checkpoint.pt", what="reconstructions", n=2)
     (picture,) = generate.generate(options, root)
     assert picture.is_relative_to(root)
     assert list(elsewhere.iterdir()) == []
     bad.saved(config={"model": bad.LINEAR, "dataset": data | {"image_size": 8}, "paths": paths})(root)
     with pytest.raises(UserError, match=r"takes images of \(3, 4, 4\), and those of shapes are now \(3, 8, 8\)"):
         generate.generate(options, root)
-
-
-@pytest.mark.parametrize("run", ["01234567", "12e45678", "0b1", "true"])
-def test_a_run_id_is_taken_as_it_stands(run: str) -> None:
-    """Some ids look like numbers."""
-    assert generate.parse([f"run={run}"]).run == run
 
 
 def test_the_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

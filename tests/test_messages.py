@@ -26,7 +26,7 @@ def test_the_table_is_whole() -> None:
 def test_generate_without_arguments_says_how(command, tmp_path: Path) -> None:
     done = command(cwd=tmp_path, module="vae_sweep.generate")
     assert done.returncode == 2
-    assert done.stdout.startswith("usage: python -m vae_sweep.generate run=<run id")
+    assert done.stdout.startswith("usage: python -m vae_sweep.generate run=... [key=value ...]\n")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from vae_sweep import models
 from vae_sweep.base.errors import UserError
 from vae_sweep.metrics import linear
 from vae_sweep.metrics.measure import linear_vae
+from vae_sweep.models.fc_matched import fc_weights
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import loop, randomness
 from vae_sweep.training.evaluation import evaluate
@@ -20,6 +21,14 @@ NODES = {
     "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [512, 256]},
     "conv": {"_target_": "vae_sweep.models.conv.ConvVAE", "name": "conv", "channels": [32, 64, 128]},
     "linear": {"_target_": "vae_sweep.models.linear.LinearVAE", "name": "linear"},
+    "fc_skip": {"_target_": "vae_sweep.models.fc_skip.SkipFCVAE", "name": "fc_skip", "hidden_dims": [64]},
+    "fc_matched": {"_target_": "vae_sweep.models.fc_matched.MatchedFCVAE", "name": "fc_matched", "channels": [8, 16]},
+    "fc_res": {"_target_": "vae_sweep.models.fc_res.ResidualFCVAE", "name": "fc_res", "width": 32, "blocks": 2},
+    "conv_res": {
+        "_target_": "vae_sweep.models.conv_res.ResidualConvVAE",
+        "name": "conv_res",
+        **{"channels": [8, 16], "width": 32, "blocks": 2},
+    },
 }
 SHAPE = (3, 32, 32)
 
@@ -64,7 +73,19 @@ def test_parameter_counts(name: str, latent_dim: int, expected: int) -> None:
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
-@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("latent_dim", [2, 128])
+def test_the_matched_model_is_the_widest_that_has_no_more_weights(latent_dim: int) -> None:
+    def count(model: VAE) -> int:
+        return sum(p.numel() for p in model.parameters())
+
+    matched = models.create(NODES["fc_matched"] | {"channels": [32, 64, 128]}, SHAPE, latent_dim)
+    conv = models.create(NODES["conv"], SHAPE, latent_dim)
+    width = matched.encoder[1].out_features
+    wider = models.create(NODES["fc"] | {"hidden_dims": [width + 1, (width + 1) // 2]}, SHAPE, latent_dim)
+    assert fc_weights(SHAPE, latent_dim, width) == count(matched) <= count(conv) < count(wider)
+
+
+@pytest.mark.parametrize("name", ["fc", "conv", "linear"])
 def test_gradient_flows_through_reparameterization(name: str) -> None:
     """Every weight of encoder and decoder gets a gradient from the reconstruction alone, none from KL."""
     model = models.create(NODES[name], SHAPE, 8)
@@ -139,6 +160,22 @@ def test_a_users_own_architecture_needs_only_its_path() -> None:
         ({"_target_": "no_such_module.VAE"}, r"cannot be imported"),
         ({"_target_": "vae_sweep.models.fc.FCVAE", "widths": [1]}, r"does not fit its configuration"),
         (NODES["conv"] | {"channels": [8] * 6}, r"multiples of 64; the images are 32x32"),
+        (
+            NODES["conv"] | {"channels": [8, 0]},
+            r"^model\.channels=\[8, 0\]: must be a list of 1 to 100 widths from 1 to",
+        ),
+        (NODES["fc"] | {"hidden_dims": []}, r"^model\.hidden_dims=\[\]: must be a list of 1 to 100 widths"),
+        (NODES["fc"] | {"hidden_dims": [64.0]}, r"^model\.hidden_dims=\[64\.0\]: must be a list"),
+        (NODES["fc"] | {"hidden_dims": 64}, r"^model\.hidden_dims=64: must be a list"),
+        (
+            NODES["fc_skip"] | {"hidden_dims": [1] * 101},
+            r"^model\.hidden_dims=\[1, .*\.\.\.: must be a list of 1 to 100",
+        ),
+        (NODES["fc_res"] | {"blocks": 0}, r"^model\.blocks=0: must be a whole number from 1 to 100$"),
+        (NODES["fc_res"] | {"width": 10**7}, r"^model\.width=10000000: must be a whole number from 1 to 1,000,000$"),
+        (NODES["conv_res"] | {"blocks": True}, r"^model\.blocks=True: must be a whole number"),
+        (NODES["conv_res"] | {"width": -1}, r"^model\.width=-1: must be a whole number"),
+        (NODES["fc_matched"] | {"channels": [10**6] * 2}, r"^model\.channels=.* give fewer channels$"),
     ],
 )
 def test_what_cannot_be_built_is_refused(node: dict, message: str) -> None:

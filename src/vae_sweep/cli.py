@@ -18,17 +18,11 @@ from vae_sweep.base.signals import handle_sigint, interrupt
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.arguments import check_arguments
 from vae_sweep.config.messages import user_message
+from vae_sweep.config.schema import config_dir
 from vae_sweep.sweeps.lifecycle import SweepCallback
 from vae_sweep.sweeps.watch import stop_workers
 
 log = logging.getLogger(__name__)
-
-
-def config_dir() -> Path:
-    """Return the folder of the shipped configuration: inside the installed package, or in the checkout."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parents[1] / "conf"
-    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
 def task(cfg: DictConfig) -> float:

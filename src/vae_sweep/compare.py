@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vae_sweep.api import find_sweep
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import resolve_path
-from vae_sweep.config.arguments import options_of
-from vae_sweep.config.messages import run_command
-from vae_sweep.tracking.names import ROLE
+from vae_sweep.config.options import option, run_command
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.evidence import Evidence
-    from vae_sweep.tracking.store import Store, StoredRun
-
-USAGE = """\
-usage: python -m vae_sweep.compare sweep=<run id>[,<run id> ...] [key=value ...]
-
-  sweep=...         ids of sweeps' own runs, as a sweep prints its own at the end; their beginnings are enough
-  out=null          folder for report.html, statistics.json, comparison.csv|json|md|tex; null: outputs/compared/<ids>
-  uri=null          tracking store; null: as in training, seen from this folder
-
-One sweep's report is also written to its own run, where the MLflow UI shows it.
-"""
 
 
 @dataclass
 class Options:
-    """Which sweeps, and where the report goes."""
+    """Write one report of finished sweeps; that of a single sweep also goes to its own run, for the MLflow UI."""
 
-    sweep: str | None = None
-    out: str | None = None
-    uri: str | None = None
-
-
-def parse(arguments: list[str]) -> Options:
-    """Return the options of a command line.
-
-    Raises:
-        UserError: for a key that does not exist, or no sweep.
-    """
-    known = [f.name for f in fields(Options)]
-    options = Options()
-    for key, value in options_of(arguments, known):
-        setattr(options, key, None if value in ("", "null") else value)
-    if not options.sweep:
-        raise UserError("sweep= is missing; give the id of a sweep's run, as the sweep printed it at its end")
-    return options
+    sweep: str = option("id of a sweep, as it prints it at its end, or its beginning, or last; several with commas")
+    out: str | None = option("folder of the report and its tables; null: outputs/compared/<ids>", None)
+    uri: str | None = option("tracking store; null: as in training, seen from this folder", None)
 
 
 def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
@@ -61,9 +34,8 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     from vae_sweep.report.collect import gather
     from vae_sweep.tracking.store import Store
 
-    assert options.sweep is not None
     store = Store.existing(options.uri, root, f"sweep={options.sweep}: no runs are stored here")
-    sweeps = [_sweep(store, given) for given in dict.fromkeys(filter(None, options.sweep.split(",")))]
+    sweeps = [find_sweep(store, given) for given in dict.fromkeys(filter(None, options.sweep.split(",")))]
     evidence = gather(store, list({sweep.run_id: sweep for sweep in sweeps}.values()))
     default = root / "outputs" / "compared" / "-".join(sweep.run_id[:8] for sweep in sweeps)[:200]
     folder = resolve_path(root, options.out, "out") if options.out else default
@@ -79,24 +51,16 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     return evidence, folder
 
 
-def _sweep(store: Store, given: str) -> StoredRun:
-    found = store.get(given, "sweep")
-    if found.tags.get(ROLE) != "sweep":
-        hint = f"it belongs to sweep={found.parent_id}" if found.parent_id else "give the id that a sweep prints"
-        raise UserError(f"sweep={given}: {found.name} is one run, not a sweep; {hint}")
-    return found
-
-
 def main() -> None:
     """Entry point of ``python -m vae_sweep.compare``."""
 
-    def work(arguments: list[str]) -> None:
-        evidence, folder = compare(parse(arguments), Path.cwd())
+    def work(options: Options) -> None:
+        evidence, folder = compare(options, Path.cwd())
         from vae_sweep.report.publish import verdicts
 
         print("\n".join([*verdicts(evidence), "", str(folder / "report.html")]))
 
-    run_command(USAGE, work)
+    run_command("compare", Options, work)
 
 
 if __name__ == "__main__":

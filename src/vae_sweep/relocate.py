@@ -6,31 +6,27 @@ Every command of this package does so by itself; this one is for looking at a mo
 from __future__ import annotations
 
 import sqlite3
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.process import set_up
 from vae_sweep.base.system import resolve_path
-from vae_sweep.config.messages import user_message
+from vae_sweep.config.options import option, run_command
 from vae_sweep.tracking.relocate import relocate
 
-USAGE = """\
-usage: python -m vae_sweep.relocate [folder]
 
-  folder   the project folder that was moved or copied; without it the current one
-"""
+@dataclass
+class Options:
+    """Let the runs of a moved project folder find their artifacts; all other commands do so by themselves."""
+
+    folder: str = option("project folder that was moved or copied, with mlflow.db and mlruns/", ".", positional=True)
 
 
 def main() -> None:
     """Entry point of ``python -m vae_sweep.relocate``."""
-    arguments = sys.argv[1:]
-    try:
-        set_up()
-        if {"-h", "--help"} & set(arguments) or len(arguments) > 1:
-            print(USAGE)
-            sys.exit(0 if len(arguments) == 1 else 2)
-        root = resolve_path(Path.cwd(), arguments[0] if arguments else ".", "folder")
+
+    def work(options: Options) -> None:
+        root = resolve_path(Path.cwd(), options.folder, "folder")
         database = root / "mlflow.db"
         if not database.is_file():
             raise UserError(f"{root}: no mlflow.db here; give the folder that holds mlflow.db and mlruns/")
@@ -40,9 +36,9 @@ def main() -> None:
             raise UserError(
                 f"{database}: cannot be changed ({error}); is it a store of MLflow that you may write?"
             ) from error
-    except UserError as error:
-        sys.exit(user_message(error))
-    print(f"{changed} runs now find their artifacts in {root / 'mlruns'}" if changed else "nothing to change")
+        print(f"{changed} runs now find their artifacts in {root / 'mlruns'}" if changed else "nothing to change")
+
+    run_command("relocate", Options, work)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""The contract that an architecture of your own can be held to.
-
-In a test of your own: ``check_vae(MyVAE, width=64)``.
-"""
+"""Tests for an architecture of your own: ``check_vae(MyVAE, width=64)``."""
 
 from __future__ import annotations
 
@@ -35,13 +32,13 @@ def check_vae(
     latent_dim: int = 8,
     **arguments: Any,  # the class's own, as they stand in its YAML
 ) -> None:
-    """Check that a sweep can train ``model_class``, interrupt it after any epoch, and repeat its numbers.
+    """Check that a sweep can train ``model_class``, interrupt it after any epoch, and reproduce its numbers.
 
-    It is built as a sweep builds it, with memory and without. It encodes and decodes random images, and is trained on
-    them on the CPU for three epochs: at one go, and interrupted after each. Both must agree to the last bit.
+    The model is built on the CPU and on the meta device, encodes and decodes random images, and is trained on them for
+    three epochs: in one go, and interrupted after each. Both must be bit-identical.
 
     Raises:
-        AssertionError: for the first thing that does not hold, with what to change.
+        AssertionError: for the first check that fails, with what to change.
         UserError: where the class does not take these arguments, or this image shape.
     """
     name = model_class.__name__
@@ -59,7 +56,7 @@ def check_vae(
 
 
 def _check_construction(build: Build, name: str, image_shape: tuple[int, int, int], latent_dim: int) -> None:
-    """The sizes are kept, the weights depend on the seed alone, and no memory is needed to count them."""
+    """The sizes are kept, the weights depend on the seed alone, and the meta device can build it."""
     model = build()
     _require(
         (tuple(model.image_shape), model.latent_dim) == (image_shape, latent_dim),
@@ -69,8 +66,8 @@ def _check_construction(build: Build, name: str, image_shape: tuple[int, int, in
     loose = [key for key, value in attributes if isinstance(value, torch.Tensor)]
     _require(
         not loose,
-        f"{name}: {', '.join(loose)} is a tensor, but neither a parameter nor a buffer, so it stays behind when the "
-        "model moves to a GPU or into a checkpoint; use self.register_buffer(name, tensor)",
+        f"{name}: {', '.join(loose)} is a tensor, but neither a parameter nor a buffer, so it does not follow the "
+        "model to a GPU or into a checkpoint; use self.register_buffer(name, tensor)",
     )
     _require(
         _equal(model.state_dict(), build().state_dict()),
@@ -86,7 +83,7 @@ def _check_construction(build: Build, name: str, image_shape: tuple[int, int, in
 
 @torch.no_grad()
 def _check_shapes(model: VAE, name: str) -> None:
-    """Encoder, decoder and the whole give finite float32 values of the right shapes, in training and evaluation."""
+    """Encoder, decoder and the whole model give finite float32 values of the right shapes in either mode."""
     for training, n in ((True, 4), (False, 4), (False, 1)):  # batch normalization cannot be trained on one image
         model.train(training)
         x, noise = to_float(_images(n, 0, model)), _noise(n, model)
@@ -129,7 +126,7 @@ def _check_repeatable(build: Build, name: str) -> None:
     _require(
         _equal(first, output(model, 0)),
         f"{name}.forward: gives other values when it is called again in evaluation mode; it must keep nothing from "
-        "one call to the next, and draw from no generator of its own",
+        "one call to the next, and use no generator of its own",
     )
     _require(
         _equal(first, output(model, 1)),
@@ -144,7 +141,7 @@ def _check_repeatable(build: Build, name: str) -> None:
 
 
 def _check_resumable(build: Build, name: str, folder: Path) -> VAE:
-    """Return the model trained at one go, after the same in parts has given the same numbers."""
+    """Return the model trained in one go; training that is interrupted and continued must give the same numbers."""
     whole = build()
     expected = [(epoch.train, epoch.val) for epoch in _trained(whole, name)]
     for done, losses in enumerate(expected):

@@ -1,6 +1,6 @@
 """The schema of every configuration: one field a line, with its meaning, unit and special values.
 
-Values live in ``conf/``; these dataclasses stand first in its defaults list, so a misspelt key or a value
+Values live in ``conf/``; these dataclasses stand first in its defaults list, so a misspelled key or a value
 of the wrong type is refused while the configuration is composed, before any job starts. Ranges, which types
 cannot express, are checked by :func:`vae_sweep.config.validation.validate`.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -23,10 +24,10 @@ class Params:
 
     name: str = MISSING  # shown in tables and run names
     batch_size: int = MISSING  # images per optimizer update
-    lr: float = MISSING  # Adam's learning rate; with one_cycle the highest
+    lr: float = MISSING  # Adam's learning rate; with one_cycle the peak
     latent_dim: int = MISSING  # size of z
     schedule: str = "constant"  # of the learning rate: constant, until early stopping | one_cycle, over `epochs`
-    mirror: bool = False  # show half of the training pictures, drawn anew every epoch, with left and right exchanged
+    mirror: bool = False  # mirror a random half of the training images, drawn anew every epoch
     epochs: int | None = None  # length of one_cycle, which is not stopped early; training.max_epochs may shorten it
 
 
@@ -103,7 +104,7 @@ class Training:
     threads: int = 1  # CPU threads of one run; 1 keeps its numbers the same however many run beside it
     channels_last: bool | str = "auto"  # memory format of convolutions in training: auto (on a CPU) | true | false
     compile: bool = False  # torch.compile the training step; may pay on GPUs
-    precision: str = "float32"  # of products in training: float32 | tf32 (NVIDIA GPUs) | bfloat16 (autocast)
+    precision: str = "float32"  # matmul precision in training: float32 | tf32 (NVIDIA GPUs) | bfloat16 (autocast)
 
 
 @dataclass
@@ -115,7 +116,7 @@ class Evaluation:
 
 @dataclass
 class Metrics:
-    """Held-out metrics beside the loss. They are no part of a run's identity: changed ones are measured again."""
+    """Held-out metrics beside the loss. They are not part of a run's identity: changed ones are measured again."""
 
     iwae_samples: int = 100  # posterior draws per image of the importance-weighted bound; 0 leaves it out
     iwae_images: int = 2000  # test images that it is computed on, at most; and at most a fifth of them
@@ -154,7 +155,7 @@ class Cifar10Dataset:
     val_fraction: float = 0.1  # share of those held out for validation
     split_seed: int = 0  # draws subset and validation split; independent of `seed`
     max_images: int | None = None  # of each split, at most, the same ones every time; null: all
-    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
+    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every image
 
 
 @dataclass
@@ -163,30 +164,30 @@ class CelebADataset:
     name: str = "celeba"
     root: str = MISSING  # holds celeba/img_align_celeba/ or img_align_celeba/, and list_eval_partition.txt|csv
     image_size: int = 32  # height and width after resizing, pixels
-    crop_size: int = 148  # side of the centre crop, pixels of the picture; 148 is meant for 178x218
+    crop_size: int = 148  # side of the centre crop, pixels of the image; 148 is meant for 178x218
     fraction: float = 0.3  # share of the official training partition, drawn once with split_seed
     max_val: int = 5000  # validation images, drawn from the official validation partition; 0 = all
     split_seed: int = 0
     max_images: int | None = None  # of each split, at most, the same ones every time; null: all
-    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
-    strict: bool = False  # true: a broken picture ends the run; false: it is named, counted and left out
+    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every image
+    strict: bool = False  # true: a broken image ends the run; false: it is named, counted and left out
 
 
 @dataclass
 class FolderDataset:
     _target_: str = "vae_sweep.datasets.folder.Folder"
     name: str = "folder"
-    path: str = MISSING  # the folder: train/ + test/ (with or without class folders), or pictures anywhere below
+    path: str = MISSING  # the folder: train/ + test/ (with or without class folders), or images anywhere below
     image_size: int = 32  # height and width after centre crop to a square and resizing, pixels
     splits: str = "auto"  # folders taken for splits: auto (clear ones) | given (any called like one) | draw (none)
-    value_range: list[float] | None = None  # [black, white] of floating-point and 32-bit pictures; null: refused
+    value_range: list[float] | None = None  # [black, white] of floating-point and 32-bit images; null: refused
     fraction: float = 1.0  # share of the training images to use, drawn once with split_seed
     val_fraction: float = 0.1  # share of those held out for validation
     test_fraction: float = 0.1  # share held out for test where the folder has no test/
     split_seed: int = 0
     max_images: int | None = None  # of each split, at most, the same ones every time; null: all
-    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
-    strict: bool = False  # true: a broken picture ends the run; false: it is named, counted and left out
+    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every image
+    strict: bool = False  # true: a broken image ends the run; false: it is named, counted and left out
 
 
 @dataclass
@@ -197,16 +198,16 @@ class ShapesDataset:
     n_test: int = 1000  # images
     image_size: int = 32  # pixels
     val_fraction: float = 0.1
-    split_seed: int = 0  # draws the pictures and the validation split
+    split_seed: int = 0  # draws the images and the validation split
     max_images: int | None = None  # of each split, at most, the same ones every time; null: all
-    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every picture
+    permute_pixels: bool = False  # control: one fixed shuffle of the pixels of every image
 
 
 @dataclass
 class Config:
     seed: int = 0  # draws weights, shuffling and training noise; 0 is a seed like any other
-    model: Any = MISSING  # open to a user's own architecture; the shipped ones are typed above
-    dataset: Any = MISSING  # open to a user's own source, likewise
+    model: Any = MISSING  # open to other architectures; the shipped ones are typed above
+    dataset: Any = MISSING  # open to other sources, likewise
     params: Params = field(default_factory=Params)
     objective: Objective = field(default_factory=Objective)
     training: Training = field(default_factory=Training)
@@ -238,8 +239,15 @@ SCHEMAS = {
 }
 
 
+def config_dir() -> Path:
+    """Return the folder of the shipped configuration: inside the installed package, or in the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parents[1] / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
+
+
 def register() -> None:
-    """Make the schema and the resolvers known to Hydra; safe to call in every process, any number of times."""
+    """Register the schema and the resolvers with Hydra; safe to call in every process, any number of times."""
     store = ConfigStore.instance()
     store.store(name="base_config", node=Config)
     for group, nodes in SCHEMAS.items():
@@ -250,7 +258,7 @@ def register() -> None:
 
 
 def parallel_jobs(device: str, threads: int = 1) -> int:
-    """Number of runs that a sweep trains at once: what fills the CPU cores, or one where a GPU does the work.
+    """Return how many runs a sweep trains at once: as many as fill the CPU cores, or one on a GPU.
 
     On a GPU one run at a time keeps memory and timings predictable.
     """

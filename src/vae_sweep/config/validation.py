@@ -1,4 +1,7 @@
-"""Ranges and names that the schema's types cannot express: every bad value of a configuration in one line."""
+"""Ranges and names that the schema's types cannot express: every bad value of a configuration in one line.
+
+Arguments of a model or a data source are checked by its class.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.config.schema import Config
@@ -22,11 +25,6 @@ def _number(low: str, high: str, note: str = "") -> tuple[Callable[[Any], bool],
     return lambda v: float(low) <= v <= float(high), f"a number from {low} to {high}{note}"
 
 
-def _are_widths(value: Any) -> bool:
-    whole = isinstance(value, ListConfig) and all(isinstance(width, int) for width in value)
-    return whole and 1 <= len(value) <= MAX_LAYERS and all(1 <= width <= MAX_WIDTH for width in value)
-
-
 def _device(value: str) -> bool:
     return re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None
 
@@ -36,14 +34,12 @@ SECTIONS = (
     *("paths", "tracking", "sweep"),
 )
 CHOICES = {"model": "_target_", "dataset": "_target_", "params": "name"}  # and a key that each choice has
-MAX_WIDTH = 1_000_000  # units of a layer
-MAX_LAYERS = 100
 _NAME = (  # names end up in the paths of folders
     lambda v: re.fullmatch(r"[\w-][\w.-]*", v) is not None and len(v.encode()) <= 100,
     "up to 100 letters, digits, '_', '-' and '.', not starting with '.'",
 )
 
-# float32 holds what these numbers lead to; beyond them it does not, or nobody waits for it.
+# Within these bounds results fit into float32, and runs end.
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1"),
     "model.name": _NAME,
@@ -110,7 +106,7 @@ _LAUNCHER: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def validate_launcher(hydra: DictConfig) -> None:
-    """Check what Hydra hands to a launcher and its sweeper; they would find it once the sweep is open.
+    """Check what Hydra hands to a launcher and its sweeper, which check it only after the sweep was opened.
 
     Raises:
         UserError: one line that names every bad value.
@@ -140,35 +136,27 @@ def validate(cfg: DictConfig) -> None:
         f"+{key}: no such key; a `+` cannot add one here; known keys: {', '.join(known)}"
         for key, known in _unknown_keys(cfg)
     ]
-    unchosen = [key for key, mark in CHOICES.items() if OmegaConf.select(cfg, f"{key}.{mark}") is None]
-    problems += [f"{key}: nothing is chosen; give {key}=<name>, --help lists the names" for key in unchosen]
+    missing = [key for key, mark in CHOICES.items() if OmegaConf.select(cfg, f"{key}.{mark}") is None]
+    problems += [f"{key}: nothing is chosen; give {key}=<name>, --help lists the names" for key in missing]
     for key, (ok, allowed) in _RANGES.items():
         value = OmegaConf.select(cfg, key)
-        if key.partition(".")[0] not in unchosen and not _holds(ok, value):
+        if key.partition(".")[0] not in missing and not _holds(ok, value):
             problems.append(f"{key}{' has no value' if value is None else f'={value}'}: must be {allowed}")
-    if "params" not in unchosen and (cfg.params.schedule == "one_cycle") != (cfg.params.epochs is not None):
-        problems.append(
-            f"params.schedule={cfg.params.schedule} params.epochs={cfg.params.epochs}: a one_cycle needs its number of "
-            "epochs, and a constant learning rate ends by early stopping (training.patience, training.max_epochs)"
-        )
-    if "params" not in unchosen and cfg.params.mirror and cfg.dataset.get("permute_pixels"):
-        problems.append(
-            "params.mirror=true: pictures whose pixels are permuted have no left and right; give one of both"
-        )
-    shipped = is_dataclass(OmegaConf.get_type(cfg, "model"))  # others mean what they like
-    for key, most in {"width": MAX_WIDTH, "blocks": MAX_LAYERS}.items():
-        size = OmegaConf.select(cfg, f"model.{key}")
-        if shipped and size is not None and not 1 <= size <= most:
-            problems.append(f"model.{key}={size}: must be a whole number from 1 to {most:,}")
-    for key in ("hidden_dims", "channels"):
-        widths = OmegaConf.select(cfg, f"model.{key}")
-        if shipped and widths is not None and not _holds(_are_widths, widths):
-            problems.append(
-                f"model.{key}={_short(widths)}: must be a list of 1 to {MAX_LAYERS} widths from 1 to "
-                f"{MAX_WIDTH:,}, such as [64,32]"
-            )
+    problems += [] if "params" in missing else _contradictions(cfg)
     if problems:
         raise UserError("; ".join(problems))
+
+
+def _contradictions(cfg: DictConfig) -> Iterator[str]:
+    """Values that do not go together."""
+    params = cfg.params
+    if (params.schedule == "one_cycle") != (params.epochs is not None):
+        yield (
+            f"params.schedule={params.schedule} params.epochs={params.epochs}: a one_cycle needs its number of "
+            "epochs, and a constant learning rate ends by early stopping (training.patience, training.max_epochs)"
+        )
+    if params.mirror and OmegaConf.select(cfg, "dataset.permute_pixels"):
+        yield "params.mirror=true: images whose pixels are permuted have no left and right; give only one of both"
 
 
 def _holds(ok: Callable[[Any], bool], value: Any) -> bool:
@@ -176,10 +164,6 @@ def _holds(ok: Callable[[Any], bool], value: Any) -> bool:
         return ok(value)
     except (TypeError, AttributeError, ValueError):
         return False
-
-
-def _short(value: Any) -> str:
-    return text if len(text := str(value)) <= 80 else f"{text[:80]}..."
 
 
 def _unknown_keys(node: DictConfig, path: str = "") -> Iterator[tuple[str, list[str]]]:

@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import nn
 
+from vae_sweep.models.checks import MAX_LAYERS, MAX_WIDTH, check_size
 from vae_sweep.models.conv import ConvVAE
 from vae_sweep.models.fc_res import ResidualBlock
 from vae_sweep.models.vae import Posterior, bounded
@@ -22,12 +23,14 @@ class ResidualConvVAE(ConvVAE):
     begin as affine ones.
 
     Raises:
-        UserError: as ConvVAE does.
+        UserError: as ConvVAE and ResidualFCVAE do.
     """
 
     def __init__(
         self, image_shape: tuple[int, int, int], latent_dim: int, channels: Sequence[int], width: int, blocks: int
     ) -> None:
+        check_size("width", width, MAX_WIDTH)
+        check_size("blocks", blocks, MAX_LAYERS)
         super().__init__(image_shape, latent_dim, channels)
         n_features, n_values = self.head.in_features, prod(image_shape)
         self.head = nn.Linear(n_features, width)

@@ -15,7 +15,7 @@ from vae_sweep.models.vae import Posterior
 class SkipFCVAE(FCVAE):
     """FCVAE whose (mean, logvar) and whose logits each have an affine map of the input added to them.
 
-    What it gains over FCVAE, at the same inductive bias, is a matter of optimisation, not of what could be expressed.
+    What it gains over FCVAE, at the same inductive bias, comes from optimisation, not from expressiveness.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, hidden_dims: Sequence[int]) -> None:

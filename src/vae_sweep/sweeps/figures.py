@@ -1,52 +1,46 @@
-"""The figures of one run: learning curves, reconstructions, samples, interpolations."""
+"""The figures of one run, recorded in the store."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from vae_sweep.datasets.permuted import PERMUTED, unshuffle
+from vae_sweep.datasets.permuted import PERMUTED
 from vae_sweep.metrics.losses import unit
 from vae_sweep.models.vae import VAE
-from vae_sweep.report import run_figures
+from vae_sweep.report.model_figures import FIGURES, Trained, some_of
 from vae_sweep.sweeps.run import Run
-from vae_sweep.training.evaluation import Averages, interpolate, to_float, to_uint8
-from vae_sweep.training.randomness import Stream, generator
+from vae_sweep.training.evaluation import Averages
 
+ARRAYS = ("samples", "interpolations")  # recorded for reports
 N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 
 
 @torch.no_grad()
 def log_run_figures(run: Run, model: VAE, history: list[dict[str, float]]) -> None:
-    """Draw the figures of a trained run and record them, the samples also as an array (n, C, H, W).
+    """Draw the figures of a trained run and record them, samples and interpolations also as arrays.
 
     ``history``: an entry per epoch. Pixels that the dataset permuted are unshuffled for the eye.
     """
-    cfg, record, facts, test = run.cfg, run.record, run.dataset.facts, run.images("test")
+    cfg, record, facts = run.cfg, run.record, run.dataset.facts
     where = f"{run.name} on {cfg.dataset.name}, seed {cfg.seed}"
     if facts.get(PERMUTED):
         where += ", trained on permuted pixels, unshuffled here"
     if cfg.objective.reduction == "mean":
         where += " (squared error averaged over an image's values: not nats)"
-    linear = {term: getattr(run.linear, f"val_{term}") for term in Averages._fields}
-    curves = run_figures.learning_curves(history, where, linear, unit([cfg.objective.reduction]))
-    record.log_figure(curves, "figures/curves.png")
-
-    chosen = np.sort(np.random.default_rng(0).permutation(len(test))[:N_RECONSTRUCTIONS])  # the same in every run
-    originals = test[torch.from_numpy(chosen)]
-    device = next(model.parameters()).device
-    pairs = unshuffle(to_uint8(model.reconstruct(to_float(originals.to(device)))), facts)
-    shown = unshuffle(originals.numpy(), facts)
-    figure = run_figures.reconstructions(shown, pairs, f"{where}: test images and their reconstructions")
-    record.log_figure(figure, "figures/reconstructions.png")
-
-    samples = unshuffle(to_uint8(model.sample(cfg.evaluation.n_samples, generator(cfg.seed, Stream.SAMPLES))), facts)
-    record.log_figure(run_figures.samples(samples, f"{where}: samples from the prior"), "figures/samples.png")
-    record.log_array(samples, "samples.npy")
-
-    source = generator(cfg.seed, Stream.INTERPOLATIONS)
-    flat = to_uint8(interpolate(model, cfg.evaluation.n_interpolations, generator=source).flatten(0, 1))
-    grid = unshuffle(flat, facts).reshape(cfg.evaluation.n_interpolations, -1, *flat.shape[1:])
-    figure = run_figures.interpolations(grid, f"{where}: between two prior draws")
-    record.log_figure(figure, "figures/interpolations.png")
-    record.log_array(grid, "interpolations.npy")
+    trained = Trained(
+        model,
+        where,
+        cfg.seed,
+        n_samples=cfg.evaluation.n_samples,
+        n_interpolations=cfg.evaluation.n_interpolations,
+        originals=some_of(run.dataset.test.images, N_RECONSTRUCTIONS, seed=0),  # the same in every run
+        facts=facts,
+        history=history,
+        linear={term: getattr(run.linear, f"val_{term}") for term in Averages._fields},
+        unit=unit([cfg.objective.reduction]),
+    )
+    for name, draw in FIGURES.items():
+        drawn = draw(trained)
+        record.log_figure(drawn.figure, f"figures/{name}.png")
+        if name in ARRAYS and drawn.images is not None:
+            record.log_array(drawn.images, f"{name}.npy")

@@ -195,7 +195,8 @@ class Store:
         wanted = {**tags, **({"mlflow.parentRunId": parent_id} if parent_id else {})}
         conditions = [f"tags.`{key}` = '{value}'" for key, value in wanted.items()]
         condition = " AND ".join([*conditions, *([f"attributes.status = '{status}'"] if status else [])])
-        found = [_stored(run) for run in self._search([self.experiment_id], condition)]
+        where = [self.experiment_id] if self.experiment_id else self._every()
+        found = [_stored(run) for run in self._search(where, condition)]
         return found[-1] if found else None
 
     def running(self) -> list[StoredRun]:

@@ -1,0 +1,116 @@
+"""CONTRIBUTING.md: its examples are written to files and run, those inside the package in a copy of it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import vae_sweep
+from running import clean_environment, statuses
+from vae_sweep.config.schema import config_dir
+
+PACKAGE = Path(vae_sweep.__file__).parent
+TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+FILES = {
+    first.removeprefix("# "): code
+    for kind, code in BLOCKS
+    for first in [code.partition("\n")[0]]
+    if kind in ("python", "yaml") and not first.startswith("# in ")
+}
+COMMANDS = [line for kind, code in BLOCKS if kind == "bash" for line in code.splitlines() if "-m vae_sweep" in line]
+
+
+def inserted(package: Path) -> None:
+    """Put the examples that belong into a module of ours where their first line says."""
+    for _, code in BLOCKS:
+        place = re.match(r"# in src/vae_sweep/(\S+), (above|below): (.*)\n", code)
+        if place is None:
+            continue
+        file = package / place[1]
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        (at,) = [i + (place[2] == "below") for i, line in enumerate(lines) if place[3] in line]
+        indent = re.match(r" *", lines[at])[0]
+        new = "".join(f"{indent}{line}" if line.strip() else line for line in code[place.end() :].splitlines(True))
+        lines.insert(at, new if indent else f"{new}\n\n")
+        file.write_text("".join(lines), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the examples' own files, beside a copy of the package with the examples inside it."""
+    root = tmp_path_factory.mktemp("contributing")
+    shutil.copytree(PACKAGE, root / "src" / "vae_sweep", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(config_dir(), root / "conf")
+    inserted(root / "src" / "vae_sweep")
+    for name, code in FILES.items():
+        path = root / "project" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code, encoding="utf-8")
+    return root / "project"
+
+
+def changed_package(project: Path) -> dict[str, str]:
+    return {"PYTHONPATH": str(project.parent / "src")}
+
+
+def test_the_rooms_are_those_of_the_package() -> None:
+    table = TEXT.partition("| room |")[2].partition("\n\n")[0]
+    named = [
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    ]
+    modules = [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")]
+    rooms = [path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()]
+    assert sorted(named) == sorted([*rooms, *set(modules) - {"testing"}])
+
+
+def test_every_example_of_a_sweep_runs(project: Path, command) -> None:
+    assert len(COMMANDS) == 2
+    for line in COMMANDS:
+        done = command(*shlex.split(line)[3:], cwd=project, **changed_package(project))
+        assert done.returncode == 0, done.stdout + done.stderr
+    found = statuses(project)
+    assert {"linear-tiny", "mine-tiny", "linear-small", "mine-small"} <= set(found)
+    assert set(found.values()) == {"FINISHED"}
+    with closing(sqlite3.connect(project / "mlflow.db")) as connection:
+        keys = connection.execute("SELECT key FROM metrics WHERE key LIKE '%contrast'").fetchall()
+        data = connection.execute("SELECT DISTINCT value FROM params WHERE key = 'dataset.name'").fetchall()
+    assert sorted(keys) == [("reference/contrast",)] * 4 + [("test/contrast",)] * 4
+    assert set(data) == {("shapes",), ("stripes",)}
+    assert len(list(project.glob("mlruns/*/artifacts/figures/origin.png"))) == 4
+    tables = [path.read_text(encoding="utf-8") for path in project.glob("mlruns/*/artifacts/comparison.csv")]
+    assert len(tables) == 2
+    assert all("test/contrast" in table.partition("\n")[0] for table in tables)
+
+
+def test_the_example_of_a_model_refuses_its_bad_arguments(project: Path, command) -> None:
+    typed = shlex.split(COMMANDS[0])[3:]
+    done = command(*typed, "model=mine", "model.width=0", cwd=project, **changed_package(project))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "vae_sweep: model.width=0: must be a whole number from 1 to 10,000"
+
+
+def test_the_example_of_a_test_passes(project: Path) -> None:
+    (name,) = [name for name in FILES if name.startswith("test_")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name],
+        cwd=project,
+        env=clean_environment() | {"PYTHONPATH": f"{project.parent / 'src'}:{project}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
+
+
+def test_the_example_of_a_metric_is_in_the_printed_list(project: Path, command) -> None:
+    done = command(cwd=project, module="vae_sweep.metrics.catalogue", **changed_package(project))
+    assert re.search(r"^\| `test/contrast` \| contrast kept \|", done.stdout, re.MULTILINE), done.stderr
