@@ -89,7 +89,7 @@ def generate(options: Options, root: Path) -> list[Path]:
     import numpy as np
     import torch
 
-    from vae_sweep.datasets.permuted import pixels_put_back
+    from vae_sweep.datasets.permuted import PERMUTED, unshuffle
     from vae_sweep.report import run_figures
     from vae_sweep.training.evaluation import inference, interpolate, to_float, to_uint8
     from vae_sweep.training.randomness import Stream, generator
@@ -99,7 +99,7 @@ def generate(options: Options, root: Path) -> list[Path]:
     permuted = content["config"]["dataset"].get("permute_pixels", False)
 
     def shown(images: Any) -> Any:
-        return pixels_put_back(images) if permuted else images
+        return unshuffle(images, {PERMUTED: permuted})
 
     with torch.no_grad(), inference(torch.device("cpu")):
         if options.what == "samples":
