@@ -1,4 +1,4 @@
-"""What a data set was taken for, in a few lines: for the log, the record of a run and the report."""
+"""A dataset in a few lines: for the log, the record of a run and the report."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ log = logging.getLogger(__name__)
 
 NAMED = 8  # classes, or reasons, in one line
 
-_announced: set[Path] = set()  # prepared arrays that this process has spoken of
+_announced: set[Path] = set()  # prepared arrays that this process has logged
 
 
 def lines(dataset: ImageDataset) -> list[str]:
-    """Source, splits with their counts, classes and what was left out, a line each."""
+    """Return source, splits with their counts, classes and left out files, a line each."""
     facts = dataset.facts
     origins = facts.get(ORIGINS, {})
     splits = [
@@ -52,7 +52,7 @@ def record(dataset: ImageDataset) -> str:
 
 
 def announce(dataset: ImageDataset) -> None:
-    """Log the lines, once in a process."""
+    """Log the lines, once per process."""
     if dataset.cache_dir not in _announced:
         _announced.add(dataset.cache_dir)
         for line in lines(dataset):

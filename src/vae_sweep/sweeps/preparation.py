@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 from torch import nn
 
 from vae_sweep import datasets, models
@@ -34,11 +34,25 @@ def source(node: Mapping[str, Any], root: Path) -> datasets.Source:
     Raises:
         UserError: where its settings cannot work.
     """
-    placed: Any = copy.deepcopy(node)
+    settings = _plain(node)
     for key in ("path", "root"):
-        if isinstance(placed.get(key), str) and placed[key].strip():
-            placed[key] = str(resolve_path(root, placed[key], f"dataset.{key}"))
-    return datasets.create(placed)
+        if isinstance(settings.get(key), str) and settings[key].strip():
+            settings[key] = str(resolve_path(root, settings[key], f"dataset.{key}"))
+    return datasets.create(settings)
+
+
+def _plain(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``dataset`` node as a dict, resolved."""
+    if not isinstance(node, DictConfig):
+        return dict(node)
+    try:
+        plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue:
+        missing = sorted(str(key).removeprefix("dataset.") for key in OmegaConf.missing_keys(node))
+        given = " ".join(f"dataset.{key}=..." for key in missing)
+        raise UserError(f"dataset.{missing[0]} has no value; add {given} to the command") from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, linear.Spectrum]:
