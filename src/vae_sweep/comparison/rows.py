@@ -143,7 +143,7 @@ def finite(table: DataFrame) -> DataFrame:
 
 
 def to_json(table: DataFrame) -> str:
-    """Return the finite table as JSON, a record a line; pandas' own would round numbers to 15 digits."""
+    """Return the finite table as JSON records; pandas' own writer rounds numbers to 15 digits."""
     return json.dumps(finite(table).to_dict("records"), indent=2, allow_nan=False) + "\n"
 
 

@@ -89,15 +89,14 @@ def files(evidence: Evidence) -> dict[str, str]:
     from vae_sweep.report import latex, page  # here, since no single run needs them
 
     words = {metric.key: said for metric, said in catalogue.described(metric.key for metric in evidence.metrics)}
-    table, said = frame(evidence.rows), [*verdicts(evidence), text.remarks(evidence.rows)]
+    table = frame(evidence.rows)
+    said = "\n".join(f"{text.escape(line)}\n" for line in (*verdicts(evidence), text.remarks(evidence.rows)) if line)
     return {
         "report.html": page.html(evidence, words),
         "statistics.json": statistics_json(evidence),
         "comparison.csv": to_csv(table),
         "comparison.json": to_json(table),
-        "comparison.md": "\n".join(
-            [text.markdown(evidence.rows), *(f"{text.escape(line)}\n" for line in said if line)]
-        ),
+        "comparison.md": f"{text.markdown(evidence.rows)}\n{said}",
         "comparison.tex": latex.table(evidence),
     }
 
