@@ -105,7 +105,7 @@ CONFIGURATION = {
     ),
     "images too many": Bad(
         f"{SMALL} dataset.image_size=4096 dataset.n_train=10000000",
-        "dataset.image_size=4096: 10,000,100 pictures of 4096x4096 pixels need 503 TB of memory, and this machine has",
+        "dataset.image_size=4096: 10,000,100 images of 4096x4096 pixels need 503 TB of memory, and this machine has",
     ),
     "batch too large": Bad(f"params.batch_size=361 {SMALL}", "params.batch_size=361: larger than the 360 training"),
     "no validation": Bad(f"dataset.val_fraction=0.001 {SMALL}", "of 400 images leaves no validation image"),
@@ -116,7 +116,7 @@ CONFIGURATION = {
     "swept interval": Bad("-m seed=interval(0,1)", "seed=interval(0,1): a range without steps; list its values"),
     "nothing swept": Bad("-m seed=range(3,1)", "seed=range(3,1): holds no value, so there is nothing to train"),
     "too many swept": Bad("-m seed=range(9999999999999)", "holds more than 1,000 runs (1001+ seed); give fewer"),
-    "swept data": Bad("-m dataset=celeba,shapes", "dataset=celeba: no pictures at"),
+    "swept data": Bad("-m dataset=celeba,shapes", "dataset=celeba: no images at"),
     "call as a model": Bad(
         f"model._target_=os.system {SMALL}", "must be a subclass of vae_sweep.models.vae.VAE, nothing else is called"
     ),
@@ -183,11 +183,9 @@ ENVIRONMENT = {
 
 DATA = {
     "no path": Bad("dataset=folder", "dataset.path has no value; add dataset.path=... to the command"),
-    "no folder": Bad(
-        FOLDER, "dataset.path=./pictures: there is no folder ./pictures; name the folder of your pictures"
-    ),
+    "no folder": Bad(FOLDER, "dataset.path=./pictures: there is no folder ./pictures; give the folder of your images"),
     "file for a folder": Bad(FOLDER, "./pictures is a file; give a folder, and unpack", bad.file("pictures")),
-    "empty folder": Bad(FOLDER, "no pictures in ./pictures or below; known endings: apng", bad.folder("pictures")),
+    "empty folder": Bad(FOLDER, "no images in ./pictures or below; known endings: apng", bad.folder("pictures")),
     "no pictures": Bad(FOLDER, "or below, only 1 files ending in .txt; known", bad.file("pictures/notes.txt", b"x")),
     "splits in doubt": Bad(
         FOLDER,
@@ -203,19 +201,19 @@ DATA = {
     ),
     "unknown scale": Bad(
         FOLDER,
-        "0.png holds floating-point values of unknown scale; give the values of black and white in all such pictures, "
+        "0.png holds floating-point values of unknown scale; give the values of black and white of all such images, "
         "as dataset.value_range=[0,1]",
         bad.pictures(bad.float_tiff()),
     ),
     "no scale": Bad(f"{FOLDER} dataset.value_range=[1,0]", "must be [black, white], two numbers, such as [0,1] or"),
     "no number of images": Bad(f"{FOLDER} dataset.max_images=0", "dataset.max_images=0 is not allowed: it must be a"),
     "too few": Bad(FOLDER, "dataset.test_fraction=0.1 of 3 images leaves no test", bad.pictures(bad.good_png(), 3)),
-    "0 bytes": Bad(FOLDER, "is usable; the first, ./pictures/0.png: not a picture of a known", bad.pictures(b"")),
-    "text as picture": Bad(FOLDER, "0.png: not a picture of a known kind (JPEG, PNG", bad.pictures(b"hello")),
-    "archive as picture": Bad(FOLDER, "0.png: not a picture of a known kind", bad.pictures(bad.zipped())),
-    "program as picture": Bad(FOLDER, "0.png: not a picture of a known kind", bad.pictures(bad.PROGRAM)),
-    "PostScript as picture": Bad(FOLDER, "0.png: not a picture of a known kind", bad.pictures(bad.POSTSCRIPT)),
-    "pipe as picture": Bad(FOLDER, "0.png: not a regular file; give pictures", bad.pipes),
+    "0 bytes": Bad(FOLDER, "is usable; the first, ./pictures/0.png: not an image of a known", bad.pictures(b"")),
+    "text as picture": Bad(FOLDER, "0.png: not an image of a known kind (JPEG, PNG", bad.pictures(b"hello")),
+    "archive as picture": Bad(FOLDER, "0.png: not an image of a known kind", bad.pictures(bad.zipped())),
+    "program as picture": Bad(FOLDER, "0.png: not an image of a known kind", bad.pictures(bad.PROGRAM)),
+    "PostScript as picture": Bad(FOLDER, "0.png: not an image of a known kind", bad.pictures(bad.POSTSCRIPT)),
+    "pipe as picture": Bad(FOLDER, "0.png: not a regular file; give files", bad.pipes),
     "cut off": Bad(FOLDER, "is usable; the first, ./pictures/0.png: ", bad.pictures(bad.good_png(64)[:999])),
     "decompression bomb": Bad(FOLDER, "which may be a decompression bomb; give", bad.pictures(bad.bomb_png())),
     "one broken": Bad(f"{FOLDER} dataset.strict=true", "./pictures/7.png is broken (", bad.one_of_many(b"\x89PNG")),
@@ -227,7 +225,7 @@ DATA = {
     "pickle as batches": Bad("seed=0", "data_batch_1 is damaged or incomplete: md5", bad.pickled_batches),
     "Kaggle's pictures": Bad(
         "dataset.download=false",
-        "./data/train: Kaggle's pictures; dataset=folder dataset.path=./data/train takes them; dataset=shapes works",
+        "./data/train: Kaggle's images; dataset=folder dataset.path=./data/train takes them; dataset=shapes works",
         bad.both(bad.file("data/train/1.png"), bad.file("data/trainLabels.csv")),
     ),
     "no batches": Bad("seed=0", "data_batch_1 is missing; delete", bad.folder("data/cifar-10-batches-py")),
@@ -239,7 +237,7 @@ DATA = {
     ),
     "faces not unpacked": Bad(
         "dataset=celeba dataset.fraction=1.0",
-        "1 of 1 val pictures are missing in ./data/img_align_celeba (the first: 2.jpg); what lies there is called "
+        "1 of 1 val images are missing in ./data/img_align_celeba (the first: 2.jpg); what lies there is called "
         "000001.jpg; finish unpacking",
         bad.faces(b"000001.jpg 0\n2.jpg 1\n3.jpg 2\n"),
     ),
@@ -247,7 +245,7 @@ DATA = {
         "dataset=celeba", "line 2 reads 'x'; it must be a file name and 0", bad.faces(b"1.jpg 0\nx")
     ),
     "binary partition": Bad("dataset=celeba", "line 1 reads '\\x00.jpg 0'", bad.faces(b"\0.jpg 0\n")),
-    "empty partition": Bad("dataset=celeba", "the partition file lists no train picture", bad.faces(b"")),
+    "empty partition": Bad("dataset=celeba", "the partition file lists no train image", bad.faces(b"")),
 }
 
 CHECKPOINTS = {

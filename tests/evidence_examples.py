@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
+from vae_sweep.comparison.contrasts import Contrast, Group, SetDifference
 from vae_sweep.comparison.evidence import Evidence
-from vae_sweep.comparison.rows import ReferenceRow, Row
-from vae_sweep.comparison.statistics import Contrast, Group, SetDifference
+from vae_sweep.comparison.rows import LinearRow, Row
 from vae_sweep.metrics.catalogue import Metric
 
 NASTY = "<img src=x onerror=alert(1)>&\"'`$_%#{}~^\\"
@@ -63,7 +63,7 @@ def full(
         values = {k: float(random.normal(b if good else a, sd)) for k, (a, b, sd) in PLACE.items()}
         values["test/recon"] += harder
         values["test/loss"] = values["test/recon"] + values["test/kl"]
-        linear = ReferenceRow(
+        linear = LinearRow(
             dataset, 128, 1.0, "sum", 36, *(76.01, 52.73, 23.28, 76.53, 53.2, 23.33, 76.127, 52.85, 23.277)
         )
         epochs = int(random.integers(15, 27))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from vae_sweep.comparison import rows as comparison
-from vae_sweep.comparison.rows import ReferenceRow, Row, schedule_label
-from vae_sweep.report import summary, text
+from vae_sweep.comparison.pairing import contrasts_of, with_unique_labels
+from vae_sweep.comparison.rows import LinearRow, Row, finite, frame, schedule_label, to_csv, to_json
+from vae_sweep.metrics import catalogue
+from vae_sweep.report import text
 
 
-def reference(latent_dim: int, test_loss: float = 76.0) -> ReferenceRow:
+def reference(latent_dim: int, test_loss: float = 76.0) -> LinearRow:
     splits = {f"{s}_{t}": v for s in ("train", "val") for t, v in (("loss", 75.0), ("recon", 52.0), ("kl", 23.0))}
-    return ReferenceRow(
+    return LinearRow(
         "cifar10", latent_dim, 1.0, "sum", 36, **splits, test_loss=test_loss, test_recon=53.0, test_kl=23.0
     )
 
@@ -66,8 +69,12 @@ SWEEP = [
 ]
 
 
-def test_records_are_sorted_and_the_equal_references_merged() -> None:
-    found = comparison.records(SWEEP)
+def records(rows: list[Row]) -> list[dict[str, Any]]:
+    return frame(rows).to_dict("records")
+
+
+def test_the_table_is_sorted_and_the_equal_closed_forms_are_one_row() -> None:
+    found = records(SWEEP)
     assert [r["name"] for r in found] == [
         "conv-p1",
         "fc-p1",
@@ -84,31 +91,56 @@ def test_records_are_sorted_and_the_equal_references_merged() -> None:
     assert found[-1]["latent_dim"] == "128, 256"
     assert found[-1]["active_latents"] == 36
     assert found[-1]["status"] == "REFERENCE"
-    assert comparison.records(SWEEP[::-1]) == found
+    assert records(SWEEP[::-1]) == found
 
 
-def test_references_that_differ_stay_apart() -> None:
+def test_seeds_are_sorted_as_numbers_and_datasets_keep_their_closed_forms() -> None:
+    rows = [run("fc", "p1", 78.0, seed=s, dataset=d) for d in ("b", "a") for s in (10, 9)]
+    rows = [replace(r, reference=replace(reference(128), dataset=r.dataset)) for r in rows]
+    found = [(r["dataset"], r["seed"]) for r in records(rows)]
+    assert found == [(d, s) for d in ("a", "b") for s in (9, 10, None)]
+
+
+def test_closed_forms_that_differ_stay_apart() -> None:
     rows = [run("fc", "p1", 78.0), run("fc", "p3", 78.0, reference=reference(16, 78.7))]
-    assert [(r["latent_dim"], r["test_loss"]) for r in comparison.records(rows)[2:]] == [(16, 78.7), (128, 76.0)]
+    assert [(r["latent_dim"], r["test_loss"]) for r in records(rows)[2:]] == [(16, 78.7), (128, 76.0)]
 
 
-def test_every_output_has_the_same_columns() -> None:
-    found = comparison.records(SWEEP)
-    columns = comparison.column_dict(SWEEP)
-    assert [list(r) for r in found] == [list(columns)] * len(found)
-    assert {len(values) for values in columns.values()} == {8}
-    assert all(isinstance(v, str | int | float | None) for values in columns.values() for v in values)
-    assert json.loads(comparison.json_text(SWEEP)) == found
-    parsed = list(csv.DictReader(io.StringIO(comparison.csv(SWEEP))))
-    assert [r["test_loss"] for r in parsed] == ["74.0", "78.0", "", "", "", "74.5", "77.25", "76.0"]
+def test_closed_forms_of_several_sizes_show_the_metrics_that_they_share() -> None:
+    rows = [
+        run("fc", p, 78.0, reference=replace(reference(size), metrics={"test/psnr": 18.5, "test/ssim": size / 512}))
+        for p, size in (("p1", 128), ("p3", 256))
+    ]
+    assert (records(rows)[-1]["test/psnr"], records(rows)[-1]["test/ssim"]) == (18.5, None)
+
+
+def test_csv_and_json_keep_every_number() -> None:
+    """Floats to the last bit, whole numbers whole, nothing for what is unknown."""
+    third, tiny = 1 / 3, 5e-324
+    rows = [*SWEEP, run("fc", "p2", 0.1 + 0.2, train_loss=tiny, metrics={"test/psnr": third})]
+    table = frame(rows)
+    found = json.loads(to_json(table))
+    assert found == table.to_dict("records")
+    assert [list(r) for r in found] == [list(table)] * 9
+    read = list(csv.DictReader(io.StringIO(to_csv(table))))
+    for name in ("test_loss", "train_loss", "test/psnr", "epochs"):
+        assert [float(r[name]) if r[name] else None for r in read] == [r[name] for r in found]
+    lines = to_csv(table).splitlines()
+    assert lines[0].split(",")[-1] == "test/psnr"  # held-out metrics stand last
+    assert lines[1].startswith(
+        "id-conv-p1-0,conv-p1,FINISHED,,,cifar10,conv,p1,,0,64,0.001,constant,128,1.0,sum,,1234567,21,"
+    )
+    assert {type(r["epochs"]) for r in found} == {int, type(None)}
 
 
 def test_numbers_that_are_not_finite() -> None:
     rows = [run("fc", "p1", float("nan"), train_loss=float("inf"), wall_time_s=float("nan"))]
-    assert json.loads(comparison.json_text(rows))[0]["train_loss"] is None
-    assert comparison.column_dict(rows)["test_loss"][0] is None
+    table = frame(rows)
+    assert json.loads(to_json(table))[0]["train_loss"] is None
+    assert finite(table)["test_loss"][0] is None
+    assert "inf" not in to_csv(table)
     assert "| inf (50.00 + 23.00) |" in text.markdown(rows)  # divergence is shown, not hidden
-    assert "No run has a test loss yet" in summary.summary(rows)
+    assert text.remarks(rows) == "Not in this comparison: fc-p1 (FINISHED)."
     text.text(rows)
 
 
@@ -170,41 +202,26 @@ def test_text_is_aligned_and_fits_a_terminal() -> None:
     assert any(line.startswith("conv-p2 FAILED: ValueError: a | b second line") for line in lines)
 
 
-def test_summary_of_one_seed_and_missing_cells() -> None:
-    assert summary.summary(SWEEP) == (
-        "Test loss of fc minus conv, nats/image (positive: conv is better): p1 +4.00, p3 +2.75. "
-        "One seed per cell: noise between seeds was not measured, so nothing can be said about it. "
-        "Against the closed-form linear VAE, in test loss: conv is better in 2 of 2 runs (-2.00 to -1.50); "
-        "fc is worse in 2 of 2 runs (+1.25 to +2.00). "
+def test_remarks_name_what_is_missing_and_how_models_stand_to_the_closed_form() -> None:
+    assert text.remarks(SWEEP) == (
+        "Test loss minus that of the closed-form linear VAE: conv -2.00 to -1.50 (2 runs), fc +1.25 to +2.00 (2 runs). "
         "Not in this comparison: conv-p2 (FAILED), fc-p2 (PENDING), linear-p2 (RUNNING)."
     )
+    alone = [run("linear", "p1", 76.5), run("mine", "p1", 70.0, reference=None)]
+    assert text.remarks(alone) == "Test loss minus that of the closed-form linear VAE: linear +0.50 (1 run)."
 
 
-def test_summary_pairs_seeds() -> None:
+def test_the_caption_counts_seeds() -> None:
     rows = [run("fc", "p1", 78.0 + s, seed=s) for s in range(3)] + [run("conv", "p1", 75.0, seed=s) for s in (0, 1)]
-    said = summary.summary(rows)
-    assert "p1 +3.50 (mean of 2 seeds, sd 0.71)" in said  # 3 and 4; seed 2 has no partner
-    assert "2 to 3 seeds per cell." in said
-
-
-def test_summary_compares_only_equal_settings() -> None:
-    said = summary.summary([run("fc", "p1", 78.0), run("conv", "p1", 74.0, lr=5e-4)])
-    assert "fc and conv share no finished cell" in said
-    rows = [run(m, "p1", 75.0, lr=lr) for m in ("fc", "conv") for lr in (1e-3, 1e-4)]
-    assert "p1 [batch 64, lr 0.0001, constant, latent 128, beta 1.0, sum] +0.00" in summary.summary(rows)
-
-
-def test_models_that_are_not_fc_and_conv() -> None:
-    said = summary.summary([run("linear", "p1", 76.5), run("mine", "p1", 70.0, reference=None)])
-    assert "linear is worse in 1 of 1 runs (+0.50)" in said
-    assert "minus" not in said
+    assert "2 to 3 seeds per cell." in text.caption(rows)
 
 
 def test_nothing_at_all() -> None:
-    assert comparison.records([]) == []
-    assert json.loads(comparison.json_text([])) == []
-    assert "nothing can be compared" in summary.summary([])
-    text.markdown([], max_chars=10)
+    assert records([]) == []
+    assert json.loads(to_json(frame([]))) == []
+    assert to_csv(frame([])).startswith("run_id,name,status")
+    assert text.remarks([]) == ""
+    assert "| Set | Model |" in text.markdown([], max_chars=10)
     text.text([])
 
 
@@ -213,7 +230,6 @@ def test_a_schedule_is_a_column_where_there_is_one() -> None:
     assert "Schedule" not in text.markdown(plain)
     mixed = [*plain, *(replace(row, schedule="one_cycle over 8 epochs") for row in plain)]
     assert "| one_cycle over 8 epochs |" in text.markdown(mixed)
-    assert "p1 [batch 64, lr 0.001, one_cycle over 8 epochs, latent 128" in summary.summary(mixed)
 
 
 @pytest.mark.parametrize(
@@ -231,9 +247,17 @@ def test_a_label_tells_all_of_a_schedule(schedule: str, epochs: int | str | None
 
 def test_runs_that_differ_in_a_setting_without_a_column_are_no_pair() -> None:
     """Of two lengths of training, say: neither their difference nor two seeds."""
+    loss = [metric for metric, _ in catalogue.described(["test/loss"])]
     short, long = ({"configuration": {"training.max_epochs": epochs}} for epochs in ("5", "9"))
-    same = [run("fc", "p1", 80.0, **short), run("conv", "p1", 70.0, **short)]
-    other = [run("fc", "p1", 80.0, **short), run("conv", "p1", 70.0, **long)]
-    assert "+10.00" in summary.summary(same)
-    assert "share no finished cell" in summary.summary(other)
-    assert "One seed per cell" in summary.summary([*same, run("conv", "p1", 71.0, seed=1, **long)])
+    fc, conv = (run(model, "p1", 80.0, metrics={"test/loss": 80.0}, **short) for model in ("fc", "conv"))
+    other = replace(conv, name="conv-p1-9", seed=1, **long)
+    assert [c.n for c in contrasts_of(with_unique_labels([fc, conv, other]), loss)] == [1]
+    assert contrasts_of(with_unique_labels([fc, replace(other, seed=0)]), loss) == []
+    assert "One seed per cell" in text.caption([fc, conv, other])
+
+
+def test_rows_need_neither_torch_nor_mlflow_and_pandas_only_for_their_table() -> None:
+    code = "import sys\nfrom vae_sweep.comparison import evidence, identity, pairing, rows\n"
+    code += "assert not {'torch', 'mlflow', 'omegaconf', 'pandas'} & set(sys.modules)\nrows.frame([])\n"
+    code += "assert not {'torch', 'mlflow', 'omegaconf'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import re
-import socket
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +42,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def offline(monkeypatch: pytest.MonkeyPatch, reachable: bool = False) -> None:
-    monkeypatch.setattr(features, "_reachable", lambda: reachable)
+    monkeypatch.setattr(features, "why_unreachable", lambda url: None if reachable else "no answer")
 
 
 def test_the_weights_are_the_published_ones(lite0: Extractor) -> None:
@@ -214,40 +209,6 @@ def test_what_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ):
             with pytest.raises(UserError, match=rf"{package}.*install vae-sweep\[fd\]"):
                 attempt()
-
-
-class Answering(http.server.BaseHTTPRequestHandler):
-    def do_HEAD(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.server.HTTPServer]:
-    with http.server.HTTPServer(("127.0.0.1", 0), Answering) as server:
-        monkeypatch.setattr(fidelity, "URL_INCEPTION_V3", f"http://127.0.0.1:{server.server_port}/weights.pth")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def test_a_server_that_answers_is_found(server: http.server.HTTPServer) -> None:
-    assert features._reachable()
-
-
-def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "_PROBE_SECONDS", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(fidelity, "URL_INCEPTION_V3", f"http://127.0.0.1:{silent.getsockname()[1]}/weights.pth")
-        started = time.monotonic()
-        assert not features._reachable()
-        assert time.monotonic() - started < 3
-    assert not features._reachable()  # closed: refused at once
 
 
 def test_a_download_lands_in_the_cache(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import textwrap
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,15 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 import vae_sweep
+from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.cli import config_dir
 from vae_sweep.comparison import identity
 from vae_sweep.comparison.identity import Decides, decides
 from vae_sweep.config import schema
+from vae_sweep.config.settings import settings_of
+from vae_sweep.config.validation import validate
+from vae_sweep.report.collect import BASELINES
 from vae_sweep.sweeps import environment
 
 BASE = {"seed": 0, "params": {"lr": 0.1}, "paths": {"root": "/a", "data": "/a/data"}, "resume": True}
@@ -25,7 +31,7 @@ BASE = {"seed": 0, "params": {"lr": 0.1}, "paths": {"root": "/a", "data": "/a/da
 def key(changes: dict | None = None, digest: str = "d", sources: dict[str, str] | None = None) -> str:
     cfg = OmegaConf.merge(BASE, changes or {})
     assert OmegaConf.is_dict(cfg)
-    return identity.run_key(cfg, identity.parts(digest, sources or {}))
+    return identity.run_key(settings_of(cfg), identity.parts(digest, sources or {}))
 
 
 def composed(*overrides: str) -> dict:
@@ -40,6 +46,7 @@ def test_the_table_says_of_every_shipped_key_what_it_decides() -> None:
     found: dict[Decides, set[str]] = {kind: {k for k in keys if decides(k) is kind} for kind in Decides}
     assert found[Decides.PLACE] == {
         *("dataset.path", "dataset.root", "dataset.download", "fail_fast", "metrics.inception_weights"),
+        "model.baseline",
         *("paths.data", "paths.root", "resume", "sweep.name"),
         *("tracking.experiment", "tracking.patience", "tracking.uri"),
     }
@@ -57,6 +64,7 @@ def test_the_table_says_of_every_shipped_key_what_it_decides() -> None:
         {"metrics": {"features": "none"}},
         {"evaluation": {"n_samples": 32}},
         {"dataset": {"path": "elsewhere"}},
+        {"model": {"baseline": "fc"}},
         *({section: {name: value}} for section, name, value in
           [(*k.split("."), v) for k, v in identity.LATER.items() if "." in k]),
     ],
@@ -94,6 +102,40 @@ def test_a_difference_is_named() -> None:
     before, now = identity.parts("d", {"my_vae": "1"}), identity.parts("e", {"my_vae": "2"})
     assert identity.changed(before, now) == "my_vae.py and the images"
     assert identity.changed(before, before) == ""
+
+
+def test_the_hash_of_the_training_code_sees_an_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(vae_sweep.__file__).parent
+    for room in ("models", "training"):
+        shutil.copytree(package / room, tmp_path / room)
+    found = identity.training_code.__wrapped__()
+    monkeypatch.setattr(identity, "__file__", str(tmp_path / "comparison" / "identity.py"))
+    assert identity.training_code.__wrapped__() == found
+    with (tmp_path / "training" / "loop.py").open("a", encoding="utf-8") as file:
+        file.write("x = 1\n")
+    assert identity.training_code.__wrapped__() != found
+
+
+@pytest.mark.parametrize("name", schema.SCHEMAS["model"])
+def test_a_shipped_model_names_its_baseline_in_its_yaml(name: str) -> None:
+    """In its schema, too; and runs that were recorded before it did are compared as they were then."""
+    node = composed(f"model={name}", "dataset=shapes")
+    text = (config_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert f"\nbaseline: {node['model.baseline']} " in text
+    assert node["model.baseline"] == schema.SCHEMAS["model"][name]().baseline == BASELINES[name]
+
+
+@pytest.mark.parametrize(("baseline", "allowed"), [("mine", True), ("null", True), ("'a b'", False), ("'../x'", False)])
+def test_a_baseline_is_the_name_of_a_model(baseline: str, allowed: bool) -> None:
+    schema.register()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose("config", ["paths.root=/a", f"model.baseline={baseline}"])
+    with (
+        nullcontext()
+        if allowed
+        else pytest.raises(UserError, match=r"^model\.baseline=.*: must be the name of a model")
+    ):
+        validate(cfg)
 
 
 @pytest.fixture

@@ -6,19 +6,30 @@ from dataclasses import replace
 
 import pytest
 
-from vae_sweep.comparison.pairing import contrasts_of, controls_of, groups_of, with_unique_sets, without_repeats
-from vae_sweep.comparison.rows import ReferenceRow, Row
+from vae_sweep.comparison.pairing import (
+    compared,
+    contrasts_of,
+    controls_of,
+    groups_of,
+    with_unique_labels,
+    without_repeats,
+)
+from vae_sweep.comparison.rows import LinearRow, Row
 from vae_sweep.metrics import catalogue
 
 LOSS = [metric for metric, _ in catalogue.described(["test/loss"])]
-LINE = ReferenceRow("d", 128, 1.0, "sum", 36, *[76.0] * 9)
+LINEAR = LinearRow("d", 128, 1.0, "sum", 36, *[76.0] * 9)
+
+
+# As conf/model/*.yaml say.
+BASELINES = {"conv": "conv", "fc": "conv", "conv_res": "conv", "fc_skip": "fc", "fc_res": "fc", "linear": "closed_form"}
 
 
 def row(model: str, params: str, seed: int, loss: float, **other: object) -> Row:
     made = Row(
         run_id=f"{model}{params}{seed}", name=f"{model}-{params}-s{seed}", status="FINISHED", dataset="d", digest="1a",
         model=model, params=params, seed=seed, batch_size=64, lr=1e-3, latent_dim=128, beta=1.0, reduction="sum",
-        reference=LINE, metrics={"test/loss": loss},
+        reference=LINEAR, metrics={"test/loss": loss}, baseline=BASELINES.get(model, ""),
     )  # fmt: skip
     known = replace(made, key=f"{model}{params}{seed}", **other)  # type: ignore[arg-type]
     settings = {"model.name": known.model, "seed": seed, "params.name": params, "params.lr": known.lr, "digest": "1a"}
@@ -50,7 +61,7 @@ def test_a_seed_that_one_model_lacks_is_in_no_pair() -> None:
 
 def test_equal_names_of_different_images_are_not_paired() -> None:
     mixed = [replace(r, digest="2b") if r.model == "conv" else r for r in GRID]
-    named = with_unique_sets(mixed)
+    named = with_unique_labels(mixed)
     assert {r.dataset for r in named} == {"d [1a]", "d [2b]"}
     assert contrasts_of(named, LOSS) == []
 
@@ -62,7 +73,7 @@ def test_different_losses_are_not_averaged() -> None:
                 configuration={**r.configuration, "objective.beta": "4.0"})
         for r in GRID
     ]  # fmt: skip
-    named = with_unique_sets(GRID + strong)
+    named = with_unique_labels(GRID + strong)
     found = contrasts_of(named, LOSS)
     assert [(c.dataset, c.mean, c.n) for c in found] == [("d, beta 1, sum", 5.0, 6), ("d, beta 4, sum", 0.0, 6)]
     averaged = [replace(r, reduction="mean", metrics={"test/loss": 0.06}) for r in GRID]
@@ -70,27 +81,27 @@ def test_different_losses_are_not_averaged() -> None:
     assert (one.margin, one.verdict) == (0.0, "inconclusive")
 
 
-def test_equal_labels_of_different_recipes_are_not_paired() -> None:
+def test_equal_labels_of_different_hyperparameters_are_not_paired() -> None:
     """What sets them apart stands in their names, whatever key it is."""
     longer = {"training.max_epochs": "9"}
     other = [
         replace(r, configuration={**r.configuration, **longer}) if r.model == "conv" and r.params == "p1" else r
         for r in GRID
     ]
-    named = with_unique_sets(other)
+    named = with_unique_labels(other)
     (found,) = contrasts_of(named, LOSS)
     assert [s.params for s in found.sets] == ["p2"]
     assert {g.params for g in groups_of(named, LOSS[0])} == {"p2", "p1", "p1 [max_epochs=9]"}
 
 
-def test_one_recipe_of_two_names_is_one_set() -> None:
+def test_hyperparameters_of_two_names_are_one_set() -> None:
     """beta=1 swept, and beta = 1 by default: the same numbers twice are no second sample."""
     swept = [replace(r, variant="beta=1", name=f"{r.name}-beta=1") for r in GRID]
     found, notes = without_repeats([*swept, *GRID])
     assert len(found) == len(GRID)
     assert notes == ["12 cells are in several of these sweeps; the first finished run counts."]
     fc, conv = ([r for r in part if r.model == model] for part, model in ((swept, "fc"), (GRID, "conv")))
-    (contrast,) = contrasts_of(with_unique_sets([*fc, *conv]), LOSS)
+    (contrast,) = contrasts_of(with_unique_labels([*fc, *conv]), LOSS)
     assert (contrast.n, [s.params for s in contrast.sets]) == (6, ["p1", "p2"])
 
 
@@ -116,13 +127,48 @@ def test_another_architecture_of_the_same_name_is_no_repeat() -> None:
 
 
 def test_a_model_of_ones_own_is_paired_whatever_its_code() -> None:
-    own = [replace(r, model="mine", configuration={**r.configuration, "my_vae.py": "1f"}) for r in GRID[:6]]
-    (found,) = contrasts_of(with_unique_sets([*own, *GRID[6:]]), LOSS)
+    own = [
+        replace(r, model="mine", baseline="", configuration={**r.configuration, "my_vae.py": "1f"}) for r in GRID[:6]
+    ]
+    (found,) = contrasts_of(with_unique_labels([*own, *GRID[6:]]), LOSS)
     assert (found.a, found.b, found.n) == ("mine", "conv", 6)
 
 
+@pytest.mark.parametrize(
+    ("models", "pairs"),
+    [
+        (["fc", "conv"], ["fc - conv"]),
+        (["mine", "conv"], ["mine - conv"]),  # names no baseline
+        (["conv", "fc_skip"], ["fc_skip - conv"]),  # its own baseline is missing
+        (
+            ["fc", "conv", "linear", "fc_skip", "fc_res"],
+            ["fc - conv", "fc_skip - conv", "fc_res - conv", "fc - fc_skip", "fc - fc_res"],
+        ),
+        (["fc", "fc_skip", "fc_res"], ["fc_skip - fc", "fc_res - fc"]),  # without conv the first
+        (["fc_skip", "fc"], ["fc - fc_skip"]),  # once
+        (["conv", "conv_res", "fc_res"], ["conv_res - conv", "fc_res - conv"]),
+        (["mine", "yours"], ["yours - mine"]),
+        (["linear"], []),
+        ([], []),
+    ],
+)
+def test_every_model_is_compared_with_the_common_baseline_and_with_its_own(models: list[str], pairs: list[str]) -> None:
+    assert [f"{a} - {b}" for a, b in compared(row(model, "p1", 0, 80.0) for model in models)] == pairs
+
+
+def test_an_own_model_can_be_the_baseline() -> None:
+    """Of others by its name, and of all by its own."""
+    base, other = row("base", "p1", 0, 80.0), replace(row("other", "p1", 0, 80.0), baseline="base")
+    assert compared([GRID[9], base, other]) == [("base", "conv"), ("other", "conv"), ("base", "other")]
+    assert compared([replace(base, baseline="base"), other, GRID[0]]) == [("other", "base"), ("fc", "base")]
+
+
 def test_variants_of_fc_are_compared_with_it_too() -> None:
-    skip = [replace(r, model="fc_skip", name=r.name.replace("fc", "fc_skip")) for r in GRID if r.model == "fc"]
+    skip = [
+        replace(r, model="fc_skip", baseline="fc", name=r.name.replace("fc", "fc_skip"))
+        for r in GRID
+        if r.model == "fc"
+    ]
     found = contrasts_of([*GRID, *skip], LOSS)
     assert [(c.a, c.b, c.mean) for c in found] == [
         ("fc", "conv", 5.0),
@@ -131,13 +177,13 @@ def test_variants_of_fc_are_compared_with_it_too() -> None:
     ]
 
 
-def test_rows_of_equal_names_are_told_apart() -> None:
+def test_rows_of_equal_names_get_different_ones() -> None:
     again = replace(GRID[0], dataset="d (pixels permuted)", digest="2b")
-    named = [r.name for r in with_unique_sets([GRID[0], again])]
+    named = [r.name for r in with_unique_labels([GRID[0], again])]
     assert named == ["fc-p1-s0 on d", "fc-p1-s0 on d (pixels permuted)"]
 
 
-def test_the_permuted_pictures_are_set_beside_the_given_ones() -> None:
+def test_the_permuted_images_are_compared_with_the_given_ones() -> None:
     """Over the sets that both have: p2 alone."""
     permuted = [
         replace(r, name=f"{r.name}-p", dataset="d (pixels permuted)", digest="2b", metrics={"test/loss": 90.0 + r.seed})
@@ -146,7 +192,7 @@ def test_the_permuted_pictures_are_set_beside_the_given_ones() -> None:
     ]
     (said,) = controls_of(contrasts_of(GRID + permuted, LOSS))
     assert said == (
-        "Control on d (p2; 3 pairs): fc - conv in test loss is +5.00 nats/image on the pictures as they are and +0.00 "
+        "Control on d (p2; 3 pairs): fc - conv in test loss is +5.00 nats/image on the images as they are and +0.00 "
         "nats/image with their pixels in one fixed random order."
     )
     assert controls_of(contrasts_of(GRID, LOSS)) == []
@@ -156,5 +202,5 @@ def test_the_permuted_pictures_are_set_beside_the_given_ones() -> None:
 
 @pytest.mark.parametrize("models", [["linear", "fc"], ["fc"], []])
 def test_without_two_architectures_there_is_no_contrast(models: list[str]) -> None:
-    rows = [replace(r, model="linear") if r.model == "conv" else r for r in GRID]
+    rows = [replace(r, model="linear", baseline="closed_form") if r.model == "conv" else r for r in GRID]
     assert contrasts_of([r for r in rows if r.model in models], LOSS) == []

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from vae_sweep.base.errors import UserError
+from vae_sweep.comparison.contrasts import Contrast
 from vae_sweep.comparison.statistics import (
-    Contrast,
     contrast,
     declare,
     group,
@@ -60,8 +60,8 @@ def test_worked_example() -> None:
     assert c.verdict == "inconclusive"
     assert c.sentence == (
         "On cifar10-jpeg, conv against fc is inconclusive in test loss: fc - conv = +5.50 nats/image, no interval, as "
-        "no set has two seeds, 3 pairs (3 sets x 1 seed), p = 0.25, d_z = 1.57, conv better in 3 of 3 pairs; the least "
-        "p that 3 pairs can give is 0.25, so neither model can be called better at this number of seeds."
+        "no set has two seeds, 3 pairs (3 sets x 1 seed), p = 0.25, d_z = 1.57, conv better in 3 of 3 pairs; the "
+        "smallest attainable p of 3 pairs is 0.25, so neither model can be called better at this number of seeds."
     )
     same = compared(LOSS, [(6.0, 3.3, 7.2)])  # as three seeds of one set
     assert (same.low, same.high) == (pytest.approx(0.54, abs=5e-3), pytest.approx(10.46, abs=5e-3))
@@ -315,7 +315,7 @@ def test_one_pair() -> None:
     assert (c.n, c.mean, c.p, c.p_least, c.b_better, c.verdict) == (1, 1.0, 1.0, 1.0, 1.0, "inconclusive")
     assert c.sd is c.low is c.high is c.d_z is c.b_better_low is c.b_better_high is None
     assert (
-        "1 pair (1 set x 1 seed), p = 1, conv better in 1 of 1 pair; the least p that 1 pair can give is 1"
+        "1 pair (1 set x 1 seed), p = 1, conv better in 1 of 1 pair; the smallest attainable p of 1 pair is 1"
         in c.sentence
     )
 
@@ -436,12 +436,12 @@ def test_correction_can_take_a_verdict_back() -> None:
     assert (alone[0].p_holm, alone[0].verdict) == (0.03125, "better")
     assert [(c.p_holm, c.verdict) for c in both] == [(0.0625, "inconclusive")] * 2
     assert both[0].sentence.endswith(
-        "p = 0.031 (Holm 0.062), d_z = 27.23, conv better in 6 of 6 pairs; the least Holm-adjusted p that 6 pairs can "
-        "give is 0.062, so neither model can be called better at this number of seeds."
+        "p = 0.031 (Holm 0.062), d_z = 27.23, conv better in 6 of 6 pairs; the smallest attainable Holm-adjusted p of "
+        "6 pairs is 0.062, so neither model can be called better at this number of seeds."
     )
     _, unclear = declare([compared(LOSS, six), compared(KD, [(6.0, -5.0, 1.0), (2.0, -3.0, -1.0)])])
     assert unclear.p > 0.5
-    assert "the least Holm-adjusted p that 6 pairs can give is 0.062, so" in unclear.sentence
+    assert "the smallest attainable Holm-adjusted p of 6 pairs is 0.062, so" in unclear.sentence
 
 
 # Sentences. The interval of CLEAR by hand: 5.5 -+ 2.447 * 0.2 / 3.
@@ -451,7 +451,7 @@ def test_sentence_of_a_better_model() -> None:
     c, _ = declare([compared(LOSS, CLEAR, dataset="cifar10-jpeg"), compared(KD, CLEAR, dataset="cifar10-jpeg")])
     assert c.sentence == (
         "On cifar10-jpeg, conv is better than fc in test loss: fc - conv = +5.50 nats/image, 95 % interval [5.34, "
-        "5.66], 9 pairs (3 sets x 3 seeds), p = 0.0039 (Holm 0.0078; the least that 9 pairs can give is 0.0039), d_z "
+        "5.66], 9 pairs (3 sets x 3 seeds), p = 0.0039 (Holm 0.0078; smallest attainable p 0.0039), d_z "
         "= 2.86, conv better in 9 of 9 pairs."
     )
 
@@ -459,7 +459,7 @@ def test_sentence_of_a_better_model() -> None:
 def test_sentence_of_a_descriptive_metric() -> None:
     assert compared(PSNR, CLEAR).sentence == (
         "On shapes, conv is worse than fc in PSNR: fc - conv = +5.5 dB, 95 % interval [5.3, 5.7], 9 pairs (3 sets x 3 "
-        "seeds), p = 0.0039 (the least that 9 pairs can give is 0.0039), d_z = 2.86, conv better in 0 of 9 pairs; "
+        "seeds), p = 0.0039 (smallest attainable p 0.0039), d_z = 2.86, conv better in 0 of 9 pairs; "
         "descriptive, as p is not corrected for the number of metrics."
     )
 
@@ -469,8 +469,8 @@ def test_sentence_of_equivalence_and_of_signs_that_differ() -> None:
     sets = ((0.1, 0.2, 0.3), (-0.1, -0.2, -0.3), (-0.1, 0.0, 0.1))
     assert compared(LOSS, sets).sentence == (
         "On shapes, conv and fc are equivalent in test loss within the stated margin of 0.5 nats/image: fc - conv = "
-        "+0.00 nats/image, 95 % interval [-0.08, 0.08], 9 pairs (3 sets x 3 seeds), p = 1 (the least that 9 pairs can "
-        "give is 0.0039), d_z = 0.00, conv better in 4.5 of 9 pairs; the sign differs between the sets (p1 +0.20, p2 "
+        "+0.00 nats/image, 95 % interval [-0.08, 0.08], 9 pairs (3 sets x 3 seeds), p = 1 (smallest attainable p "
+        "0.0039), d_z = 0.00, conv better in 4.5 of 9 pairs; the sign differs between the sets (p1 +0.20, p2 "
         "-0.20, p3 +0.00)."
     )
 
@@ -482,7 +482,7 @@ def test_signs_that_differ_only_beyond_the_digits_are_not_told() -> None:
 def test_sentence_without_direction() -> None:
     assert compared(KL, FLIPPED).sentence == (
         "On shapes, in test kl fc - conv = -5.50 nats/image, 95 % interval [-5.66, -5.34], 9 pairs (3 sets x 3 seeds), "
-        "p = 0.0039 (the least that 9 pairs can give is 0.0039), d_z = -2.86, conv lower in 0 of 9 pairs; descriptive, "
+        "p = 0.0039 (smallest attainable p 0.0039), d_z = -2.86, conv lower in 0 of 9 pairs; descriptive, "
         "as p is not corrected for the number of metrics."
     )
 

@@ -205,11 +205,9 @@ class Sweep:
     @cached_property
     def table(self) -> DataFrame:
         """A row per run, then one per closed-form linear VAE: what comparison.csv holds. Losses in nats per image."""
-        import pandas as pd
+        from vae_sweep.comparison.rows import frame
 
-        from vae_sweep.comparison.rows import column_dict
-
-        return pd.DataFrame(column_dict(self._evidence.rows))
+        return frame(self._evidence.rows)
 
     @cached_property
     def contrasts(self) -> DataFrame:
@@ -229,9 +227,9 @@ class Sweep:
     @cached_property
     def report(self) -> str:
         """The report as HTML, one page that needs nothing else."""
-        from vae_sweep.report import collect, page
+        from vae_sweep.report.publish import files
 
-        return page.html(self._evidence, collect.glossary(self._evidence))
+        return files(self._evidence)["report.html"]
 
     @cached_property
     def _evidence(self) -> Evidence:

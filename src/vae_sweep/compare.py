@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,6 @@ from vae_sweep.config.options import option, run_command
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.evidence import Evidence
-    from vae_sweep.tracking.store import Store
 
 
 @dataclass
@@ -33,6 +30,7 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     Raises:
         UserError: for a sweep that the store does not have, or a folder that cannot be written.
     """
+    from vae_sweep.report import publish
     from vae_sweep.report.collect import gather
     from vae_sweep.tracking.store import Store
 
@@ -43,60 +41,14 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     folder = resolve_path(root, options.out, "out") if options.out else default
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        written = files(evidence)
+        written = publish.files(evidence)
         for name, text in written.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"out={folder}: cannot be written ({error.strerror}); give another out=") from error
     if len(evidence.sweeps) == 1:
-        record(store, evidence.sweeps[0], written)
+        publish.record(store, evidence.sweeps[0], written)
     return evidence, folder
-
-
-def files(evidence: Evidence) -> dict[str, str]:
-    """Return the report and the numbers behind it: name of a file -> its text."""
-    from vae_sweep.comparison import rows
-    from vae_sweep.report import latex, page, text
-    from vae_sweep.report.collect import glossary
-
-    return {
-        "report.html": page.html(evidence, glossary(evidence)),
-        "statistics.json": statistics_json(evidence),
-        "comparison.csv": rows.csv(evidence.rows),
-        "comparison.json": rows.json_text(evidence.rows),
-        "comparison.md": text.markdown(evidence.rows),
-        "comparison.tex": latex.table(evidence),
-    }
-
-
-def record(store: Store, sweep_id: str, written: Mapping[str, str]) -> None:
-    """Write the report of one sweep to its own run; the table itself is kept there by the sweep."""
-    for name in ("report.html", "statistics.json", "comparison.tex"):
-        store.record(sweep_id).log_text(written[name], name)
-
-
-def statistics_json(evidence: Evidence) -> str:
-    """Return groups, references and contrasts as JSON."""
-    groups = [asdict(group) | {"metric": key} for key, found in evidence.groups.items() for group in found]
-    content = {
-        "title": evidence.title,
-        "sweeps": evidence.sweeps,
-        "metrics": [asdict(metric) for metric in evidence.metrics],
-        "groups": groups,
-        "references": evidence.references,
-        "contrasts": [asdict(contrast) for contrast in evidence.contrasts],
-        "controls": evidence.controls,
-        "notes": evidence.notes,
-        "facts": evidence.facts,
-    }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
-
-
-def verdicts(evidence: Evidence) -> str:
-    """Return the sentences of the declared metrics, a line each, and what is missing for one."""
-    found = [contrast.sentence for contrast in evidence.contrasts if contrast.metric.primary]
-    found += evidence.controls
-    return "\n".join(found or ["No two models share a finished cell: there is nothing to compare yet."])
 
 
 def main() -> None:
@@ -104,7 +56,9 @@ def main() -> None:
 
     def work(options: Options) -> None:
         evidence, folder = compare(options, Path.cwd())
-        print(f"{verdicts(evidence)}\n\n{folder / 'report.html'}")
+        from vae_sweep.report.publish import verdicts
+
+        print("\n".join([*verdicts(evidence), "", str(folder / "report.html")]))
 
     run_command("compare", Options, work)
 

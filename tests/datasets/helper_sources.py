@@ -17,17 +17,17 @@ def split(n: int, start: int = 0) -> Split:
 
 
 class Counting(Source):
-    """Appends a line to `journal` whenever it is built."""
+    """Appends a line to `log` whenever it is built."""
 
-    def __init__(self, journal: str, seconds: float = 0.0, size: int = 5) -> None:
+    def __init__(self, log: str, seconds: float = 0.0, size: int = 5) -> None:
         self.name = "counting"
-        self.journal, self.seconds, self.size = Path(journal), seconds, size
+        self.log, self.seconds, self.size = Path(log), seconds, size
 
     def fingerprint(self) -> dict[str, Any]:
         return {"format": 1, "size": self.size}
 
     def build(self) -> Built:
-        with self.journal.open("a") as file:
+        with self.log.open("a") as file:
             file.write("built\n")
         time.sleep(self.seconds)
         splits = {"train": split(self.size), "val": split(2, 7), "test": split(3, 100)}
@@ -35,7 +35,7 @@ class Counting(Source):
 
     @property
     def builds(self) -> int:
-        return len(self.journal.read_text().splitlines())
+        return len(self.log.read_text().splitlines())
 
 
 class NotASource:
@@ -50,5 +50,5 @@ class Unfinished(Source):
         return {}
 
 
-def load_and_digest(journal: str, cache_root: str) -> str:
-    return load(Counting(journal, seconds=0.5), Path(cache_root)).digest
+def load_and_digest(log: str, cache_root: str) -> str:
+    return load(Counting(log, seconds=0.5), Path(cache_root)).digest

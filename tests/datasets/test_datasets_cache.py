@@ -20,11 +20,12 @@ from omegaconf import OmegaConf
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import Built, Split, create, hold_out, load
+from vae_sweep.sweeps import preparation
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Counting:
-    return Counting(str(tmp_path / "journal"))
+    return Counting(str(tmp_path / "log"))
 
 
 def test_the_second_load_reads_what_the_first_prepared(source: Counting, tmp_path: Path) -> None:
@@ -47,7 +48,7 @@ def test_the_folder_is_named_by_the_fingerprint_and_the_digest_covers_all_images
     assert data.cache_dir == tmp_path / f"counting-{key}"
     images = b"".join(part.images.tobytes() for part in (split(5), split(2, 7), split(3, 100)))
     assert data.digest == hashlib.sha256(images).hexdigest()
-    assert not list(tmp_path.glob("*.tmp-*"))
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_images_are_mapped_and_torch_takes_them_without_writing_to_the_file(source: Counting, tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_damaged_cache_is_rebuilt_with_a_warning(
 def test_leftovers_of_dead_builds_are_removed(source: Counting, tmp_path: Path) -> None:
     folder = load(source, tmp_path).cache_dir
     shutil.rmtree(folder)
-    leftover = folder.with_name(f"{folder.name}.tmp-123")
+    leftover = folder.with_name(f"{folder.name}.tmp")
     leftover.mkdir()
     (leftover / "train.npy").write_bytes(b"half")
     load(source, tmp_path)
@@ -128,7 +129,7 @@ def test_a_failed_build_leaves_nothing(source: Counting, tmp_path: Path, monkeyp
 
 def test_parallel_processes_build_once(source: Counting, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    arguments = [(str(source.journal), str(tmp_path / "cache"))] * 3
+    arguments = [(str(source.log), str(tmp_path / "cache"))] * 3
     with ProcessPoolExecutor(3, mp_context=context) as pool:
         digests = set(pool.map(load_and_digest, *zip(*arguments, strict=True)))
     assert source.builds == 1
@@ -200,17 +201,18 @@ def test_hold_out_parts_the_range() -> None:
 
 
 def test_create_makes_a_source_of_ones_own(tmp_path: Path) -> None:
-    cfg = {"_target_": "helper_sources.Counting", "name": "mine", "journal": str(tmp_path / "j"), "size": 4}
-    for given in (cfg, OmegaConf.create(cfg)):
-        source = create(given)
-        assert isinstance(source, Counting)
-        assert (source.name, source.size) == ("mine", 4)
+    node = {"_target_": "helper_sources.Counting", "name": "mine", "log": str(tmp_path / "log"), "size": 4}
+    for made in (create(node), preparation.source(OmegaConf.create(node), tmp_path)):
+        assert isinstance(made, Counting)
+        assert (made.name, made.size) == ("mine", 4)
 
 
-def test_create_names_a_value_that_is_missing_in_the_whole_configuration() -> None:
-    cfg = OmegaConf.create({"dataset": {"_target_": "helper_sources.Counting", "journal": "???"}})
-    with pytest.raises(UserError, match=r"^dataset\.journal has no value; add dataset\.journal="):
-        create(cfg.dataset)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_value_that_is_missing_in_the_configuration_is_named(whole: bool, tmp_path: Path) -> None:
+    node = {"_target_": "helper_sources.Counting", "log": "???"}
+    cfg = OmegaConf.create({"dataset": node}).dataset if whole else OmegaConf.create(node)
+    with pytest.raises(UserError, match=r"^dataset\.log has no value; add dataset\.log="):
+        preparation.source(cfg, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -222,9 +224,8 @@ def test_create_names_a_value_that_is_missing_in_the_whole_configuration() -> No
         ({"_target_": "os.system", "command": "false"}, r"os\.system"),
         ({"_target_": "helper_sources.NotASource"}, "NotASource"),
         ({"_target_": "helper_sources.Unfinished"}, "build"),
-        ({"_target_": "helper_sources.Counting", "jurnal": "x"}, "jurnal|journal"),
-        ({"_target_": "helper_sources.Counting"}, "journal"),
-        (OmegaConf.create({"_target_": "helper_sources.Counting", "journal": "???"}), r"dataset\.journal=\.\.\."),
+        ({"_target_": "helper_sources.Counting", "lag": "x"}, "lag|log"),
+        ({"_target_": "helper_sources.Counting"}, "log"),
     ],
 )
 def test_create_refuses_what_is_no_source_and_calls_nothing(cfg: dict[str, str], says: str) -> None:

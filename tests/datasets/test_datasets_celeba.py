@@ -10,22 +10,22 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import load
 from vae_sweep.datasets.celeba import CelebA, choose
 
-OFFICIAL = np.repeat([0, 1, 2], [162_770, 19_867, 19_962])  # pictures in each partition
+OFFICIAL = np.repeat([0, 1, 2], [162_770, 19_867, 19_962])  # images in each partition
 
 
 def faces(
-    pictures: Path,
+    images: Path,
     partition: Path,
     counts: tuple[int, int, int] = (20, 6, 4),
     sizes: tuple[tuple[int, int], ...] = ((178, 218),) * 3,
 ) -> list[int]:
-    """Write pictures of one grey each (its number) and the partition file; the codes."""
-    pictures.mkdir(parents=True)
+    """Write images of one grey each (its number) and the partition file; the codes."""
+    images.mkdir(parents=True)
     codes = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], counts)).tolist()
     comma = partition.suffix == ".csv"
     lines = ["image_id,partition"] if comma else []
     for i, code in enumerate(codes):
-        Image.new("L", sizes[code], i).convert("RGB").save(pictures / f"{i:06d}.jpg", quality=95)
+        Image.new("L", sizes[code], i).convert("RGB").save(images / f"{i:06d}.jpg", quality=95)
         lines.append(f"{i:06d}.jpg{',' if comma else ' '}{code}")
     partition.write_text("\n".join(lines) + "\n")
     return codes
@@ -41,8 +41,8 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_follow_the_official_partition(tmp_path: Path, layout: str) -> None:
-    pictures, partition = LAYOUTS[layout]
-    codes = faces(tmp_path / pictures, tmp_path / partition)
+    images, partition = LAYOUTS[layout]
+    codes = faces(tmp_path / images, tmp_path / partition)
     data = load(CelebA(root=str(tmp_path), fraction=1.0), tmp_path / "cache")
     for code, split in enumerate((data.train, data.val, data.test)):
         expected = [i for i, c in enumerate(codes) if c == code]
@@ -80,7 +80,7 @@ def test_the_centre_crop_is_the_customary_one(tmp_path: Path) -> None:
     assert np.abs(images.astype(int) - 80).max() <= 2
 
 
-def test_a_missing_or_broken_picture_is_left_out_or_refused(tmp_path: Path) -> None:
+def test_a_missing_or_broken_image_is_left_out_or_refused(tmp_path: Path) -> None:
     codes = faces(tmp_path / "img_align_celeba", tmp_path / "list_eval_partition.txt")
     gone = tmp_path / "img_align_celeba" / f"{codes.index(0):06d}.jpg"
     before = CelebA(root=str(tmp_path), fraction=1.0).fingerprint()
@@ -93,7 +93,7 @@ def test_a_missing_or_broken_picture_is_left_out_or_refused(tmp_path: Path) -> N
         CelebA(root=str(tmp_path), fraction=1.0, strict=True).build()
 
 
-def test_missing_pictures_say_where_they_belong_and_what_works_now(tmp_path: Path) -> None:
+def test_missing_images_say_where_they_belong_and_what_works_now(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         CelebA(root=str(tmp_path)).fingerprint()
     for part in (tmp_path / "celeba" / "img_align_celeba", tmp_path / "img_align_celeba", "dataset=shapes"):
@@ -116,8 +116,8 @@ def test_a_missing_partition_says_where_it_belongs(tmp_path: Path) -> None:
     [
         ("000000.jpg 0\n000001.jpg three\n", "line 2 reads '000001.jpg three'"),
         ("../000000.jpg 0\n", "line 1"),
-        ("000000.jpg 0\n000001.jpg 1\n", "lists no test picture"),
-        ("", "lists no train picture"),
+        ("000000.jpg 0\n000001.jpg 1\n", "lists no test image"),
+        ("", "lists no train image"),
     ],
 )
 def test_a_partition_that_makes_no_sense_is_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -178,16 +178,16 @@ def test_splits_of_different_sizes_are_refused(tmp_path: Path) -> None:
         CelebA(root=str(tmp_path), fraction=1.0).build()
 
 
-def test_a_picture_of_another_size_is_left_out_and_said(tmp_path: Path) -> None:
+def test_a_image_of_another_size_is_left_out_and_said(tmp_path: Path) -> None:
     codes = faces(tmp_path / "img_align_celeba", tmp_path / "list_eval_partition.txt")
     name = f"{codes.index(0):06d}.jpg"
     Image.new("RGB", (1024, 1024)).save(tmp_path / "img_align_celeba" / name)
     built = CelebA(root=str(tmp_path), fraction=1.0).build()
     assert len(built.splits["train"]) == 19
-    assert f"{name}: 1024x1024 pixels, the other pictures have 178x218" in built.facts["skipped_files"][0]
+    assert f"{name}: 1024x1024 pixels, the other images have 178x218" in built.facts["skipped_files"][0]
 
 
-def test_pictures_that_were_not_unpacked_are_counted_by_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_that_were_not_unpacked_are_counted_by_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     codes = faces(tmp_path / "img_align_celeba", tmp_path / "list_eval_partition.txt")
 
     def remove(code: int, most: int) -> None:
@@ -196,8 +196,8 @@ def test_pictures_that_were_not_unpacked_are_counted_by_split(tmp_path: Path, ca
 
     remove(1, 4)
     CelebA(root=str(tmp_path), fraction=1.0).build()
-    assert "4 of 6 val pictures are missing in" in caplog.text
+    assert "4 of 6 val images are missing in" in caplog.text
     assert "finish unpacking img_align_celeba.zip" in caplog.text
     remove(2, 4)
-    with pytest.raises(UserError, match=r"4 of 4 test pictures are missing in .*called 0\d+\.jpg; finish unpacking"):
+    with pytest.raises(UserError, match=r"4 of 4 test images are missing in .*called 0\d+\.jpg; finish unpacking"):
         CelebA(root=str(tmp_path), fraction=1.0).build()

@@ -22,7 +22,7 @@ from vae_sweep.datasets import cifar10, load
 from vae_sweep.datasets.cifar10 import Cifar10
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-N = 20  # pictures in a batch; the real ones hold 10,000
+N = 20  # images in a batch; the real ones hold 10,000
 
 
 def md5(path: Path) -> str:
@@ -35,7 +35,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     Python 2 wrote the real ones, and what was a byte string there is read as text by torchvision.
 
-    Picture i (over all batches, test last) has class i % 10 and the channels (i, i + 1, i + 2), but pixel
+    Image i (over all batches, test last) has class i % 10 and the channels (i, i + 1, i + 2), but pixel
     (row 0, column 1) is (201, 202, 203).
     """
     home = tmp_path / "published"
@@ -257,7 +257,7 @@ def test_an_archive_of_other_content_without_compression_is_refused(published: P
 
 
 def binary(published: Path, root: Path) -> Path:
-    """The published pictures as the binary version: <label><3072 values> a picture, six files in an archive."""
+    """The published images as the binary version: <label><3072 values> an image, six files in an archive."""
     base = root / "cifar-10-batches-bin"
     base.mkdir(parents=True)
     for path in (published / FORMS[1]).glob("*_batch*"):
@@ -314,10 +314,10 @@ def _matlab(root: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "says"),
     [
-        (_kaggle, "{root}/train: Kaggle's pictures; dataset=folder dataset.path={root}/train takes them"),
+        (_kaggle, "{root}/train: Kaggle's images; dataset=folder dataset.path={root}/train takes them"),
         (
             _class_folders,
-            "{root}/cifar10/train: a folder of pictures; dataset=folder dataset.path={root}/cifar10 takes",
+            "{root}/cifar10/train: a folder of images; dataset=folder dataset.path={root}/cifar10 takes",
         ),
         (_bin_folder, "{root}/cifar-10-batches-bin: the binary version, which cannot be checked once it is extracted"),
         (_matlab, "{root}/cifar-10-matlab.tar.gz: this form is not read; cifar-10-python.tar.gz as published is"),

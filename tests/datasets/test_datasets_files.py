@@ -44,7 +44,7 @@ OPENED = {
 
 
 @pytest.mark.parametrize("ending", OPENED)
-def test_whatever_pillow_opens_safely_is_a_picture(tmp_path: Path, ending: str) -> None:
+def test_whatever_pillow_opens_safely_is_a_image(tmp_path: Path, ending: str) -> None:
     codec = {"AVIF": "avif", "JPEG2000": "jpg_2000"}.get(OPENED[ending])
     if codec and not features.check(codec):
         pytest.skip(f"this Pillow lacks {codec}")
@@ -57,7 +57,7 @@ def test_whatever_pillow_opens_safely_is_a_picture(tmp_path: Path, ending: str) 
     assert n_used(tmp_path, strict=True) == 21
 
 
-def test_what_starts_programs_or_is_no_picture_is_none() -> None:
+def test_what_starts_programs_or_is_no_image_is_none() -> None:
     assert not {".eps", ".ps", ".wmf", ".emf", ".pdf", ".h5", ".grib", ".mpg"} & set(endings())
 
 
@@ -105,7 +105,7 @@ def with_exif(kind: str, content: bytes) -> bytes:
 
 
 def mpf() -> bytes:
-    """A JPEG whose APP2 says to hold several pictures, and is cut off."""
+    """A JPEG whose APP2 says to hold several images, and is cut off."""
     out = io.BytesIO()
     Image.fromarray(RGB).save(out, "JPEG", quality=100)
     content = b"MPF\0II*\0\x08\0\0\0\xff\xff" + bytes(range(40))
@@ -130,7 +130,7 @@ METADATA = {
 
 
 @pytest.mark.parametrize("name", METADATA)
-def test_metadata_that_cannot_be_read_do_not_cost_the_picture(tmp_path: Path, name: str) -> None:
+def test_metadata_that_cannot_be_read_do_not_cost_the_image(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(METADATA[name])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -139,7 +139,7 @@ def test_metadata_that_cannot_be_read_do_not_cost_the_picture(tmp_path: Path, na
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow lacks AVIF")
-def test_broken_exif_of_avif_does_not_cost_the_picture(tmp_path: Path) -> None:
+def test_broken_exif_of_avif_does_not_cost_the_image(tmp_path: Path) -> None:
     big = Image.fromarray(RGB).resize((64, 64), Image.Resampling.NEAREST)
     exif, out = Image.Exif(), io.BytesIO()
     exif[0x010E] = "described"
@@ -159,7 +159,7 @@ def test_an_orientation_that_can_be_read_is_heeded_beside_what_cannot(tmp_path: 
     np.testing.assert_array_equal(Fit(8)(tmp_path / "x.png").transpose(1, 2, 0), RGB[::-1, ::-1])
 
 
-def test_a_picture_that_is_cut_off_stays_broken(tmp_path: Path) -> None:
+def test_a_image_that_is_cut_off_stays_broken(tmp_path: Path) -> None:
     content = png_with(b"eXIf", b"\0\x08")
     (tmp_path / "x.png").write_bytes(content[:-60])
     with pytest.raises(OSError, match=r"truncated|broken|cannot identify"):
@@ -216,7 +216,7 @@ def test_without_a_scale_the_option_is_named(tmp_path: Path, kind: type) -> None
     assert "note" not in built.facts
 
 
-def test_values_that_are_not_finite_are_a_broken_picture_and_values_beyond_the_scale_are_said(
+def test_values_that_are_not_finite_are_a_broken_image_and_values_beyond_the_scale_are_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain(tmp_path)
@@ -226,7 +226,7 @@ def test_values_that_are_not_finite_are_a_broken_picture_and_values_beyond_the_s
         Image.fromarray(values).save(tmp_path / f"{name}.tif")
     built = Folder(path=str(tmp_path), value_range=[0, 1]).build()
     assert built.facts["left_out"] == {"broken: floating-point values that are not finite": 2}
-    assert built.facts["note"] == "1 pictures have values beyond dataset.value_range=[0, 1], which are cut"
+    assert built.facts["note"] == "1 images have values beyond dataset.value_range=[0, 1]: clipped"
     assert built.facts["note"] in caplog.text
 
 
@@ -238,8 +238,8 @@ def test_no_scale_is_refused(given: list[float]) -> None:
 
 @pytest.fixture
 def odd_names(tmp_path: Path) -> Path:
-    """Pictures whose names, and that of a class, are no UTF-8; one of them is broken."""
-    root = tmp_path / "pictures"
+    """Images whose names, and that of a class, are no UTF-8; one of them is broken."""
+    root = tmp_path / "images"
     plain(root / "a")
     odd = os.fsencode(root) + b"/cl\xff"
     try:
@@ -273,11 +273,11 @@ def test_names_that_are_no_utf8_are_escaped_where_they_are_recorded(
 
 @pytest.mark.parametrize("name", ["Übung", "画像", "с-данные"])
 def test_a_name_outside_ascii_is_no_part_of_a_path(tmp_path: Path, name: str) -> None:
-    plain(tmp_path / "pictures")
+    plain(tmp_path / "images")
     node = {
         "_target_": "vae_sweep.datasets.folder.Folder",
         "name": name,
-        "path": str(tmp_path / "pictures"),
+        "path": str(tmp_path / "images"),
         "image_size": 8,
     }
     data = load(create(node), tmp_path / "cache")
@@ -308,7 +308,7 @@ def test_at_most_so_many_images_of_each_split_and_no_more_decoded(
 
 
 def test_any_source_can_be_limited_and_the_limit_is_checked(tmp_path: Path) -> None:
-    node = {"_target_": "helper_sources.Counting", "journal": str(tmp_path / "journal"), "size": 50}
+    node = {"_target_": "helper_sources.Counting", "log": str(tmp_path / "log"), "size": 50}
     data = load(create(node | {"max_images": 2}), tmp_path / "cache")
     assert {key: len(split) for key, split in data.splits.items()} == {"train": 2, "val": 2, "test": 2}
     for bad in (0, -1, 1.5, "all"):

@@ -16,8 +16,8 @@ from vae_sweep.datasets.images import Fit
 from vae_sweep.datasets.layout import arrange
 
 
-def picture(path: Path, value: int = 0, size: tuple[int, int] = (8, 8)) -> Path:
-    """A picture of the one colour (value, 255 - value, 7), which tells it from the others."""
+def image(path: Path, value: int = 0, size: tuple[int, int] = (8, 8)) -> Path:
+    """An image of the one colour (value, 255 - value, 7), which tells it from the others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value, 255 - value, 7)).save(path)
     return path
@@ -33,15 +33,15 @@ def folder(path: Path, **settings: Any) -> Folder:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
-    """40 pictures in two class folders, the first 20 all of class a."""
+    """40 images in two class folders, the first 20 all of class a."""
     for i in range(40):
-        picture(tmp_path / "pool" / ("a" if i < 20 else "b") / f"{i:03d}.png", i)
+        image(tmp_path / "pool" / ("a" if i < 20 else "b") / f"{i:03d}.png", i)
     return tmp_path / "pool"
 
 
 def test_train_val_and_test_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     for i, name in enumerate(["train/b/1.PNG", "train/a/2.bmp", "train/a/1.png", "val/a/1.gif", "test/b/x/9.webp"]):
-        picture(tmp_path / name, i * 10)
+        image(tmp_path / name, i * 10)
     built = folder(tmp_path).build()
     assert values(built.splits["train"].images) == [20, 10, 0]  # a/1, a/2, b/1
     assert [split.labels.tolist() for split in built.splits.values()] == [[0, 0, 1], [0], [1]]
@@ -52,8 +52,8 @@ def test_train_val_and_test_folders_are_taken_as_they_are(tmp_path: Path) -> Non
 
 def test_without_val_it_is_held_out_of_train(tmp_path: Path) -> None:
     for i in range(20):
-        picture(tmp_path / "train" / f"{i:02d}.png", i)
-    picture(tmp_path / "test" / "t.png", 99)
+        image(tmp_path / "train" / f"{i:02d}.png", i)
+    image(tmp_path / "test" / "t.png", 99)
     splits = folder(tmp_path, val_fraction=0.2).build().splits
     assert len(splits["val"]) == 4
     assert sorted(values(splits["train"].images) + values(splits["val"].images)) == list(range(20))
@@ -98,38 +98,38 @@ def test_fraction_takes_a_share_of_train_and_decodes_no_more(pool: Path, monkeyp
 )
 def test_layouts(names: list[str], splits: dict[str, int], classes: set[str]) -> None:
     given = arrange(names).given
-    assert {split: len(pictures) for split, pictures in given.items()} == splits
-    assert {cls for pictures in given.values() for _, cls in pictures} == classes
+    assert {split: len(images) for split, images in given.items()} == splits
+    assert {cls for images in given.values() for _, cls in images} == classes
 
 
 def test_hidden_files_and_resource_forks_are_passed_over_and_links_followed(pool: Path, tmp_path: Path) -> None:
-    picture(pool / "__MACOSX" / "a" / "001.png", 200)
-    picture(pool / ".hidden" / "x.png", 201)
-    picture(pool / "a" / "._001.png", 202)
-    (pool / "a" / "notes.txt").write_text("no picture")
-    (pool / "a" / "link.png").symlink_to(picture(tmp_path / "elsewhere.png", 203))
+    image(pool / "__MACOSX" / "a" / "001.png", 200)
+    image(pool / ".hidden" / "x.png", 201)
+    image(pool / "a" / "._001.png", 202)
+    (pool / "a" / "notes.txt").write_text("no image")
+    (pool / "a" / "link.png").symlink_to(image(tmp_path / "elsewhere.png", 203))
     (pool / "a" / "loop").symlink_to(pool)
     splits = folder(pool).build().splits
     assert sorted(v for split in splits.values() for v in values(split.images)) == [*range(40), 203]
 
 
-def test_broken_pictures_are_named_counted_and_left_out(
+def test_broken_images_are_named_counted_and_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
     for i in range(4):
-        picture(tmp_path / "train" / f"{i}.png", i)
-        picture(tmp_path / "test" / f"{i}.png", i)
+        image(tmp_path / "train" / f"{i}.png", i)
+        image(tmp_path / "test" / f"{i}.png", i)
     train = tmp_path / "train"
     Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(train / "cut.jpg")
     os.truncate(train / "cut.jpg", 1500)
     (train / "empty.png").write_bytes(b"")
     (train / "text.jpg").write_text("<html>not found</html>")
     (train / "gone.png").symlink_to(tmp_path / "nowhere")
-    picture(train / "bomb.png", 0, (50, 30))
-    picture(train / "large.png", 0, (30, 40))
+    image(train / "bomb.png", 0, (50, 30))
+    image(train / "large.png", 0, (30, 40))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # PIL warns above, and raises above twice as many
-    picture(tmp_path / "val" / "0.png", 0)
+    image(tmp_path / "val" / "0.png", 0)
     built = folder(tmp_path).build()
     assert values(built.splits["train"].images) == [0, 1, 2, 3]
     assert built.facts["skipped"] == 6
@@ -137,7 +137,7 @@ def test_broken_pictures_are_named_counted_and_left_out(
     assert [Path(line.split(": ")[0]).name for line in built.facts["skipped_files"]] == broken
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
-    assert "left out 6 of 15 pictures" in warnings[0]
+    assert "left out 6 of 15 images" in warnings[0]
     assert "and 1 more" in warnings[0]
     assert all(name in warnings[0] for name in broken[:5])
     with pytest.raises(UserError, match=r"(bomb|cut|empty|gone|large|text)\.\w+ is broken .*dataset\.strict=false"):
@@ -156,18 +156,18 @@ def test_the_fingerprint_sees_every_change(pool: Path) -> None:
     assert folder(pool).fingerprint() == before
     os.utime(pool / "a" / "000.png", ns=(1, 1))
     touched = folder(pool).fingerprint()
-    picture(pool / "b" / "new.png")
+    image(pool / "b" / "new.png")
     added = folder(pool).fingerprint()
     smaller = folder(pool, image_size=4).fingerprint()
     assert len({str(fingerprint) for fingerprint in (before, touched, added, smaller)}) == 4
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "no pictures", "a file", "none usable"])
-def test_a_folder_without_pictures_says_what_is_wrong(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "pictures"
+@pytest.mark.parametrize("kind", ["missing", "empty", "no images", "a file", "none usable"])
+def test_a_folder_without_images_says_what_is_wrong(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "images"
     if kind != "missing":
         path.mkdir()
-    if kind == "no pictures":
+    if kind == "no images":
         (path / "a.txt").write_text("")
     if kind == "none usable":
         for i in range(20):
@@ -177,8 +177,8 @@ def test_a_folder_without_pictures_says_what_is_wrong(tmp_path: Path, kind: str)
         path.write_text("")
     says = {
         "missing": "there is no folder",
-        "empty": "no pictures in .*known endings: .* avif .* jpeg jpf jpg .* png ",
-        "no pictures": r"no pictures in .*, only 1 files ending in \.txt; known endings: ",
+        "empty": "no images in .*known endings: .* avif .* jpeg jpf jpg .* png ",
+        "no images": r"no images in .*, only 1 files ending in \.txt; known endings: ",
         "a file": "is a file",
         "none usable": "none of the .* is usable",
     }[kind]
@@ -195,9 +195,9 @@ def test_a_folder_without_pictures_says_what_is_wrong(tmp_path: Path, kind: str)
         (6, r"val_fraction=0\.1 of 5 images leaves no validation image"),
     ],
 )
-def test_too_few_pictures_name_the_split(tmp_path: Path, n: int, says: str) -> None:
+def test_too_few_images_name_the_split(tmp_path: Path, n: int, says: str) -> None:
     for i in range(n):
-        picture(tmp_path / f"{i}.png")
+        image(tmp_path / f"{i}.png")
     with pytest.raises(UserError, match=says):
         folder(tmp_path).build()
 

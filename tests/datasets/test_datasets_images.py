@@ -12,9 +12,9 @@ from vae_sweep.datasets.images import CHUNK, Fit, _useful_threads, decode_files
 WHITE = (255, 255, 255)
 
 
-def decode(picture: Image.Image, path: Path, size: int = 8, **options: object) -> np.ndarray:
+def decode(image: Image.Image, path: Path, size: int = 8, **options: object) -> np.ndarray:
     """Save and decode again: int (size, size, 3)."""
-    picture.save(path, **options)
+    image.save(path, **options)
     return Fit(size)(path).transpose(1, 2, 0).astype(int)
 
 
@@ -41,22 +41,22 @@ def test_the_centre_square_is_kept(tmp_path: Path, noise: np.ndarray) -> None:
 def test_shrinking_is_antialiased(tmp_path: Path) -> None:
     board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     result = decode(Image.fromarray(board), tmp_path / "x.png")
-    assert np.abs(result - 127.5).max() < 4  # a picture of every eighth pixel would be all black or white
+    assert np.abs(result - 127.5).max() < 4  # an image of every eighth pixel would be all black or white
 
 
 def test_a_large_jpeg_is_close_to_the_plain_way(tmp_path: Path) -> None:
     y, x = np.mgrid[0:600, 0:800] / 100
     waves = np.stack([np.sin(x + y), np.cos(2 * x), np.sin(3 * y)], -1)
-    picture = Image.fromarray(np.rint(127.5 + 120 * waves).astype(np.uint8))
-    result = decode(picture, tmp_path / "x.jpg", size=32, quality=95)
-    plain = np.asarray(picture.crop((100, 0, 700, 600)).resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
+    image = Image.fromarray(np.rint(127.5 + 120 * waves).astype(np.uint8))
+    result = decode(image, tmp_path / "x.jpg", size=32, quality=95)
+    plain = np.asarray(image.crop((100, 0, 700, 600)).resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
     assert np.abs(result - plain).mean() < 2
     assert np.abs(result - plain).max() < 12
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(tmp_path: Path, noise: np.ndarray, orientation: int) -> None:
-    stored = {  # how a camera stores an upright picture; EXIF 2.3, table of tag 0x0112
+    stored = {  # how a camera stores an upright image; EXIF 2.3, table of tag 0x0112
         1: noise,
         2: noise[:, ::-1],
         3: noise[::-1, ::-1],
@@ -113,7 +113,7 @@ def test_cmyk(tmp_path: Path) -> None:
     assert np.abs(result[0, 0] - [0, 255, 255]).max() < 6
 
 
-def test_a_crop_larger_than_the_picture_is_refused(tmp_path: Path, noise: np.ndarray) -> None:
+def test_a_crop_larger_than_the_image_is_refused(tmp_path: Path, noise: np.ndarray) -> None:
     Image.fromarray(noise).save(tmp_path / "x.png")
     with pytest.raises(ValueError, match="8x8 pixels, smaller than the crop of 9x9"):
         Fit(8, crop=9)(tmp_path / "x.png")
@@ -133,7 +133,7 @@ def test_many_files_keep_their_order(tmp_path: Path, caplog: pytest.LogCaptureFi
     expected = [0 if i % 100 == 3 else i for i in range(n)]
     assert (images[:, 0, 0, 0].astype(int) * 256 + images[:, 1, 0, 0]).tolist() == expected
     assert broken == [(Path(str(i)), f"bad {i}") for i in range(3, n, 100)]
-    assert "decoding 785 pictures" in caplog.text
+    assert "decoding 785 images" in caplog.text
 
 
 def test_small_files_get_one_thread_and_large_ones_as_many_as_there_are_cores(

@@ -12,7 +12,7 @@ from vae_sweep.datasets.layout import arrange
 
 
 def write(root: Path, folders: dict[str, int], n: int = 12) -> None:
-    """`n` pictures of one grey in each folder of `root`."""
+    """`n` images of one grey in each folder of `root`."""
     for name, grey in folders.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(n):
@@ -51,7 +51,7 @@ def test_given_splits_are_taken_as_they_are(tmp_path: Path, layout: str) -> None
     assert found["test"] == {3 if test else 1}
 
 
-DOUBTS = {  # names -> the greys of train and test, that is of given and drawn pictures, with dataset.splits=given
+DOUBTS = {  # names -> the greys of train and test, that is of given and drawn images, with dataset.splits=given
     "a part of a name": ({"train2017": 1, "test2017": 3}, {1}, {3}),
     "a word more": ({"train_images": 1, "test_images": 3}, {1}, {3}),
     "one word": ({"trainset": 1, "testset": 3}, {1}, {3}),
@@ -113,10 +113,10 @@ def test_classes_stand_below_the_split_however_deep_it_lies() -> None:
     assert layout.origins == {"train": "w/Train", "test": "w/TEST"}
 
 
-def test_without_training_pictures_the_remedy_is_another_one(tmp_path: Path) -> None:
+def test_without_training_images_the_remedy_is_another_one(tmp_path: Path) -> None:
     write(tmp_path, {"val": 1, "test": 2})
     for splits in ("auto", "given"):
-        with pytest.raises(UserError, match=r"no training pictures beside test, val; call their folder train, or give"):
+        with pytest.raises(UserError, match=r"no training images beside test, val; call their folder train, or give"):
             built(tmp_path, splits=splits)
     assert set().union(*built(tmp_path, splits="draw").values()) == {1, 2}
 
@@ -131,7 +131,7 @@ def test_what_a_folder_was_taken_for_is_a_fact(tmp_path: Path) -> None:
     write(tmp_path, {"Train": 1, "valid": 2, "extra": 3, "Test": 4})
     facts = Folder(path=str(tmp_path)).build().facts
     assert facts["splits"] == {"train": "Train", "val": "valid", "test": "Test"}
-    assert facts["left_out"] == {"pictures outside the splits": 12}
+    assert facts["left_out"] == {"images outside the splits": 12}
 
 
 def test_the_order_and_the_drawn_splits_are_those_of_before(tmp_path: Path) -> None:

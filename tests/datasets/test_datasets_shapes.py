@@ -35,7 +35,7 @@ def test_fewer_images_are_the_first_of_more(n: int) -> None:
     np.testing.assert_array_equal(render(many[:n], 32), render(many, 32)[:n])
 
 
-def test_train_val_and_test_are_different_pictures_and_factors_line_up() -> None:
+def test_train_val_and_test_are_different_images_and_factors_line_up() -> None:
     source = Shapes(n_train=300, n_test=100)
     splits = source.build().splits
     every = np.concatenate([split.images for split in splits.values()])
@@ -48,13 +48,13 @@ def test_train_val_and_test_are_different_pictures_and_factors_line_up() -> None
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
 def test_a_shape_lies_where_its_factors_say(shape: int) -> None:
-    """Weigh where a picture differs from its own background: the centre of mass follows x and y, the area size^2."""
+    """Weigh where an image differs from its own background: the centre of mass follows x and y, the area size^2."""
     factors = draw_factors(2, seed=0, stream=0)
     factors[:] = [shape, 0.0, 0.3, 0.2, -0.1, 0.0, 0.5, 0.3]
     factors[1, 2:5] = [0.45, -0.2, 0.3]
     size = 128
-    pictures = render(factors, size).astype(float)
-    change = np.abs(pictures - pictures[:, :, :, :1]).sum(1)  # the first column shows background only
+    images = render(factors, size).astype(float)
+    change = np.abs(images - images[:, :, :, :1]).sum(1)  # the first column shows background only
     grid = (np.arange(size) + 0.5) * 2 / size - 1
     weight = change > 60
     area = weight.sum((1, 2))
@@ -72,10 +72,10 @@ def test_areas_are_those_of_the_geometry() -> None:
     factors = np.tile([0, 0.0, 0.5, 0.0, 0.0, 0.123, 0.5, 0.25], (len(SHAPES), 1))
     factors[:, 0] = range(len(SHAPES))
     size = 64
-    pictures = render(factors, size).astype(float)
-    ground = pictures[:, :, :, :1]
-    front = pictures[:, 0].max((1, 2))  # red at hue 0: value 0.92, far from the background's red
-    cover = ((pictures - ground)[:, 0] / (front[:, None, None] - ground[:, 0])).clip(0, 1).sum((1, 2))
+    images = render(factors, size).astype(float)
+    ground = images[:, :, :, :1]
+    front = images[:, 0].max((1, 2))  # red at hue 0: value 0.92, far from the background's red
+    cover = ((images - ground)[:, 0] / (front[:, None, None] - ground[:, 0])).clip(0, 1).sum((1, 2))
     area = cover * (2 / size) ** 2 / 0.5**2
     r, big, gap, far = 0.14, 0.95, 0.75, 0.45
     lens = (  # of two circles, https://mathworld.wolfram.com/Circle-CircleIntersection.html
@@ -100,18 +100,18 @@ def test_rotation_by_a_full_turn_changes_nothing_and_by_half_does() -> None:
     factors = np.tile([5, 0.1, 0.5, 0.0, 0.0, 0.2, 0.6, 0.5], (3, 1))
     factors[1, 5] += 1
     factors[2, 5] += 0.5
-    pictures = render(factors, 32).astype(int)
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1
-    assert np.abs(pictures[0] - pictures[2]).max() > 50
+    images = render(factors, 32).astype(int)
+    assert np.abs(images[0] - images[1]).max() <= 1
+    assert np.abs(images[0] - images[2]).max() > 50
 
 
 def test_every_shape_shows_on_every_background() -> None:
-    pictures = render(draw_factors(2000, seed=0, stream=0), 32).astype(int)
-    contrast = np.abs(pictures - pictures[:, :, :, :1]).max(1).max((1, 2))
+    images = render(draw_factors(2000, seed=0, stream=0), 32).astype(int)
+    contrast = np.abs(images - images[:, :, :, :1]).max(1).max((1, 2))
     assert contrast.min() > 20
 
 
-def test_ten_thousand_pictures_take_less_than_three_seconds() -> None:
+def test_ten_thousand_images_take_less_than_three_seconds() -> None:
     start = time.process_time()
     Shapes(n_train=8000, n_test=2000).build()
     assert time.process_time() - start < 3

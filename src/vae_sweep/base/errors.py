@@ -1,16 +1,16 @@
-"""What a user can mend, and nothing else."""
+"""Errors the user can fix, the early ends of a run, and error texts."""
 
 
 class UserError(Exception):
-    """One line that names the value, what is allowed and what to do; shown without a traceback."""
+    """An error the user can fix: one line with the value, what is allowed and what to do, shown without a traceback."""
 
 
 class StoreError(UserError):
-    """The tracking store did not take or give something; what it concerns may be tried again later."""
+    """The tracking store did not accept or return something; the same may work later."""
 
 
 class RunFailed(RuntimeError):
-    """A run that ended early; its reason is already recorded. One string, so that it crosses processes."""
+    """A run that ended early, its reason already recorded. One string, so that it can be pickled."""
 
 
 class Stopped(Exception):
@@ -18,11 +18,11 @@ class Stopped(Exception):
 
 
 def escaped(text: object) -> str:
-    """Return ``text`` with what is not UTF-8, such as bytes of a file's name, as escapes: it can be stored anywhere."""
+    """Return ``text`` with everything that is not UTF-8, such as bytes of a file name, as escapes."""
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, in the database's own words where one is behind it."""
+    """Return the first line of an error's text, in the database's own words where SQLAlchemy wraps its error."""
     error = getattr(error.__cause__, "orig", None) or error
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,6 +1,6 @@
-"""Who works on what: a lock that its owner's death releases, a note of who the owner is, and the owner's heartbeat.
+"""Locks on folders: the operating system releases them when their owner ends, and a heartbeat shows that it lives.
 
-On a shared disk a lock may not reach other machines, or not exist at all: there the heartbeat tells who lives.
+On a shared disk a lock may not reach other machines, or not exist at all; there the heartbeat alone counts.
 """
 
 from __future__ import annotations
@@ -21,40 +21,39 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from vae_sweep.base.errors import UserError
+from vae_sweep.base.files import atomic_write
 
 log = logging.getLogger(__name__)
 
-BEAT_EVERY = 2.0  # seconds
-BEATS_WITHIN = 5.0  # seconds in which a living owner's heartbeat is seen to change, also through a disk's cache
-OLD_AFTER = 600.0  # seconds after which nobody looks for a change; clocks of two machines may differ by less
+HEARTBEAT_EVERY = 2.0  # seconds
+HEARTBEAT_WITHIN = 5.0  # seconds in which the heartbeat of a living owner changes, as seen through a disk's cache
+HEARTBEAT_STALE = 600.0  # seconds; an older one is not watched for a change. Clocks of two machines may differ by less
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from a file system without locks
 
 
 @contextmanager
 def hold_lock(folder: Path, what: str) -> Iterator[None]:
-    """Hold ``folder`` for this process.
-
-    The operating system releases the lock when the process ends, however it ends.
+    """Hold ``folder``, made where it is missing, for this process; ``what`` names it in messages.
 
     Raises:
-        UserError: where a living process holds it, naming its host and pid.
+        UserError: where a living process holds it; names its host and pid.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=2)  # somebody may only be looking whether it is held
+        lock.acquire(timeout=2)  # another process may be asking whether it is held
         taken = _owner_is_alive(folder)
     except Timeout:
         taken = True
     except (OSError, NotImplementedError) as error:
-        if not _without_locks(error):
+        if not has_no_locks(error):
             raise
         taken = _owner_is_alive(folder)
     if taken:
         lock.release()
-        known = owner_of(folder) or {"pid": "of unknown number", "host": "an unknown host"}
+        owner = owner_of(folder) or {"pid": "of unknown number", "host": "an unknown host"}
         raise UserError(
-            f"{what} is at work already, in process {known['pid']} on {known['host']}; wait for it to end, stop it, "
+            f"{what} is already running, in process {owner['pid']} on {owner['host']}; wait for it to end, stop it, "
             "or give this one another sweep.name"
         )
     done = threading.Event()
@@ -71,25 +70,25 @@ def hold_lock(folder: Path, what: str) -> Iterator[None]:
 
 
 def warn_without_locks(folder: Path) -> None:
-    """Say it once where the lock of ``folder``, which this process holds, does not keep a second process away."""
-    look = "import sys; from filelock import FileLock; FileLock(sys.argv[1]).acquire(timeout=0)"
-    command = [sys.executable, "-c", look, str(folder / "lock")]
+    """Log a warning where the lock of ``folder``, which this process holds, does not stop a second process."""
+    code = "import sys; from filelock import FileLock; FileLock(sys.argv[1]).acquire(timeout=0)"
+    command = [sys.executable, "-c", code, str(folder / "lock")]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode == 0 or "Timeout" not in done.stderr:
         log.warning(
-            "%s: file locks do not work on this disk; heartbeats tell which processes live, but two commands that "
+            "%s: file locks do not work on this disk; heartbeats show which processes live, but two commands that "
             "start the same sweep within seconds may both run it",
             folder,
         )
 
 
 def this_process() -> dict[str, str | int]:
-    """Return what this process calls itself as an owner."""
+    """Return host and pid of this process, as an owner."""
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def is_held(folder: Path) -> bool:
-    """Return whether a living process holds ``folder``; to know that of another machine may take seconds."""
+    """Return whether a living process holds ``folder``; for a process of another machine this may take seconds."""
     return is_locked(folder) or _owner_is_alive(folder)
 
 
@@ -97,7 +96,7 @@ def is_locked(folder: Path) -> bool:
     """Return whether the lock of ``folder`` is taken, as far as locks reach this machine.
 
     Raises:
-        OSError: where the disk cannot tell.
+        OSError: where the disk fails.
     """
     if not (folder / "lock").exists():
         return False
@@ -107,7 +106,7 @@ def is_locked(folder: Path) -> bool:
     except Timeout:
         return True
     except (OSError, NotImplementedError) as error:
-        if not _without_locks(error):
+        if not has_no_locks(error):
             raise
         return False
     lock.release()
@@ -115,10 +114,10 @@ def is_locked(folder: Path) -> bool:
 
 
 def owner_of(folder: Path) -> dict[str, str | int] | None:
-    """Return who holds ``folder``, or held it when it died; None where nobody is known.
+    """Return host and pid of the process that holds ``folder``, or died holding it; None where there is none.
 
     Raises:
-        OSError: where the disk cannot tell.
+        OSError: where the disk fails.
     """
     text = _read(folder / "owner.json")
     with suppress(ValueError):  # cut off
@@ -127,33 +126,18 @@ def owner_of(folder: Path) -> dict[str, str | int] | None:
 
 
 def heartbeat(folder: Path) -> str | None:
-    """Return the last heartbeat of who holds ``folder``: another one each time, seconds since 1970.
+    """Return the last heartbeat of the owner of ``folder``: the time, in seconds since 1970.
 
     Raises:
-        OSError: where the disk cannot tell.
+        OSError: where the disk fails.
     """
     return _read(folder / "heartbeat")
 
 
-def _owner_is_alive(folder: Path) -> bool:
-    """Whether an owner that has left its note still writes its heartbeat."""
-    owner, first = owner_of(folder), heartbeat(folder)
-    if owner is None or first is None or abs(time.time() - float(first)) > OLD_AFTER:
-        return False
-    if owner["host"] == this_process()["host"] and not runs(int(owner["pid"])):
-        return False
-    until = time.monotonic() + BEATS_WITHIN
-    while time.monotonic() < until:
-        time.sleep(0.1)
-        if heartbeat(folder) != first:
-            return True
-    return False
-
-
-def runs(pid: int) -> bool:
-    """Return whether this machine has a process of that number; one that is only not reaped counts."""
+def pid_exists(pid: int) -> bool:
+    """Return whether this machine has a process of that number, zombies included."""
     if os.name == "nt":
-        return True  # os.kill would end it; its heartbeat tells
+        return True  # os.kill would end it; the heartbeat decides
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -163,17 +147,35 @@ def runs(pid: int) -> bool:
     return True
 
 
+def has_no_locks(error: Exception) -> bool:
+    """Return whether taking a lock failed because the file system has none."""
+    return isinstance(error, NotImplementedError) or getattr(error, "errno", None) in NO_LOCKS
+
+
+def _owner_is_alive(folder: Path) -> bool:
+    """Whether the owner that ``folder`` names still writes its heartbeat."""
+    owner, first = owner_of(folder), heartbeat(folder)
+    if owner is None or first is None or abs(time.time() - float(first)) > HEARTBEAT_STALE:
+        return False
+    if owner["host"] == this_process()["host"] and not pid_exists(int(owner["pid"])):
+        return False
+    until = time.monotonic() + HEARTBEAT_WITHIN
+    while time.monotonic() < until:
+        time.sleep(0.1)
+        if heartbeat(folder) != first:
+            return True
+    return False
+
+
 def _beat(folder: Path, done: threading.Event) -> None:
-    while not done.wait(BEAT_EVERY):
-        with suppress(OSError):  # a passing failure of the disk: the next beat comes soon
+    while not done.wait(HEARTBEAT_EVERY):
+        with suppress(OSError):  # the next one comes soon
             _write(folder / "heartbeat", str(time.time()))
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a file that no reader sees half."""
-    temporary = file.with_name(f"{file.name}.tmp")  # what a killed process leaves is overwritten
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _read(file: Path) -> str | None:
@@ -181,7 +183,3 @@ def _read(file: Path) -> str | None:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-
-
-def _without_locks(error: Exception) -> bool:
-    return isinstance(error, NotImplementedError) or getattr(error, "errno", None) in NO_LOCKS

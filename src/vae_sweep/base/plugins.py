@@ -11,6 +11,7 @@ from vae_sweep.base.errors import UserError
 
 T = TypeVar("T")
 
+NOT_PASSED = ("_target_", "name", "baseline")
 OURS = ("vae_sweep.models.", "vae_sweep.datasets.")  # where the classes are that any file may name
 
 
@@ -57,12 +58,12 @@ def find(target: str, base: type[T], key: str) -> type[T]:
 def build(cls: type[T], node: Mapping[str, Any], where: str, **arguments: Any) -> T:
     """Return an object of ``cls``, built from the keys of ``node`` and ``arguments``.
 
-    ``name`` labels the choice in tables and is not passed on.
+    ``name`` and ``baseline`` say how tables show the choice, and are not passed on.
 
     Raises:
         UserError: for arguments that the class does not take.
     """
-    given = {key: value for key, value in node.items() if key not in ("_target_", "name")} | arguments
+    given = {key: value for key, value in node.items() if key not in NOT_PASSED} | arguments
     try:
         inspect.signature(cls).bind(**given)
     except TypeError as error:

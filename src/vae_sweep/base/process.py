@@ -1,4 +1,4 @@
-"""What a process of a command needs of its environment, and gets also where the environment lacks it."""
+"""The environment of a command's process: output streams, plots without a display, a home folder."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vae_sweep.base.errors import UserError
 
 
 def set_up() -> None:
-    """Let this process and those that it starts print any letter, draw without a display and have a home folder.
+    """Let this process and its children print any character, draw without a display and have a home folder.
 
     Raises:
-        UserError: where the current folder is gone, or names hold letters that the locale does not have.
+        UserError: where the current folder is gone, or names hold characters that the locale does not have.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    os.environ["MPLBACKEND"] = "agg"  # what is set for other programs may not exist here
-    warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box stands for the letter
-    _have_a_home()
+    os.environ["MPLBACKEND"] = "agg"  # the one that is set may not be installed
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box is drawn instead
+    _ensure_home()
     try:
         names = [os.getcwd(), *sys.argv]
     except FileNotFoundError as error:
@@ -39,8 +39,8 @@ def set_up() -> None:
             raise UserError(f"{shown}: the locale ({encoding}) does not have these letters; set PYTHONUTF8=1")
 
 
-def _have_a_home() -> None:
-    """MLflow asks for the home folder and the user's name; a container's user may have neither."""
+def _ensure_home() -> None:
+    """Set HOME and USER where they are missing, as in a container: MLflow asks for both."""
     try:
         Path.home()
     except RuntimeError:

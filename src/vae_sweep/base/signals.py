@@ -1,7 +1,7 @@
 """Signals that end a run: a KeyboardInterrupt in the main thread, but not in the middle of a write to a database.
 
-One that came while SQLAlchemy takes a connection, or gives it back, could leave it taken, and with it SQLite's lock, as
-long as the traceback lives: the run could not be closed any more.
+A KeyboardInterrupt while SQLAlchemy takes or returns a connection could leave the connection open, and SQLite locked,
+as long as the traceback lives: the run could not be closed.
 """
 
 from __future__ import annotations
@@ -13,50 +13,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-INSISTS_AFTER = 2.0  # seconds after the first signal that waits, when another one does not
+SECOND_SIGNAL_AFTER = 2.0  # seconds after a deferred signal from which on another one is not deferred
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM to this process; a Ctrl-C to everybody is a plain KeyboardInterrupt."""
+    """SIGTERM to this process; Ctrl-C is a plain KeyboardInterrupt."""
 
 
-_held = 0  # how often the main thread is inside deferred_interrupts()
-_waiting: list[tuple[float, type[KeyboardInterrupt]]] = []  # what came meanwhile, and when
+_depth = 0  # how often the main thread is inside deferred_interrupts()
+_deferred: list[tuple[float, type[KeyboardInterrupt]]] = []  # signals that came meanwhile, and when
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
-    """Signal handler: end like Ctrl-C does, with everything closed, as soon as :func:`deferred_interrupts` allows."""
+    """Signal handler: raise KeyboardInterrupt or :class:`Terminated`, after :func:`deferred_interrupts` if inside."""
     error = KeyboardInterrupt if signum == signal.SIGINT else Terminated
     now = time.monotonic()
-    if _held and (not _waiting or now - _waiting[0][0] < INSISTS_AFTER):
-        _waiting.append((now, error))
+    if _depth and (not _deferred or now - _deferred[0][0] < SECOND_SIGNAL_AFTER):
+        _deferred.append((now, error))
         return
-    _waiting.clear()
+    _deferred.clear()
     raise error
 
 
 def handle_sigint() -> None:
-    """Let :func:`interrupt` handle Ctrl-C, unless it is ignored here or somebody else's."""
+    """Install :func:`interrupt` for Ctrl-C, unless Ctrl-C is ignored or has another handler than Python's."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[None]:
-    """While inside, signals of :func:`interrupt` wait; the first of them counts afterwards, whatever else was raised.
+    """Defer signals of :func:`interrupt` to the end of the block; the first one counts, whatever else was raised.
 
-    In other threads than the main one this does nothing, since signals are not theirs.
+    Does nothing in other threads than the main one: Python handles signals in the main thread only.
     """
-    global _held
+    global _depth
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _held += 1
+    _depth += 1
     try:
         yield
     finally:
-        _held -= 1
-        if not _held and _waiting:
-            error = _waiting[0][1]
-            _waiting.clear()
+        _depth -= 1
+        if not _depth and _deferred:
+            error = _deferred[0][1]
+            _deferred.clear()
             raise error

@@ -1,4 +1,4 @@
-"""The code of a user's own model or data source: the module of its class, and what that imports from beside it."""
+"""The source code of a user's own model or dataset: the module of its class, and what that imports from beside it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ OURS = __name__.partition(".")[0]
 
 
 def own_sources(*nodes: Mapping[str, Any]) -> dict[str, str]:
-    """Return module name -> code for the classes that the nodes' ``_target_`` name; nothing for classes of ours.
+    """Return module name -> code for the classes that the nodes' ``_target_`` name, without vae_sweep's own classes.
 
-    Modules count that are imported, directly or through others, and lie below the same folder; of an installed package
-    those of the package. Imports are read, not run, so one that is made at run time by name is not seen. Comments and
-    layout, which change no number, are left out.
+    Imported modules below the same folder are included, directly or through others; for an installed package, those of
+    the package. Imports are read from the code, so a module imported at run time by name is not found. Comments and
+    layout are left out, since they change no number.
     """
     found: dict[str, str] = {}
     for node in nodes:
@@ -55,7 +55,7 @@ def _collect(module: str, folder: Path | None, top: str, found: dict[str, str]) 
 
 
 def _imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """Names that may be modules, and the packages that they lie in."""
+    """Names that may be modules, and their packages."""
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):

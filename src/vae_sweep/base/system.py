@@ -1,4 +1,4 @@
-"""What this machine has: how much memory, and whose home folders; a clear refusal of what asks for more."""
+"""Memory, cores and home folders of this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB", "EB")
 
 
 def total_memory() -> float:
-    """Return the bytes of memory that this process may use; infinity where the system does not tell."""
+    """Return the bytes of memory that this process may use; infinity where the system does not say."""
     known = [float("inf")]
     with contextlib.suppress(AttributeError, OSError, ValueError):
         known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -24,20 +24,20 @@ def total_memory() -> float:
 
 
 def check_memory(need: int, what: str, advice: str) -> None:
-    """Refuse what needs more bytes than there are.
+    """Check that ``need`` bytes fit into this machine's memory.
 
     Raises:
-        UserError: with ``what`` in front and ``advice`` at the end.
+        UserError: if not; it begins with ``what`` and ends with ``advice``.
     """
     if need > total_memory():
         raise UserError(f"{what} need {shown(need)} of memory, and this machine has {shown(total_memory())}; {advice}")
 
 
 def resolve_path(root: Path, path: str, key: str) -> Path:
-    """Return ``path``, the value of ``key``, with ``~`` expanded and as seen from ``root``.
+    """Return ``path``, the value of ``key``, with ``~`` expanded; a relative one is relative to ``root``.
 
     Raises:
-        UserError: for a home folder that does not exist.
+        UserError: for a user without a home folder.
     """
     try:
         return root / Path(path).expanduser()
@@ -46,7 +46,7 @@ def resolve_path(root: Path, path: str, key: str) -> Path:
 
 
 def shown(n_bytes: float) -> str:
-    """Return ``n_bytes`` as people write it: 1.5 GB."""
+    """Return ``n_bytes`` as text, such as 1.5 GB."""
     power = 0
     while n_bytes >= 1000 and power < len(UNITS) - 1:
         n_bytes, power = n_bytes / 1000, power + 1
@@ -54,7 +54,7 @@ def shown(n_bytes: float) -> str:
 
 
 def available_cores() -> int:
-    """Number of CPU cores this process may use: its affinity and its container's quota, where there are any."""
+    """Return the number of CPU cores that this process may use, by its affinity and its container's quota."""
     from joblib import cpu_count
 
     return cpu_count()

@@ -1,4 +1,4 @@
-"""Where the wall time of a run goes."""
+"""Wall time of the parts of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def timed(seconds: dict[str, float], part: str) -> Iterator[None]:
-    """Add the wall time of what is inside to ``seconds[part]``, also where it fails."""
+    """Add the wall time of the block to ``seconds[part]``, also where it fails."""
     started = time.perf_counter()
     try:
         yield

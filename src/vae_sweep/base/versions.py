@@ -1,4 +1,4 @@
-"""Versions of the numbers: raised by hand when they change; tests/test_versions.py says when they must be."""
+"""Versions of the numbers, raised by hand; tests/test_versions.py fails when one must be raised."""
 
-TRAINING_VERSION = 1  # raise it when a configuration would train, or test, to other numbers than before
-METRICS_VERSION = 1  # raise it when the same weights would measure other numbers than before
+TRAINING_VERSION = 1  # raise it when a configuration trains to other numbers than before, or tests to others
+METRICS_VERSION = 1  # raise it when the same weights give other metrics than before

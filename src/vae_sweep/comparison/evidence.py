@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vae_sweep.comparison.contrasts import Contrast, Group
 from vae_sweep.comparison.rows import Row
-from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.catalogue import Metric
 
 Images = NDArray[np.uint8]
@@ -27,9 +27,7 @@ class Evidence:
     references: Mapping[str, Mapping[str, Mapping[str, float]]]
     # ^ dataset -> latents, such as "128" -> metric -> value of the closed-form linear VAE
     contrasts: tuple[Contrast, ...]  # of each dataset: primary metrics first
-    controls: tuple[
-        str, ...
-    ] = ()  # what becomes of the primary contrasts where the pixels are permuted, a sentence each
+    controls: tuple[str, ...] = ()  # the primary contrasts where the pixels are permuted, a sentence each
     histories: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
     # ^ run -> images seen, validation loss (nats/image) after each epoch
     samples: Mapping[str, Images] = field(default_factory=dict)  # run -> (n, C, H, W)

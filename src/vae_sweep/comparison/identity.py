@@ -6,7 +6,6 @@ rows of tables are the same run, and which runs may be paired.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -14,8 +13,6 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep.base.versions import TRAINING_VERSION
 
@@ -26,7 +23,7 @@ class Decides(Enum):
     TRAINED = "the trained numbers: another value is another run"
     MEASURED = "the measured numbers: with another value a finished run is measured again"
     SHOWN = "what is shown: with another value the figures of a finished run are drawn again"
-    PLACE = "where things are, and how a run is started: no number depends on it"
+    PLACE = "where things are, how a run is started, what it is compared with: none of its numbers depends on it"
 
 
 IMAGES, TRAINING_CODE = "the images", "the training code of vae_sweep"  # parts of a run, beside its configuration
@@ -41,6 +38,7 @@ TABLE = {
     "dataset.path": Decides.PLACE,  # images are known by their digest, wherever they lie
     "dataset.root": Decides.PLACE,
     "dataset.download": Decides.PLACE,
+    "model.baseline": Decides.PLACE,
     "metrics": Decides.MEASURED,
     "metrics.inception_weights": Decides.PLACE,  # the file's content is checked
     "evaluation": Decides.SHOWN,
@@ -66,17 +64,6 @@ def decides(key: str) -> Decides:
     while key not in TABLE and "." in key:
         key = key.rpartition(".")[0]
     return TABLE.get(key, Decides.TRAINED)
-
-
-def settings_of(cfg: DictConfig) -> dict[str, Any]:
-    """Return what decides the trained numbers of a configuration: dotted key -> value, resolved.
-
-    What is configured by way of ``paths`` counts by its name there, so that a moved project keeps its runs.
-    """
-    cfg = copy.deepcopy(cfg)
-    for key in cfg.get("paths", {}):
-        cfg.paths[key] = str(key)
-    return trained(flatten(OmegaConf.to_container(cfg, resolve=True)))
 
 
 def trained(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,9 +94,9 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for key, value in node.items() for k, v in flatten(value, f"{prefix}{key}.").items()}
 
 
-def settings_key(cfg: DictConfig) -> str:
-    """Return a hash of what is configured of a run: the same for other images and other code."""
-    return _hash(settings_of(cfg))
+def settings_key(settings: Mapping[str, Any]) -> str:
+    """Return a hash of what is configured of a run (:func:`trained`): the same for other images and other code."""
+    return _hash(settings)
 
 
 def parts(digest: str, sources: Mapping[str, str]) -> dict[str, str]:
@@ -121,9 +108,9 @@ def parts(digest: str, sources: Mapping[str, str]) -> dict[str, str]:
     return {IMAGES: digest, TRAINING_CODE: f"version {TRAINING_VERSION}", **own}
 
 
-def run_key(cfg: DictConfig, made_of: Mapping[str, str]) -> str:
-    """Return the identity of a run: a hash of its configuration and of its :func:`parts`."""
-    return _hash([settings_of(cfg), dict(made_of)])
+def run_key(settings: Mapping[str, Any], made_of: Mapping[str, str]) -> str:
+    """Return the identity of a run: a hash of its configuration (:func:`trained`) and of its :func:`parts`."""
+    return _hash([settings, dict(made_of)])
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
@@ -139,7 +126,7 @@ def sweep_key(runs: Iterable[str], name: str | None) -> str:
 @cache
 def training_code() -> str:
     """Return a hash of the texts that train, to tell whether two processes of one sweep have the same installed."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     files = [file for room in ("models", "training") for file in sorted((package / room).glob("*.py"))]
     return _hash([[file.name, file.read_text(encoding="utf-8")] for file in files])
 

@@ -9,14 +9,15 @@ from statistics import fmean
 from typing import Any
 
 from vae_sweep.comparison import statistics
+from vae_sweep.comparison.contrasts import Contrast, Group
 from vae_sweep.comparison.convergence import caveat
 from vae_sweep.comparison.identity import shared
 from vae_sweep.comparison.rows import PERMUTED, Row, is_finite, with_unique_names
-from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.catalogue import Metric
 
-DATASET_FACTS = ("probe_accuracy_pca",)  # metrics that depend on the images alone: no model differs in them
-Recipe = tuple[tuple[str, Any], ...]  # all that two runs must share, but architecture and seed, to be a pair
+DATASET_FACTS = ("test/probe_accuracy_pca",)  # metrics that depend on the images alone: no model differs in them
+CLOSED_FORM = "closed_form"  # the baseline of a model that is compared with no other one
+Setting = tuple[tuple[str, Any], ...]  # all that two runs must share, but architecture and seed, to be a pair
 
 
 def without_repeats(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
@@ -39,11 +40,11 @@ def without_repeats(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
     return list(kept.values()), [note] if repeats else []
 
 
-def with_unique_sets(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with names, datasets and sets in words that tell apart what differs.
+def with_unique_labels(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with names, datasets and sets that are the same only where they stand for the same.
 
     One dataset name may stand for different images or several losses, which do not compare; one set's name for
-    different recipes. ``params`` then says all of it and ``variant`` nothing.
+    different hyperparameters. ``params`` then says all of it and ``variant`` nothing.
     """
     digests: dict[str, set[str | None]] = defaultdict(set)
     losses: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
@@ -59,9 +60,32 @@ def with_unique_sets(rows: Sequence[Row]) -> list[Row]:
         if len(losses[base]) > 1 and row.beta is not None:
             dataset += f", beta {row.beta:g}, {row.reduction}"
         named.append(replace(row, dataset=dataset + row.dataset[len(base) :]))
-    sets = _sets(named)
-    named = [replace(row, params=sets[_recipe(row)], variant="") for row in named]
-    return with_unique_names(named)
+    labels = _labels(named)
+    return with_unique_names([replace(row, params=labels[setting(row)], variant="") for row in named])
+
+
+def setting(row: Row) -> Setting:
+    """Return all that a run must share with another, but architecture and seed, to be its pair."""
+    numbers = row.batch_size, row.lr, row.schedule, row.latent_dim, row.beta, row.reduction
+    known = shared(row.configuration) or {"params": row.params, "variant": row.variant, "numbers": str(numbers)}
+    return ("dataset", row.dataset), *sorted(known.items())
+
+
+def _labels(rows: Sequence[Row]) -> dict[Setting, str]:
+    """Setting -> the shortest of its names, and where another has that, too, the values that differ."""
+    names: dict[Setting, set[str]] = defaultdict(set)
+    for row in rows:
+        names[setting(row)].add(f"{row.params} {row.variant}".strip())
+    same: dict[tuple[str, str], list[Setting]] = defaultdict(list)
+    for found, given in names.items():
+        same[found[0][1], min(given, key=lambda name: (len(name), name))].append(found)
+    labels = {}
+    for (_, name), settings in same.items():
+        common = set(settings[0]).intersection(*settings)
+        for found in settings:
+            said = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in sorted(set(found) - common))
+            labels[found] = f"{name} [{said}]" if said else name
+    return labels
 
 
 def groups_of(done: Sequence[Row], metric: Metric) -> list[Group]:
@@ -74,32 +98,47 @@ def groups_of(done: Sequence[Row], metric: Metric) -> list[Group]:
     return [statistics.group(*key, seeds) for key, seeds in values.items()]
 
 
-def contrasts_of(done: Sequence[Row], metrics: Sequence[Metric]) -> list[Contrast]:
-    """Return the contrasts of each dataset and metric, paired on hyperparameter set and seed.
+def compared(rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """Return the pairs of models (a, b) that are compared as a - b, from the baselines that the models name.
 
-    Each other architecture minus conv (or the first, where there is no conv), and fc minus each of its variants.
-    Linear models trained by gradient descent have the closed form beside them and are left out.
+    Every model minus the one that is its own baseline (or the first, where there is none), and every other baseline
+    minus the models that name it. A model with the baseline :data:`CLOSED_FORM` is left out.
+    """
+    baselines: dict[str, str | None] = {}
+    for row in rows:
+        baselines[row.model] = baselines.get(row.model) or row.baseline
+    models = [model for model, baseline in baselines.items() if baseline != CLOSED_FORM]
+    if not models:
+        return []
+    common = next((model for model in models if baselines[model] == model), models[0])
+    pairs = [(model, common) for model in models if model != common]
+    own = [(baseline, model) for model in models if (baseline := baselines[model]) in models and baseline != model]
+    return pairs + [(a, b) for a, b in own if b != common and (b, a) not in pairs]
+
+
+def contrasts_of(done: Sequence[Row], metrics: Sequence[Metric]) -> list[Contrast]:
+    """Return the contrasts of each dataset, of its models as :func:`compared`, and each metric.
+
+    Runs are paired on hyperparameter set and seed.
     """
     found = []
     for dataset in dict.fromkeys(row.dataset for row in done):
         here = [row for row in done if row.dataset == dataset]
-        models = [model for model in dict.fromkeys(row.model for row in here) if model != "linear"]
-        base = "conv" if "conv" in models else models[0] if models else ""
-        compared = [(other, base) for other in models if other != base]
-        compared += [("fc", other) for other in models if other.startswith("fc_") and "fc" in models and base != "fc"]
-        for a, b in compared:
+        for a, b in compared(here):
             for metric in metrics:
-                if metric.key.removeprefix("test/") in DATASET_FACTS:
-                    continue
-                values = {(r.model, r.params, r.seed): r.metrics[metric.key] for r in here if metric.key in r.metrics}
-                pairs: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
-                for (model, params, seed), value in values.items():
-                    if model == a and seed is not None and (b, params, seed) in values:
-                        pairs[params][seed] = (value, values[b, params, seed])
-                states = [r.training_state for r in here if r.model in (a, b) and r.seed in pairs.get(r.params, {})]
-                contrast = statistics.contrast(dataset, of_loss(metric, here), a, b, pairs, states)
-                found += [contrast] if contrast else []
-    return list(statistics.declare(found))
+                if metric.key not in DATASET_FACTS:
+                    found.append(_contrast(dataset, metric, a, b, here))
+    return list(statistics.declare([contrast for contrast in found if contrast]))
+
+
+def _contrast(dataset: str, metric: Metric, a: str, b: str, here: Sequence[Row]) -> Contrast | None:
+    values = {(r.model, r.params, r.seed): r.metrics[metric.key] for r in here if metric.key in r.metrics}
+    pairs: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+    for (model, params, seed), value in values.items():
+        if model == a and seed is not None and (b, params, seed) in values:
+            pairs[params][seed] = (value, values[b, params, seed])
+    states = [r.training_state for r in here if r.model in (a, b) and r.seed in pairs.get(r.params, {})]
+    return statistics.contrast(dataset, of_loss(metric, here), a, b, pairs, states)
 
 
 def controls_of(contrasts: Sequence[Contrast]) -> list[str]:
@@ -110,21 +149,20 @@ def controls_of(contrasts: Sequence[Contrast]) -> list[str]:
         given = known.get((dataset.removesuffix(PERMUTED), key, a, b))
         if given is None or given is permuted:
             continue
-        sides = [
+        before, after = (
             {(s.params, seed): value for s in c.sets for seed, value in zip(s.seeds, s.values, strict=True)}
             for c in (given, permuted)
-        ]
-        shared = sorted(sides[0].keys() & sides[1].keys())
-        if not shared:
+        )
+        both = sorted(before.keys() & after.keys())
+        if not both:
             continue
-        metric = given.metric
+        metric, rests = given.metric, caveat([*given.states, *permuted.states])
         unit = f" {metric.unit}" if metric.unit else ""
-        before, after = (f"{fmean(side[pair] for pair in shared):+.{metric.digits}f}{unit}" for side in sides)
-        sets = ", ".join(dict.fromkeys(params for params, _ in shared))
-        rests = caveat([*given.states, *permuted.states])
+        means = [f"{fmean(side[pair] for pair in both):+.{metric.digits}f}{unit}" for side in (before, after)]
+        sets = ", ".join(dict.fromkeys(params for params, _ in both))
         said.append(
-            f"{rests} Control on {given.dataset} ({sets}; {len(shared)} pairs): {a} - {b} in {metric.label} is "
-            f"{before} on the pictures as they are and {after} with their pixels in one fixed random order.".lstrip()
+            f"{rests} Control on {given.dataset} ({sets}; {len(both)} pairs): {a} - {b} in {metric.label} is "
+            f"{means[0]} on the images as they are and {means[1]} with their pixels in one fixed random order.".lstrip()
         )
     return said
 
@@ -135,29 +173,3 @@ def of_loss(metric: Metric, rows: Sequence[Row]) -> Metric:
     if reductions == {"mean"}:
         return replace(metric, unit="averaged error, not nats", digits=4, margin=0.0)
     return replace(metric, unit="nats/image, or averaged error") if "mean" in reductions else metric
-
-
-def _recipe(row: Row) -> Recipe:
-    given = shared(row.configuration)
-    numbers = row.batch_size, row.lr, row.schedule, row.latent_dim, row.beta, row.reduction
-    known = given or {"params": row.params, "variant": row.variant, "numbers": str(numbers)}
-    return ("dataset", row.dataset), *sorted(known.items())
-
-
-def _sets(rows: Sequence[Row]) -> dict[Recipe, str]:
-    """Recipe -> its set in words: the shortest of its names, and what sets it apart where another has that, too."""
-    names: dict[Recipe, set[str]] = defaultdict(set)
-    for row in rows:
-        names[_recipe(row)].add(f"{row.params} {row.variant}".strip())
-    short = {recipe: min(given, key=lambda name: (len(name), name)) for recipe, given in names.items()}
-    same: dict[tuple[str, str], list[Recipe]] = defaultdict(list)
-    for recipe, name in short.items():
-        same[recipe[0][1], name].append(recipe)
-    found = {}
-    for (_, name), recipes in same.items():
-        keys = {key for recipe in recipes for key, value in recipe if any(dict(r).get(key) != value for r in recipes)}
-        for recipe in recipes:
-            given = dict(recipe)
-            said = ", ".join(f"{key.rpartition('.')[2]}={given[key]}" for key in sorted(keys) if key in given)
-            found[recipe] = f"{name} [{said}]" if said else name
-    return found

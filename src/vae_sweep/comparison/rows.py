@@ -1,21 +1,20 @@
-"""Rows of a sweep -> records, CSV and JSON.
+"""What is known of a sweep's runs, as rows, and the one table that every output is made from.
 
-Pure: the same rows give the same records, whatever state their runs are in, so a table can be rewritten after every
-job. Losses are nats/image (lower is better) and comparable only at equal `beta`, `reduction` and data.
+Pure: the same rows give the same table, whatever state their runs are in, so it can be made again after every job.
+Losses are nats/image (lower is better) and comparable only at equal `beta`, `reduction` and data.
 """
 
 from __future__ import annotations
 
-import csv as csv_format
-import io
 import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
-from vae_sweep.comparison import identity
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 REFERENCE = "linear (closed form)"
 PERMUTED = " (pixels permuted)"  # after a dataset's name in tables
@@ -33,18 +32,19 @@ class Cell:
     seed: int
     batch_size: int
     lr: float
-    schedule: str  # constant, or one_cycle with its epochs; and whether pictures are mirrored
+    schedule: str  # constant, or one_cycle with its epochs; and whether images are mirrored
     latent_dim: int
     beta: float
     reduction: str
-    key: str = ""  # identity of its run; stored sweeps of earlier versions have none
+    key: str = ""  # identity of its run
     settings: str = ""  # hash of its configuration alone
     made_of: tuple[tuple[str, str], ...] = ()  # images and code, by name
-    overrides: tuple[str, ...] = ()  # those that tell its job from the others
+    overrides: tuple[str, ...] = ()  # those that set its job apart
+    baseline: str | None = None  # its model's, see pairing; "" names none, None is unknown
 
 
 @dataclass(frozen=True)
-class ReferenceRow:
+class LinearRow:
     """The closed-form linear VAE (probabilistic PCA of the training images) on one run's loss."""
 
     dataset: str
@@ -100,98 +100,78 @@ class Row:
     test_kl: float | None = None
     wall_time_s: float | None = None
     images_per_s: float | None = None
-    reference: ReferenceRow | None = None
+    reference: LinearRow | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)  # every held-out metric by its key, such as test/psnr
     configuration: Mapping[str, str] = field(default_factory=dict)  # what decides its numbers, once it has started
     key: str = ""  # identity of the run; what makes two rows the same one
+    baseline: str | None = None  # of its model, see pairing
 
 
-COLUMNS = [f.name for f in fields(Row) if f.name not in ("reference", "metrics", "digest", "configuration", "key")]
+NOT_SHOWN = ("reference", "metrics", "digest", "configuration", "key", "baseline")
+COLUMNS = [f.name for f in fields(Row) if f.name not in NOT_SHOWN]
 COLUMNS.insert(COLUMNS.index("wall_time_s"), "distance_to_linear")
 COLUMNS.insert(COLUMNS.index("n_parameters"), "active_latents")
 
 
-def records(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One flat, JSON-able dict per run, then per distinct reference of its dataset; numbers not finite are None.
+def frame(rows: Sequence[Row]) -> DataFrame:
+    """Return a table of the runs by dataset, set, variant, model and seed; each dataset ends with its closed forms.
 
-    Losses in nats/image; `distance_to_linear` = test loss minus that of the closed form, negative is better than it.
-    References that differ in `latent_dim` alone are one record with `latent_dim` "128, 256".
+    Columns: :data:`COLUMNS`, then the held-out metrics that some run has. Its objects are str, int, float and None for
+    what is unknown. `distance_to_linear` = test loss minus that of the closed form, negative is better than it. Closed
+    forms (status REFERENCE) that differ in `latent_dim` alone are one row with `latent_dim` "128, 256".
     """
-    return [
-        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items() if k != "shared"}
-        for r in ordered(rows)
-    ]
+    import pandas as pd  # here, since it takes a second and refusals should not
+
+    linear = [row.reference for row in rows if row.reference]
+    found = [*map(_run, rows), *_closed_forms(linear)]
+    heldout = {key for metrics in [row.metrics for row in rows] + [row.metrics for row in linear] for key in metrics}
+    columns = [*COLUMNS, *sorted(heldout - {f"test/{term}" for term in ("loss", "recon", "kl")})]
+    table = pd.DataFrame(
+        [[record.get(column) for column in columns] for record in found], columns=columns, dtype=object
+    )
+    closed = table["status"] == "REFERENCE"
+    latents = table["latent_dim"].where(closed, 0).map(lambda sizes: int(str(sizes).split(",")[0]))
+    keys = ["dataset", "closed", "latents", "params", "variant", "model", "seed", "name", "run_id"]
+    order = table.assign(closed=closed, latents=latents).sort_values(keys, na_position="first").index
+    return table.loc[order].reset_index(drop=True)
 
 
-def column_dict(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """The records by column, all of one length, as `mlflow.log_table` takes them: str, int, float or None."""
-    found = records(rows)
-    return {column: [record[column] for record in found] for column in columns(rows)}
+def finite(table: DataFrame) -> DataFrame:
+    """Return the table with None for numbers that are not finite, as JSON and CSV take it."""
+    known = [[not isinstance(v, float) or math.isfinite(v) for v in row] for row in table.itertuples(index=False)]
+    return table.where(known, None) if known else table
 
 
-def columns(rows: Sequence[Row]) -> list[str]:
-    """The names of a record's fields: COLUMNS, then every other held-out metric that some row has."""
-    keys = {key for row in rows for key in row.metrics}
-    keys |= {key for row in rows if row.reference for key in row.reference.metrics}
-    return COLUMNS + sorted(keys - {f"test/{term}" for term in ("loss", "recon", "kl")})
+def to_json(table: DataFrame) -> str:
+    """Return the finite table as JSON records; pandas' own writer rounds numbers to 15 digits."""
+    return json.dumps(finite(table).to_dict("records"), indent=2, allow_nan=False) + "\n"
 
 
-def json_text(rows: Sequence[Row]) -> str:
-    """The records as JSON."""
-    return json.dumps(records(rows), indent=2, allow_nan=False) + "\n"
+def to_csv(table: DataFrame) -> str:
+    """Return the finite table as CSV with a header; None is an empty field."""
+    return finite(table).to_csv(index=False, lineterminator="\n")
 
 
-def csv(rows: Sequence[Row]) -> str:
-    """The records as CSV with a header; None is an empty field."""
-    out = io.StringIO()
-    writer = csv_format.DictWriter(out, columns(rows), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records(rows))
-    return out.getvalue()
+def _run(row: Row) -> dict[str, Any]:
+    distance = None
+    if row.reference and row.test_loss is not None and math.isfinite(row.test_loss - row.reference.test_loss):
+        distance = row.test_loss - row.reference.test_loss
+    return {**row.metrics, **vars(row), "distance_to_linear": distance}
 
 
-def ordered(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One dict per run and reference, numbers as they are, sorted by dataset, set, variant, model and seed.
-
-    Each dataset's references stand after its runs. ``shared`` is what a run must share with another to be its pair.
-    """
-    blank: dict[str, Any] = dict.fromkeys(columns(rows))
-    found = []
-    groups: dict[tuple[Any, ...], list[ReferenceRow]] = defaultdict(list)
-    for row in rows:
-        values = {**row.metrics, **vars(row)}
-        record = blank | {name: value for name, value in values.items() if name in blank}
-        record["shared"] = tuple(sorted(identity.shared(row.configuration).items()))
-        if row.reference is not None:
-            numbers = vars(row.reference)  # not asdict, whose copies would take most of a refresh's time
-            groups[tuple(value for key, value in numbers.items() if key not in ("latent_dim", "metrics"))].append(
-                row.reference
-            )
-            if is_finite(row.test_loss) and is_finite(row.reference.test_loss):
-                assert row.test_loss is not None
-                record["distance_to_linear"] = row.test_loss - row.reference.test_loss
-        found.append(record)
-    for same in groups.values():
-        sizes = sorted({reference.latent_dim for reference in same})
-        known = asdict(same[0]) | {"latent_dim": sizes[0] if len(sizes) == 1 else ", ".join(map(str, sizes))}
-        known["active_latents"] = known.pop("active")
-        shared = set.intersection(*(set(reference.metrics.items()) for reference in same))  # sizes differ in others
-        known |= {key: value for key, value in shared if key in blank}
-        del known["metrics"]
-        found.append(blank | known | {"name": REFERENCE, "model": REFERENCE, "status": "REFERENCE"})
-
-    def order(record: dict[str, Any]) -> tuple[Any, ...]:
-        reference = record["status"] == "REFERENCE"
-        size = int(str(record["latent_dim"]).split(",")[0]) if reference else -1
-        keys = (
-            record["params"] or "",
-            record["variant"] or "",
-            record["model"],
-            -1 if record["seed"] is None else record["seed"],
-        )
-        return record["dataset"], reference, size, *keys, record["name"], record["run_id"] or ""
-
-    return sorted(found, key=order)
+def _closed_forms(found: Sequence[LinearRow]) -> list[dict[str, Any]]:
+    """One record for all that differ in nothing but their latents, with the metrics that those share."""
+    same: dict[tuple[Any, ...], list[LinearRow]] = defaultdict(list)
+    for linear in found:
+        same[tuple(value for key, value in vars(linear).items() if key not in ("latent_dim", "metrics"))].append(linear)
+    records = []
+    for group in same.values():
+        sizes = sorted({linear.latent_dim for linear in group})
+        shared = set.intersection(*(set(linear.metrics.items()) for linear in group))
+        names = {"name": REFERENCE, "model": REFERENCE, "status": "REFERENCE", "active_latents": group[0].active}
+        latents = sizes[0] if len(sizes) == 1 else ", ".join(map(str, sizes))
+        records.append({**dict(shared), **vars(group[0]), **names, "latent_dim": latents})
+    return records
 
 
 def with_unique_names(rows: Sequence[Row]) -> list[Row]:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from vae_sweep.comparison.contrasts import LEVEL, Contrast
 from vae_sweep.comparison.convergence import caveat
-
-if TYPE_CHECKING:
-    from vae_sweep.comparison.statistics import Contrast
-
-LEVEL = 0.05  # of tests; intervals are 1 - LEVEL
 
 
 def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
@@ -27,8 +21,8 @@ def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
     interval = "no interval, as no set has two seeds"
     if c.low is not None and c.high is not None:
         interval = f"95 % interval [{_number(c, c.low)}, {_number(c, c.high)}]"
-    notes = [f"Holm {_p(p)}"] if c.p_holm is not None else []
-    notes += [f"the least that {pairs} can give is {_p(c.p_least)}"] if not open_ or least <= LEVEL else []
+    notes = [f"Holm {_p(c.p_holm)}"] if c.p_holm is not None else []
+    notes += [f"smallest attainable p {_p(c.p_least)}"] if not open_ or least <= LEVEL else []
     facts = [
         f"{c.a} - {c.b} = {_number(c, c.mean, '+')}{unit}",
         interval,
@@ -50,10 +44,9 @@ def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
 def _why(c: Contrast, p: float, least: float) -> str:
     """What a verdict lacks."""
     if least > LEVEL:
-        bound = f"p that {_count(c.n, 'pair')} can give is {_p(c.p_least)}"
-        if c.p_least <= LEVEL:
-            bound = f"Holm-adjusted p that {_count(c.n, 'pair')} can give is {_p(least)}"
-        return f"the least {bound}, so neither model can be called better at this number of seeds"
+        kind, bound = ("p", c.p_least) if c.p_least > LEVEL else ("Holm-adjusted p", least)
+        said = f"the smallest attainable {kind} of {_count(c.n, 'pair')} is {_p(bound)}"
+        return f"{said}, so neither model can be called better at this number of seeds"
     if c.low is None or c.high is None:
         return "without two seeds in any set the noise between seeds is unknown"
     lacks = [f"{'p' if c.p_holm is None else 'the Holm-adjusted p'} is above {LEVEL}"] if p > LEVEL else []

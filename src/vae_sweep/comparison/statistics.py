@@ -10,77 +10,21 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import numpy as np
 from scipy import stats
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.comparison.sentences import LEVEL, sentence
+from vae_sweep.comparison.contrasts import LEVEL, Contrast, Group, SetDifference
+from vae_sweep.comparison.sentences import sentence
 from vae_sweep.metrics.catalogue import Metric
 
 EXACT = 16  # pairs up to which all 2^n flips of signs are enumerated
 RESAMPLES = 10_000  # of the bootstrap
-FLIPS = 99_999  # random ones beyond; their least p, 2e-5, continues that of 16 pairs, 3e-5
+FLIPS = 99_999  # random ones beyond; their smallest attainable p, 2e-5, continues that of 16 pairs, 3e-5
 DIGITS = 12  # significant ones that values are taken to have; what is beyond is rounding, not a difference
-
-
-@dataclass(frozen=True)
-class Group:
-    """One model with one hyperparameter set on one dataset: a metric's value for every seed."""
-
-    dataset: str
-    model: str
-    params: str  # the set, and what else is swept, such as "p2" or "p2 beta=4"
-    seeds: tuple[int, ...]
-    values: tuple[float, ...]
-    mean: float
-    sd: float | None  # between seeds (n - 1); None for one seed
-    low: float | None  # 95 % t-interval of the mean; None for one seed
-    high: float | None
-
-
-@dataclass(frozen=True)
-class SetDifference:
-    """Paired differences a - b of one hyperparameter set, one for each seed that both models have."""
-
-    params: str
-    seeds: tuple[int, ...]
-    values: tuple[float, ...]
-    mean: float
-    sd: float | None
-    low: float | None  # 95 % t-interval; None for one seed
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Model ``a`` minus model ``b`` on one metric of one dataset, paired on (params, seed)."""
-
-    dataset: str
-    metric: Metric
-    a: str
-    b: str
-    sets: tuple[SetDifference, ...]
-    n: int  # pairs
-    mean: float  # over all pairs
-    sd: float | None  # of the pairs' differences
-    low: float | None  # 95 % interval of the mean, from the spread within sets; None where no set has two seeds
-    high: float | None
-    bootstrap_low: float | None  # 95 % stratified percentile bootstrap of the mean; too narrow with few seeds
-    bootstrap_high: float | None
-    p: float  # exact two-sided sign-flip permutation test
-    p_least: float  # the smallest p that so many pairs can give; zeros among the differences raise it further
-    p_holm: float | None  # adjusted over the primary metrics; None for the others
-    d_z: float | None  # mean / sd of the differences, Hedges-corrected; None below three pairs and for sd = 0
-    b_better: float  # share of pairs in which b is better, or lower where neither is; a tie counts half
-    b_better_low: float | None  # 95 % Clopper-Pearson interval; None where no set has two seeds
-    b_better_high: float | None
-    margin: float  # of equivalence, in the metric's unit
-    verdict: str  # of b against a: "better", "worse", "equivalent" or "inconclusive"
-    sentence: str  # what it rests on first
-    states: tuple[str | None, ...] = ()  # how the training of each run that was compared ended; None is unknown
 
 
 def group(dataset: str, model: str, params: str, values: Mapping[int, float]) -> Group:
@@ -203,7 +147,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def least_p(n: int) -> float:
-    """Return the smallest p of ``sign_flip_p`` for n pairs: 2 / 2^n, that of equal signs (1 for one pair)."""
+    """Return the smallest attainable ``sign_flip_p`` of n pairs: 2 / 2^n, that of equal signs (1 for one pair)."""
     return 2.0 / (2**n if n <= EXACT else FLIPS + 1)
 
 

@@ -34,7 +34,8 @@ class Params:
 @dataclass
 class FCModel:
     _target_: str = "vae_sweep.models.fc.FCVAE"
-    name: str = "fc"
+    name: str = "fc"  # in tables and run names
+    baseline: str | None = "conv"  # the model that it is compared with; comparison.pairing.compared defines it
     hidden_dims: list[int] = field(default_factory=lambda: [512, 256])  # encoder widths; the decoder mirrors
 
 
@@ -42,6 +43,7 @@ class FCModel:
 class ConvModel:
     _target_: str = "vae_sweep.models.conv.ConvVAE"
     name: str = "conv"
+    baseline: str | None = "conv"
     channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # each layer halves height and width
 
 
@@ -49,6 +51,7 @@ class ConvModel:
 class FCMatchedModel:
     _target_: str = "vae_sweep.models.fc_matched.MatchedFCVAE"
     name: str = "fc_matched"
+    baseline: str | None = "fc"
     channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # of the ConvVAE whose weights are counted
 
 
@@ -56,6 +59,7 @@ class FCMatchedModel:
 class FCSkipModel:
     _target_: str = "vae_sweep.models.fc_skip.SkipFCVAE"
     name: str = "fc_skip"
+    baseline: str | None = "fc"
     hidden_dims: list[int] = field(default_factory=lambda: [512, 256])  # as of FCModel
 
 
@@ -63,6 +67,7 @@ class FCSkipModel:
 class FCResModel:
     _target_: str = "vae_sweep.models.fc_res.ResidualFCVAE"
     name: str = "fc_res"
+    baseline: str | None = "fc"
     width: int = 512  # units of every hidden layer
     blocks: int = 2  # residual blocks in the encoder, and as many in the decoder
 
@@ -71,6 +76,7 @@ class FCResModel:
 class ConvResModel:
     _target_: str = "vae_sweep.models.conv_res.ResidualConvVAE"
     name: str = "conv_res"
+    baseline: str | None = "conv"
     channels: list[int] = field(default_factory=lambda: [32, 64, 128])  # as of ConvModel
     width: int = 512  # as of FCResModel
     blocks: int = 2
@@ -80,6 +86,7 @@ class ConvResModel:
 class LinearModel:
     _target_: str = "vae_sweep.models.linear.LinearVAE"
     name: str = "linear"
+    baseline: str | None = "closed_form"
 
 
 @dataclass

@@ -43,6 +43,7 @@ _NAME = (  # names end up in the paths of folders
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda v: 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1"),
     "model.name": _NAME,
+    "model.baseline": (lambda v: v is None or _NAME[0](v), f"the name of a model ({_NAME[1]}), closed_form or null"),
     "dataset.name": _NAME,
     "params.name": _NAME,
     "params.batch_size": (lambda v: v >= 1, "a whole number >= 1 (images per update)"),

@@ -1,12 +1,12 @@
-"""Data sources, and the one way to open them: ``load(create(cfg.dataset), cache_root)``."""
+"""Data sources: one file each. ``load(create(node), cache_root)`` opens one.
+
+A user's own needs no change here, only a YAML whose `_target_` names its class.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.plugins import instantiate
@@ -18,18 +18,16 @@ from vae_sweep.datasets.permuted import Permuted
 __all__ = ["SPLITS", "Built", "ImageDataset", "Source", "Split", "announce", "create", "hold_out", "load"]
 
 
-def create(cfg: Mapping[Any, Any] | DictConfig) -> Source:
-    """The data source that ``cfg._target_`` names, made with the other keys of `cfg` as its arguments.
+def create(node: Mapping[str, Any]) -> Source:
+    """Return the data source that a ``dataset`` config node, as a plain mapping, describes.
 
-    Only a class that derives from :class:`Source` is ever called, so a source of one's own needs nothing but
-    its module on the Python path and a YAML that names it. ``cfg.name``, where given, becomes the source's name;
-    ``cfg.permute_pixels`` shuffles the pixels of whatever the source gives, see :class:`Permuted`; ``cfg.max_images``
-    limits the images of each split.
+    ``_target_`` names its class, a :class:`Source`; the other keys are its arguments. Three keys are common to all
+    sources: ``name``; ``permute_pixels``, see :class:`Permuted`; ``max_images``, which limits each split.
 
     Raises:
-        UserError: `_target_` is missing, cannot be imported or is not a source, or the arguments do not fit.
+        UserError: for a class that cannot be imported or is not a :class:`Source`, and for wrong arguments.
     """
-    settings = _plain(cfg)
+    settings = dict(node)
     permuted, max_images = settings.pop("permute_pixels", False), settings.pop("max_images", None)
     if max_images is not None:
         whole = isinstance(max_images, int) and 1 <= max_images <= MAX_IMAGES
@@ -39,19 +37,6 @@ def create(cfg: Mapping[Any, Any] | DictConfig) -> Source:
     except TypeError as error:
         raise UserError(f"dataset: {settings.get('_target_')} cannot be made from its settings ({error})") from error
     if settings.get("name"):
-        object.__setattr__(source, "name", str(settings["name"]))  # a source of one's own may be frozen
+        object.__setattr__(source, "name", str(settings["name"]))  # a user's own may be frozen
     object.__setattr__(source, "max_images", max_images)
     return Permuted(source) if permuted else source
-
-
-def _plain(cfg: Mapping[Any, Any] | DictConfig) -> dict[str, Any]:
-    if not isinstance(cfg, DictConfig):
-        return {str(key): value for key, value in cfg.items()}
-    try:
-        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue:
-        missing = sorted(str(key).removeprefix("dataset.") for key in OmegaConf.missing_keys(cfg))
-        given = " ".join(f"dataset.{key}=..." for key in missing)
-        raise UserError(f"dataset.{missing[0]} has no value; add {given} to the command") from None
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}

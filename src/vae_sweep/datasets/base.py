@@ -1,4 +1,4 @@
-"""What a data source is and what it gives: uint8 arrays in three splits, and facts about them.
+"""Data sources: uint8 arrays in three splits, and facts about them.
 
 Shape legend: N images, C channels, H height, W width.
 """
@@ -18,9 +18,9 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import check_memory
 
 SPLITS = ("train", "val", "test")
-MAX_SIZE = 4096  # pixels; models of this project take far smaller ones
-MAX_IMAGES = 10_000_000  # drawn ones
-LEFT_OUT = "left_out"  # fact: reason -> number of files that are not used
+MAX_SIZE = 4096  # pixels
+MAX_IMAGES = 10_000_000  # of a generated dataset
+LEFT_OUT = "left_out"  # fact: reason -> number of unused files
 MAX_FACT = "max_images"  # fact: the limit of each split, where there is one
 NOTE = "note"  # fact: a sentence about the images
 ORIGINS = "splits"  # fact: split -> where its images come from
@@ -28,7 +28,7 @@ ORIGINS = "splits"  # fact: split -> where its images come from
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a data set."""
+    """One split of a dataset."""
 
     images: np.ndarray  # uint8 (N, C, H, W)
     labels: np.ndarray  # int64 (N,); -1 where there are none
@@ -42,42 +42,42 @@ class Built:
     """What :meth:`Source.build` returns."""
 
     splits: dict[str, Split]  # one entry per name in SPLITS
-    facts: dict[str, Any] = field(default_factory=dict)  # JSON-able: classes, pictures skipped, origin
+    facts: dict[str, Any] = field(default_factory=dict)  # JSON values: classes, skipped images, origin
 
 
 class Source(ABC):
-    """One data source. It returns arrays and facts, nothing else: caching and loading are not its business."""
+    """A data source: it builds arrays and facts. :func:`vae_sweep.datasets.load` caches and opens them."""
 
-    name: str  # names the folder of the prepared arrays
-    max_images: int | None = None  # of each split, at most; :func:`capped` is applied to what is built
+    name: str  # also of the folder of the prepared arrays
+    max_images: int | None = None  # of each split, at most; applied to what :meth:`build` returns
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
-        """All that the arrays depend on, JSON-able and cheap to get: files, transform, splits, a format version.
+        """Return all that the arrays depend on, as JSON values, quickly: files, transform, splits, a format version.
 
         Raises:
-            UserError: the source is not there.
+            UserError: where the source is missing.
         """
 
     @abstractmethod
     def build(self) -> Built:
-        """The arrays of the three splits and the facts about them.
+        """Return the arrays of the three splits and the facts about them.
 
         Raises:
-            UserError: the source is missing, unreadable or too small for its splits.
+            UserError: where the source is missing, unreadable or too small for its splits.
         """
 
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A prepared data set; its images are memory-mapped, so processes share one copy."""
+    """A prepared dataset; its images are memory-mapped, so processes share one copy."""
 
     name: str
     splits: Mapping[str, Split]
     image_shape: tuple[int, int, int]  # (C, H, W)
     digest: str  # sha256 (hex) over the bytes of the images of train, val and test, in this order
     facts: dict[str, Any]
-    cache_dir: Path  # where the prepared arrays lie
+    cache_dir: Path  # folder of the prepared arrays
 
     @property
     def train(self) -> Split:
@@ -93,7 +93,7 @@ class ImageDataset:
 
 
 def capped(splits: Mapping[str, Split], most: int | None, seed: int = 0) -> dict[str, Split]:
-    """At most `most` images of each split, in their order, the same ones each time; None: all."""
+    """Return at most `most` images of each split, in their order, the same ones each time; None: all."""
     chosen = {key: draw(len(split), len(split) if most is None else most, seed) for key, split in splits.items()}
     return {
         key: split if len(chosen[key]) == len(split) else Split(split.images[chosen[key]], split.labels[chosen[key]])
@@ -102,72 +102,72 @@ def capped(splits: Mapping[str, Split], most: int | None, seed: int = 0) -> dict
 
 
 def hold_out(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(kept, held): sorted indices that part range(n), with exactly round(fraction * n) held, drawn with `seed`."""
+    """Return a random partition (kept, held) of range(n), both sorted, with exactly round(fraction * n) held."""
     order = np.random.default_rng(seed).permutation(n)
     held = round(fraction * n)
     return np.sort(order[held:]), np.sort(order[:held])
 
 
 def draw(n: int, k: int, seed: int) -> np.ndarray:
-    """`k` of range(n), sorted, drawn with `seed` from another stream than :func:`hold_out` uses."""
+    """Return `k` of range(n), sorted, drawn with `seed` from another stream than that of :func:`hold_out`."""
     if k >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng([seed, 1]).permutation(n)[:k])
 
 
 def draw_fraction(n: int, fraction: float, seed: int) -> np.ndarray:
-    """Exactly round(fraction * n) of range(n), sorted, drawn with `seed`.
+    """Return exactly round(fraction * n) of range(n), sorted, drawn with `seed`.
 
     Raises:
-        UserError: nothing would be left.
+        UserError: where nothing would be left.
     """
     k = round(fraction * n)
     if k == 0:
-        raise UserError(f"dataset.fraction={fraction} of {n} images leaves no training image; use a larger share")
+        raise UserError(f"dataset.fraction={fraction} of {n} images leaves no training image; use a larger fraction")
     return draw(n, k, seed)
 
 
 def hold_out_or_fail(n: int, key: str, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`hold_out` for the setting dataset.`key` (val_fraction or test_fraction); neither part is empty.
+    """Return :func:`hold_out` for the setting dataset.`key` (val_fraction or test_fraction).
 
     Raises:
-        UserError: one part would be empty.
+        UserError: where one part would be empty.
     """
     kept, held = hold_out(n, fraction, seed)
     what = {"val_fraction": "validation", "test_fraction": "test"}[key]
     if len(held) == 0 or len(kept) == 0:
         empty = what if len(held) == 0 else "training"
         raise UserError(
-            f"dataset.{key}={fraction} of {n} images leaves no {empty} image; use another share or more images"
+            f"dataset.{key}={fraction} of {n} images leaves no {empty} image; use another fraction or more images"
         )
     return kept, held
 
 
 def check(ok: bool, key: str, value: object, allowed: str) -> None:
-    """Refuse a setting that is out of range.
+    """Check one setting.
 
     Raises:
-        UserError: `ok` is false; the message names the key, the value and what is allowed.
+        UserError: unless `ok`; names the key, the value and what is allowed.
     """
     if not ok:
         raise UserError(f"dataset.{key}={value} is not allowed: it must be {allowed}")
 
 
 def check_fits(n: int, image_size: int) -> None:
-    """Refuse `n` pictures of (3, image_size, image_size) that this machine cannot hold.
+    """Check that `n` images of (3, image_size, image_size) fit into memory.
 
     Raises:
-        UserError: they need more memory than there is.
+        UserError: if not.
     """
-    what = f"dataset.image_size={image_size}: {n:,} pictures of {image_size}x{image_size} pixels"
-    check_memory(3 * n * image_size**2, what, "give a smaller dataset.image_size, or fewer pictures")
+    what = f"dataset.image_size={image_size}: {n:,} images of {image_size}x{image_size} pixels"
+    check_memory(3 * n * image_size**2, what, "give a smaller dataset.image_size, or fewer images")
 
 
 def check_common(settings: object) -> None:
-    """Check the ranges of the settings that several sources share, where `settings` has them.
+    """Check the ranges of those attributes of `settings` that several sources share.
 
     Raises:
-        UserError: one is out of range.
+        UserError: for a value out of range.
     """
     values = vars(settings)
     if "fraction" in values:

@@ -1,7 +1,7 @@
 """The cache of prepared arrays: built once, checked at every opening, memory-mapped by all processes.
 
 One folder per source and fingerprint holds ``<split>.npy`` (uint8, (N, C, H, W)), ``<split>-labels.npy``
-(int64, (N,)) and ``meta.json``. It appears by one rename, so a folder that is there is complete.
+(int64, (N,)) and ``meta.json``. It appears by one rename, so it is complete.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
+from vae_sweep.base.cache import CannotLock, once
 from vae_sweep.base.errors import UserError, escaped
 from vae_sweep.datasets.base import MAX_FACT, SPLITS, Built, ImageDataset, Source, Split, capped
 
@@ -30,17 +27,13 @@ VERSION = 1  # of the folder's layout; another version is rebuilt
 FILES = tuple(f"{split}{kind}.npy" for split in SPLITS for kind in ("", "-labels"))
 
 
-class _Unusable(Exception):
-    """Prepared arrays that are there but cannot be used; the text says why."""
-
-
 def load(source: Source, cache_root: Path) -> ImageDataset:
-    """The data set of `source`, prepared under `cache_root` if this was not done before.
+    """Return the dataset of ``source``, prepared under ``cache_root`` unless it is there already.
 
-    Of several processes that ask at once one prepares and the others wait. A damaged cache is rebuilt.
+    Of several processes that ask at once, one prepares it and the others wait. A damaged cache is rebuilt.
 
     Raises:
-        UserError: the source is missing or unusable, or `cache_root` cannot be written.
+        UserError: where the source is missing or unusable, or ``cache_root`` is not writable.
     """
     if not re.fullmatch(r"[\w.-]+", source.name):
         raise UserError(f"dataset.name={source.name} is not allowed: use letters, digits, '_', '-' and '.'")
@@ -48,104 +41,78 @@ def load(source: Source, cache_root: Path) -> ImageDataset:
     if source.max_images is not None:
         fingerprint = {"max_images": source.max_images, "source": fingerprint}
     canonical = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
-    cache_root = Path(cache_root).expanduser()
-    shown = re.sub(r"[^A-Za-z0-9_.-]", "_", source.name)  # not every file system takes every letter
-    folder = cache_root / f"{shown}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
-    try:
-        return _open(source.name, folder)  # without the lock: many readers, also where nothing may be written
-    except (OSError, _Unusable):
-        pass
-    with _locked(folder):
-        try:
-            return _open(source.name, folder)
-        except FileNotFoundError:
-            log.info("preparing %s in %s", source.name, folder)
-        except _Unusable as error:
-            log.warning("the prepared arrays in %s are unusable (%s); preparing them again", folder, error)
-        _prepare(source, fingerprint, folder)
-        return _open(source.name, folder, verify=False)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", source.name)  # not every file system takes every letter
+    folder = Path(cache_root).expanduser() / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
 
+    def prepare() -> ImageDataset:
+        log.info("preparing %s in %s", source.name, folder)
+        started = time.perf_counter()
+        built = _build(source)
+        _write(built, fingerprint, folder)
+        counts = ", ".join(f"{len(built.splits[split]):,} {split}" for split in SPLITS)
+        log.info("prepared %s in %.1f s: %s images", source.name, time.perf_counter() - started, counts)
+        return _open(source.name, folder)
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, whose parent is made if need be; says so once if it has to wait."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{folder}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("waiting for another process that prepares %s", folder)
-            lock.acquire()
-    except OSError as error:
+        return once(folder, lambda folder: _open(source.name, folder, verify=True), prepare)
+    except CannotLock as error:
         raise _not_writable(folder.parent, error) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
-def _prepare(source: Source, fingerprint: dict[str, Any], folder: Path) -> None:
-    """Build into a sibling folder and rename it into place. The caller holds the lock."""
-    start = time.perf_counter()
-    for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):  # of builds that died: we hold their lock
-        shutil.rmtree(leftover, ignore_errors=True)
+def _build(source: Source) -> Built:
+    """What the source builds, checked, with ``source.max_images`` applied and facts that can be stored."""
     built = source.build()
     limit = {} if source.max_images is None else {MAX_FACT: source.max_images}
     built = Built(capped(built.splits, source.max_images), _escaped(built.facts | limit))
     _check(source.name, built)
-    scratch = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    discarded = folder.with_name(f"{folder.name}.tmp-{os.getpid()}-old")
+    return built
+
+
+def _write(built: Built, fingerprint: dict[str, Any], folder: Path) -> None:
+    """Write beside ``folder`` and rename; the caller holds the lock."""
+    temporary = folder.with_name(f"{folder.name}.tmp")
     try:
-        scratch.mkdir()
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        temporary.mkdir()
         for split in SPLITS:
-            np.save(scratch / f"{split}.npy", built.splits[split].images)
-            np.save(scratch / f"{split}-labels.npy", built.splits[split].labels)
+            np.save(temporary / f"{split}.npy", built.splits[split].images)
+            np.save(temporary / f"{split}-labels.npy", built.splits[split].labels)
         meta = {
             "version": VERSION,
             "fingerprint": fingerprint,
             "facts": built.facts,
             "digest": _digest(built),
-            "sha256": {name: _sha256(scratch / name) for name in FILES},
+            "sha256": {name: _sha256(temporary / name) for name in FILES},
         }
-        (scratch / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        if folder.exists():
-            folder.rename(discarded)
-        scratch.rename(folder)
+        (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # damaged
+        temporary.rename(folder)
     except OSError as error:
         raise _not_writable(folder.parent, error) from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(discarded, ignore_errors=True)
-    counts = ", ".join(f"{len(built.splits[split]):,} {split}" for split in SPLITS)
-    log.info("prepared %s in %.1f s: %s images", source.name, time.perf_counter() - start, counts)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _open(name: str, folder: Path, verify: bool = True) -> ImageDataset:
-    """Map the arrays in `folder`; FileNotFoundError where there is no such folder, _Unusable for a damaged one."""
-    if not folder.exists():
-        raise FileNotFoundError(folder)
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if meta["version"] != VERSION:
-            raise _Unusable(f"version {meta['version']}, this program writes {VERSION}")
-        if verify:
-            for file in FILES:
-                if _sha256(folder / file) != meta["sha256"][file]:
-                    raise _Unusable(f"{file} does not have its checksum")
-        splits = {}
-        for split in SPLITS:
-            # Copy-on-write: writable, as torch wants it, but no write reaches the file, and pages are shared.
-            images = np.load(folder / f"{split}.npy", mmap_mode="c")
-            splits[split] = Split(images, np.load(folder / f"{split}-labels.npy"))
-        channels, height, width = splits["train"].images.shape[1:]
-        return ImageDataset(name, splits, (channels, height, width), meta["digest"], meta["facts"], folder)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError) as error:
-        raise _Unusable(f"{type(error).__name__}: {error}") from None
+def _open(name: str, folder: Path, verify: bool = False) -> ImageDataset:
+    """Map the arrays in ``folder``; raises one of DAMAGE where there are none, or where they are damaged."""
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    if meta["version"] != VERSION:
+        raise ValueError(f"version {meta['version']}, this program writes {VERSION}")
+    if verify:
+        for file in FILES:
+            if _sha256(folder / file) != meta["sha256"][file]:
+                raise ValueError(f"{file} does not have its checksum")
+    splits = {}
+    for split in SPLITS:
+        # Copy-on-write: writable, as torch wants it, but no write reaches the file, and pages are shared.
+        images = np.load(folder / f"{split}.npy", mmap_mode="c")
+        splits[split] = Split(images, np.load(folder / f"{split}-labels.npy"))
+    channels, height, width = splits["train"].images.shape[1:]
+    return ImageDataset(name, splits, (channels, height, width), meta["digest"], meta["facts"], folder)
 
 
 def _check(name: str, built: Built) -> None:
-    """Refuse arrays that break the contract of a source, and empty splits."""
+    """Check that each split is there, not empty, and has arrays of the right type and shape."""
     shapes = set()
     for split in SPLITS:
         if split not in built.splits:
@@ -168,7 +135,7 @@ def _check(name: str, built: Built) -> None:
 
 
 def _escaped(value: Any) -> Any:
-    """JSON-able values whose texts can be stored anywhere."""
+    """JSON values whose texts are UTF-8."""
     if isinstance(value, dict):
         return {escaped(key): _escaped(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

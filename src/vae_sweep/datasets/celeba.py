@@ -1,4 +1,4 @@
-"""CelebA, aligned and cropped (178x218 pixels, or copies of another size); never downloaded from here."""
+"""CelebA, aligned and cropped (178x218 pixels, or copies of another size); never downloaded."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from vae_sweep.datasets.images import Broken, Fit, broken_facts, decode_usable, 
 
 log = logging.getLogger(__name__)
 
-PICTURES = "img_align_celeba"
+IMAGE_FOLDER = "img_align_celeba"
 PARTITIONS = ("list_eval_partition.txt", "list_eval_partition.csv")
 CODES = {"train": 0, "val": 1, "test": 2}  # of the official partition file
-WIDTH, HEIGHT = 178, 218  # pixels of an aligned picture
+WIDTH, HEIGHT = 178, 218  # pixels of an aligned image
 CROP = 148  # pixels of its width, as is customary: the face without the border
-SAMPLED = 50  # pictures of each split whose size is looked at before any is decoded
+SAMPLED = 50  # images of each split whose size is read before any is decoded
 
 
 def choose(partition: np.ndarray, fraction: float, max_val: int, seed: int) -> dict[str, np.ndarray]:
-    """The rows that each split uses: sorted indices into `partition`, int (N,), whose values are 0, 1, 2.
+    """Return the rows of each split: sorted indices into ``partition``, int (N,), whose values are 0, 1, 2.
 
-    Exactly round(fraction * n) of the n training rows, at most `max_val` validation rows (0: all), every test row.
+    Exactly round(fraction * n) of the n training rows, at most ``max_val`` validation rows (0: all), every test row.
 
     Raises:
-        UserError: a split would be empty.
+        UserError: where a split would be empty.
     """
     rows = {split: np.flatnonzero(partition == code) for split, code in CODES.items()}
     for split, members in rows.items():
         if len(members) == 0:
             raise UserError(
-                f"dataset=celeba: the partition file lists no {split} picture (code {CODES[split]}); "
-                "use the list_eval_partition.txt that comes with the pictures"
+                f"dataset=celeba: the partition file lists no {split} image (code {CODES[split]}); "
+                "use the list_eval_partition.txt that comes with the images"
             )
     train = rows["train"][draw_fraction(len(rows["train"]), fraction, seed)]
     val = rows["val"][draw(len(rows["val"]), max_val or len(rows["val"]), seed)]
@@ -55,53 +55,54 @@ class CelebA(Source):
     Kaggle nests it (img_align_celeba/img_align_celeba/), with the partition as .txt or .csv.
 
     Raises:
-        UserError: a setting is out of range.
+        UserError: for a setting out of range.
     """
 
     name: str = "celeba"
     root: str
     image_size: int = 32  # pixels, after crop and resizing
-    crop_size: int = CROP  # side of the centre square taken from the picture, pixels of the picture
+    crop_size: int = CROP  # side of the centre crop, pixels of the file
     fraction: float = 0.3  # share of the official training partition
     max_val: int = 5000  # validation images; 0: the whole official validation partition
     split_seed: int = 0  # draws both subsets
-    strict: bool = False  # a broken picture ends the run, else it is left out
+    strict: bool = False  # true: a broken image is an error; false: it is left out
 
     def __post_init__(self) -> None:
         check_common(self)
         check(self.max_val >= 0, "max_val", self.max_val, "0 (all) or more")
 
     def fingerprint(self) -> dict[str, Any]:
-        """The partition file, sizes and times of the chosen pictures, and the settings."""
-        pictures, partition = self._locate()
+        """Return the hash of partition file, sizes and times of the chosen images, and the settings."""
+        folder, partition = self._locate()
         digest = hashlib.sha256(partition.read_bytes())
         names, chosen = self._choose(partition)
         for i in np.concatenate([chosen[split] for split in CODES]):
             try:
-                found = os.stat(f"{pictures}/{names[i]}")
+                found = os.stat(f"{folder}/{names[i]}")
                 digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
             except OSError:
                 digest.update(b"missing\n")
         settings = {key: value for key, value in vars(self).items() if key not in ("name", "root", "max_images")}
-        return {"format": 2, "pictures": str(pictures.resolve()), "files": digest.hexdigest(), **settings}
+        # "pictures" is part of the names of caches that exist
+        return {"format": 2, "pictures": str(folder.resolve()), "files": digest.hexdigest(), **settings}
 
     def build(self) -> Built:
-        """uint8 (N, 3, image_size, image_size) in the order of the partition file; there are no labels."""
-        pictures, partition = self._locate()
+        """Return uint8 (N, 3, image_size, image_size) in the order of the partition file; there are no labels."""
+        folder, partition = self._locate()
         names, chosen = self._choose(partition)
-        paths = {split: [pictures / names[i] for i in self._capped(rows)] for split, rows in chosen.items()}
+        paths = {split: [folder / names[i] for i in self._capped(rows)] for split, rows in chosen.items()}
         for split, found in paths.items():
-            _check_unpacked(split, found, pictures)
-        fit = Fit(self.image_size, self.crop_size, size_of_all=self._check_size(paths, pictures))
+            _check_unpacked(split, found, folder)
+        fit = Fit(self.image_size, self.crop_size, size_of_all=self._check_size(paths, folder))
         splits: dict[str, Split] = {}
         broken: Broken = []
         for split, found in paths.items():
             none = np.full(len(found), -1, np.int64)
-            images, labels, bad = decode_usable(found, none, fit, self.image_size, f"{split} pictures", self.strict)
+            images, labels, bad = decode_usable(found, none, fit, self.image_size, f"{split} images", self.strict)
             splits[split] = Split(images, labels)
             broken += bad
         facts: dict[str, Any] = {
-            "source": f"CelebA (Liu et al. 2015) in {pictures}",
+            "source": f"CelebA (Liu et al. 2015) in {folder}",
             "classes": [],
             ORIGINS: dict.fromkeys(splits, "official partition"),
             "train_share": f"{len(chosen['train'])} of {int(np.sum(_codes(partition)[1] == CODES['train']))}",
@@ -111,28 +112,28 @@ class CelebA(Source):
     def _capped(self, rows: np.ndarray) -> np.ndarray:
         return rows[draw(len(rows), self.max_images or len(rows), self.split_seed)]
 
-    def _check_size(self, paths: dict[str, list[Path]], pictures: Path) -> tuple[int, int] | None:
-        """The size (W, H) that nearly all pictures have, and that the crop is right for; None if none can be read.
+    def _check_size(self, paths: dict[str, list[Path]], folder: Path) -> tuple[int, int] | None:
+        """The size (W, H) of nearly all images, for which the crop is right; None where no image can be read.
 
         Raises:
-            UserError: the crop is meant for another size, or the splits have different ones.
+            UserError: where the crop is meant for another size, or the splits have different sizes.
         """
         usual = {split: found[0][0] for split, part in paths.items() if (found := _sizes(part).most_common(1))}
         sizes = sorted(set(usual.values()))
         if len(sizes) > 1:
             shown = ", ".join(f"{split} {width}x{height}" for split, (width, height) in usual.items())
             raise UserError(
-                f"dataset=celeba: the pictures in {escaped(pictures)} have different sizes ({shown}); unpack one copy "
-                "of the data set alone, or give dataset=folder, which takes any size"
+                f"dataset=celeba: the images in {escaped(folder)} have different sizes ({shown}); unpack one copy "
+                "of the dataset alone, or give dataset=folder, which takes any size"
             )
         if not sizes:
             return None
         width, height = sizes[0]
-        scaled = abs(width * HEIGHT - height * WIDTH) <= max(WIDTH, HEIGHT)  # up to a pixel's rounding
+        scaled = abs(width * HEIGHT - height * WIDTH) <= max(WIDTH, HEIGHT)  # up to the rounding of a pixel
         fits = round(CROP * width / WIDTH) if scaled else min(width, height)
         if self.crop_size > min(width, height) or (self.crop_size == CROP and fits != CROP):
             raise UserError(
-                f"dataset.crop_size={self.crop_size}: the pictures in {escaped(pictures)} have {width}x{height} pixels "
+                f"dataset.crop_size={self.crop_size}: the images in {escaped(folder)} have {width}x{height} pixels "
                 f"(the aligned ones {WIDTH}x{HEIGHT}); give dataset.crop_size={fits}, "
                 f"{f'the same part of the face as {CROP} of {WIDTH}' if scaled else 'the largest square'}"
             )
@@ -143,50 +144,51 @@ class CelebA(Source):
         return names, choose(codes, self.fraction, self.max_val, self.split_seed)
 
     def _locate(self) -> tuple[Path, Path]:
-        """The folder with the pictures and the partition file."""
+        """The folder with the images and the partition file."""
         root = Path(self.root).expanduser().absolute()
         homes = [root / "celeba", root]
-        folders = [home / PICTURES for home in homes]
-        pictures = next((folder for folder in folders if folder.is_dir()), None)
-        if pictures is None:
-            archive = next((home / f"{PICTURES}.zip" for home in homes if (home / f"{PICTURES}.zip").is_file()), None)
-            todo = f"unzip {archive} where it lies" if archive else "fetch img_align_celeba.zip from its authors' page"
+        folders = [home / IMAGE_FOLDER for home in homes]
+        folder = next((folder for folder in folders if folder.is_dir()), None)
+        if folder is None:
+            archives = (home / f"{IMAGE_FOLDER}.zip" for home in homes)
+            archive = next((archive for archive in archives if archive.is_file()), None)
+            todo = f"unzip {archive} where it is" if archive else "get img_align_celeba.zip from its authors' page"
             raise UserError(
-                f"dataset=celeba: no pictures at {folders[0]} or {folders[1]}; {todo} "
-                f"(no automatic download: the host limits it); dataset=shapes works now, without any download"
+                f"dataset=celeba: no images at {folders[0]} or {folders[1]}; {todo} "
+                f"(no automatic download: the host limits it); dataset=shapes works without any download"
             )
-        files = [home / name for home in dict.fromkeys([pictures.parent, *homes]) for name in PARTITIONS]
+        files = [home / name for home in dict.fromkeys([folder.parent, *homes]) for name in PARTITIONS]
         partition = next((file for file in files if file.is_file()), None)
         if partition is None:
             raise UserError(
-                f"dataset=celeba: the pictures are at {pictures}, but the official partition is missing; "
+                f"dataset=celeba: the images are at {folder}, but the official partition is missing; "
                 f"put it at {files[0]} or {files[1]}"
             )
-        nested = pictures / PICTURES
-        return (nested if nested.is_dir() else pictures), partition
+        nested = folder / IMAGE_FOLDER
+        return (nested if nested.is_dir() else folder), partition
 
 
-def _check_unpacked(split: str, paths: Sequence[Path], pictures: Path) -> None:
-    """Say how many pictures of a split are missing.
+def _check_unpacked(split: str, paths: Sequence[Path], folder: Path) -> None:
+    """Log how many images of a split are missing.
 
     Raises:
-        UserError: all of them.
+        UserError: where all are missing.
     """
     missing = [path for path in paths if not path.exists()]
-    said = f"{len(missing):,} of {len(paths):,} {split} pictures are missing in {escaped(pictures)}"
+    counted = f"{len(missing):,} of {len(paths):,} {split} images are missing in {escaped(folder)}"
     if len(missing) == len(paths):
-        other = next((path.name for path in pictures.iterdir() if path.is_file()), None)
+        other = next((path.name for path in folder.iterdir() if path.is_file()), None)
         there = f"; what lies there is called {escaped(other)}" if other else ""
         raise UserError(
-            f"dataset=celeba: {said} (the first: {missing[0].name}){there}; finish unpacking {PICTURES}.zip, or give "
-            "the partition file that belongs to these pictures"
+            f"dataset=celeba: {counted} (the first: {missing[0].name}){there}; finish unpacking {IMAGE_FOLDER}.zip, or "
+            "give the partition file that belongs to these images"
         )
     if missing:
-        log.warning("%s (the first: %s); finish unpacking %s.zip", said, missing[0].name, PICTURES)
+        log.warning("%s (the first: %s); finish unpacking %s.zip", counted, missing[0].name, IMAGE_FOLDER)
 
 
 def _sizes(paths: Sequence[Path]) -> Counter[tuple[int, int]]:
-    """How often each size (W, H) occurs in a sample of the pictures, evenly spread."""
+    """How often each size (W, H) occurs in an evenly spaced sample of the images."""
     there = [path for path in paths if path.is_file()]
     found = [size_of(path) for path in there[:: max(1, len(there) // SAMPLED)]]
     return Counter(size for size in found if size)

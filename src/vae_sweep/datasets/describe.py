@@ -1,4 +1,4 @@
-"""What a data set was taken for, in a few lines: for the log, the record of a run and the report."""
+"""A dataset in a few lines: for the log, the record of a run and the report."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from vae_sweep.datasets.base import LEFT_OUT, MAX_FACT, NOTE, ORIGINS, ImageData
 
 log = logging.getLogger(__name__)
 
-RECORD = "data.json"  # artifact of a run
 NAMED = 8  # classes, or reasons, in one line
 
-_announced: set[Path] = set()  # prepared arrays that this process has spoken of
+_announced: set[Path] = set()  # prepared arrays that this process has logged
 
 
 def lines(dataset: ImageDataset) -> list[str]:
-    """Source, splits with their counts, classes and what was left out, a line each."""
+    """Return source, splits with their counts, classes and left out files, a line each."""
     facts = dataset.facts
     origins = facts.get(ORIGINS, {})
     splits = [
@@ -40,7 +39,7 @@ def lines(dataset: ImageDataset) -> list[str]:
 
 
 def record(dataset: ImageDataset) -> str:
-    """The lines and the facts that they are made of, as JSON for :data:`RECORD`."""
+    """The lines and the facts that they are made of, as JSON."""
     known = {
         "name": dataset.name,
         "lines": lines(dataset),
@@ -53,7 +52,7 @@ def record(dataset: ImageDataset) -> str:
 
 
 def announce(dataset: ImageDataset) -> None:
-    """Log the lines, once in a process."""
+    """Log the lines, once per process."""
     if dataset.cache_dir not in _announced:
         _announced.add(dataset.cache_dir)
         for line in lines(dataset):

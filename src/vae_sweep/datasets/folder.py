@@ -1,4 +1,4 @@
-"""A folder of pictures of any size and kind, with or without class folders and ready-made splits."""
+"""A folder of images of any size and kind, with or without class folders and ready-made splits."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from vae_sweep.datasets.base import (
     hold_out_or_fail,
 )
 from vae_sweep.datasets.images import Fit, UnknownScale, broken_facts, decode_usable, endings
-from vae_sweep.datasets.layout import Layout, Picture, arrange
+from vae_sweep.datasets.layout import File, Layout, arrange
 
 log = logging.getLogger(__name__)
 
-JUNK = {  # folders and files that systems put among pictures
+JUNK = {  # folders and files of operating systems and NAS
     *("@eadir", "@__thumb", "@tmp", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx"),
     *("system volume information", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini"),
 }
@@ -41,40 +41,40 @@ JUNK = {  # folders and files that systems put among pictures
 
 @dataclass(frozen=True)
 class Found:
-    """A picture file as the walk found it."""
+    """An image file on disk."""
 
-    name: str  # relative to the walked folder, with '/'
-    size: int  # bytes; -1: a link that leads nowhere
+    name: str  # relative to the folder of the dataset, with '/'
+    size: int  # bytes; -1: a broken link
     mtime_ns: int
 
 
 @dataclass(kw_only=True)
 class Folder(Source):
-    """``path`` holds train/ and test/ (and val/ if there is one), or pictures anywhere below it.
+    """``path`` holds train/ and test/ (and val/ if there is one), or images anywhere below it.
 
-    Upper case, other names of a split (:data:`~vae_sweep.datasets.layout.SPLIT_OF`) and folders around them do not
-    matter. Without val/ or test/ these are drawn with `split_seed` from the rest, since files come sorted by class.
+    Case does not matter; splits may have other names (:data:`~vae_sweep.datasets.layout.SPLIT_OF`) and lie one or two
+    folders deeper. Missing splits are drawn at random with `split_seed` from the rest.
 
     Raises:
-        UserError: a setting is out of range.
+        UserError: for a setting out of range.
     """
 
     name: str = "folder"
     path: str
     image_size: int = 32  # pixels, after centre crop to a square and resizing
     splits: str = "auto"  # folders taken for splits: auto (clear ones) | given (any called like one) | draw (none)
-    value_range: list[float] | None = None  # [black, white] of floating-point and 32-bit pictures
+    value_range: list[float] | None = None  # [black, white] of floating-point and 32-bit images
     fraction: float = 1.0  # share of the training images to use
     val_fraction: float = 0.1  # share of those held out where there is no val/
     test_fraction: float = 0.1  # share of all held out where there is no test/
     split_seed: int = 0  # draws subset and splits
-    strict: bool = False  # a broken picture ends the run, else it is left out
+    strict: bool = False  # true: a broken image is an error; false: it is left out
 
     def __post_init__(self) -> None:
         check_common(self)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Place, names, sizes and times of all pictures, and the settings."""
+        """Return path, names, sizes and times of all images, and the settings."""
         digest = hashlib.sha256()
         files, left_out = self._walk()
         for file in files:
@@ -85,28 +85,28 @@ class Folder(Source):
         return {"format": 2, **place, **settings}
 
     def build(self) -> Built:
-        """uint8 (N, 3, image_size, image_size) in the order of the sorted names; labels number the class folders."""
+        """Return uint8 (N, 3, image_size, image_size), sorted by name; labels number the sorted class folders."""
         files, left_out = self._walk()
         layout = self._arrange([file.name for file in files])
         if layout.unused:
-            log.warning("%d pictures in %s lie outside its splits and are not used", layout.unused, escaped(self._root))
-            left_out["pictures outside the splits"] = layout.unused
-        classes = sorted({cls for pictures in layout.given.values() for _, cls in pictures if cls})
+            log.warning("%d images in %s are outside its splits and not used", layout.unused, escaped(self._root))
+            left_out["images outside the splits"] = layout.unused
+        classes = sorted({cls for members in layout.given.values() for _, cls in members if cls})
         number = {cls: i for i, cls in enumerate(classes)} | {"": -1}
         given = self.value_range
         fit = Fit(self.image_size, value_range=(given[0], given[1]) if given else None)
         splits, broken, used = {}, [], 0
-        for split, pictures in self._complete(layout.given).items():
-            paths = [self._root / name for name, _ in pictures]
-            labels = np.array([number[cls] for _, cls in pictures], np.int64)
-            decode, what = partial(self._decode, fit), f"{split} pictures"
+        for split, members in self._complete(layout.given).items():
+            paths = [self._root / name for name, _ in members]
+            labels = np.array([number[cls] for _, cls in members], np.int64)
+            decode, what = partial(self._decode, fit), f"{split} images"
             images, labels, bad = decode_usable(paths, labels, decode, self.image_size, what, self.strict)
             splits[split] = Split(images, labels)
             broken += bad
             used += len(paths)
-        facts: dict[str, Any] = {"source": f"pictures in {self._root}", "classes": classes, "pictures": len(files)}
-        if fit.cut:
-            facts[NOTE] = f"{len(fit.cut):,} pictures have values beyond dataset.value_range={given}, which are cut"
+        facts: dict[str, Any] = {"source": f"images in {self._root}", "classes": classes, "images": len(files)}
+        if fit.clipped:
+            facts[NOTE] = f"{len(fit.clipped):,} images have values beyond dataset.value_range={given}: clipped"
             log.warning("%s", facts[NOTE])
         known = broken_facts(broken, used)
         origins = {split: layout.origins.get(split, _drawn(split, layout)) for split in SPLITS}
@@ -119,7 +119,7 @@ class Folder(Source):
         except UnknownScale as error:
             raise UserError(
                 f"dataset.path={escaped(self.path)}: {escaped(path.relative_to(self._root))} holds {error}; give the "
-                "values of black and white in all such pictures, as dataset.value_range=[0,1] or [0,255] or [-1,1]"
+                "values of black and white of all such images, as dataset.value_range=[0,1] or [0,255] or [-1,1]"
             ) from None
 
     @property
@@ -127,10 +127,10 @@ class Folder(Source):
         return Path(self.path).expanduser().absolute()
 
     def _walk(self) -> tuple[list[Found], Counter[str]]:
-        """The picture files, sorted by name; how many other files there are, by reason."""
+        """The image files, sorted by name; how many other files there are, by reason."""
         root, given = self._root, f"dataset.path={escaped(self.path)}"
         if not root.exists():
-            raise UserError(f"{given}: there is no folder {escaped(root)}; name the folder of your pictures")
+            raise UserError(f"{given}: there is no folder {escaped(root)}; give the folder of your images")
         if not root.is_dir():
             raise UserError(f"{given}: {escaped(root)} is a file; give a folder, and unpack an archive first")
         left_out: Counter[str] = Counter()
@@ -142,7 +142,7 @@ class Folder(Source):
             others = ", ".join(f"{n:,} {reason}" for reason, n in left_out.most_common(3))
             kinds = " ".join(ending[1:] for ending in endings())
             raise UserError(
-                f"{given}: no pictures in {escaped(root)} or below{f', only {others}' if others else ''}; "
+                f"{given}: no images in {escaped(root)} or below{f', only {others}' if others else ''}; "
                 f"known endings: {kinds}"
             )
         return files, left_out
@@ -153,8 +153,8 @@ class Folder(Source):
         except UserError as error:
             raise UserError(escaped(f"dataset.path={self.path}: {error}")) from None
 
-    def _complete(self, given: dict[str, list[Picture]]) -> dict[str, list[Picture]]:
-        """All three splits: those given, and those drawn from train."""
+    def _complete(self, given: dict[str, list[File]]) -> dict[str, list[File]]:
+        """All three splits: the given ones, and those drawn from train."""
         train, val, test = (given.get(split, []) for split in SPLITS)
         if not test:
             kept, held = hold_out_or_fail(len(train), "test_fraction", self.test_fraction, self.split_seed)
@@ -171,17 +171,17 @@ class Folder(Source):
 def _drawn(split: str, layout: Layout) -> str:
     if layout.origins:
         return "drawn from train"
-    return "the other pictures" if split == "train" else "drawn from all pictures"
+    return "the other images" if split == "train" else "drawn from all images"
 
 
 def walk(
     folder: Path, left_out: Counter[str], prefix: str = "", above: frozenset[tuple[int, int]] = frozenset()
 ) -> Iterator[Found]:
-    """The picture files below `folder`, through links too; counts the others in `left_out`, by reason."""
+    """Yield the image files below `folder`, following links; counts other files in `left_out`, by reason."""
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
     if here in above:
-        return  # a link back to a folder that leads here
+        return  # a link to a folder above
     with os.scandir(folder) as entries:
         for entry in entries:
             reason = _reason(entry.name)
@@ -203,7 +203,7 @@ def walk(
 
 
 def _reason(name: str) -> str:
-    """Why a file or folder of this name holds no picture of the data set; empty where it may."""
+    """Why a file or folder of this name is left out; empty where it is not."""
     if name.casefold() in JUNK:
         return f"system files ({name})"
     return "hidden files" if name.startswith(".") else ""

@@ -1,6 +1,6 @@
-"""From picture files of any size and kind to one uint8 array.
+"""Decoding of image files of any size and format into one uint8 array.
 
-Shape legend: N pictures, S height and width after resizing.
+Shape legend: N images, S height and width after resizing.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from vae_sweep.datasets.base import LEFT_OUT, check_fits
 
 log = logging.getLogger(__name__)
 
-CHUNK = 256  # pictures per task: few enough to share evenly, many enough that a task costs nothing beside them
-FORMATS = (  # what Pillow decodes by itself; it starts other programs for EPS, and asks the system for WMF
+CHUNK = 256  # images per task: few enough for even shares, many enough that the cost of a task is negligible
+FORMATS = (  # that Pillow decodes by itself; for EPS it starts other programs, for WMF it uses the system
     *("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "QOI", "TGA", "PCX", "SGI"),
     *("SUN", "ICO", "CUR", "ICNS", "PSD", "DDS", "XBM", "XPM", "MSP"),
 )
-NAMED = 5  # broken pictures named in the log; the rest are counted
+NAMED = 5  # broken images named in the log; the rest are counted
 TURNS = {  # EXIF 2.3, tag 0x0112
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,72 +49,73 @@ TURNS = {  # EXIF 2.3, tag 0x0112
 }
 SAMPLE_FORMAT = 339  # TIFF 6.0: 1 is unsigned
 LARGEST = 200 * 2**20  # bytes of a file that is read as a whole
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # how the files begin
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # first bytes of the files
 
 Broken = list[tuple[Path, str]]  # (file, reason)
 
 
 class UnknownScale(ValueError):
-    """Values of a picture whose black and white are a fact of the data set, which nobody gave."""
+    """Floating-point or 32-bit values without a given black and white."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A picture to (3, S, S): upright, RGB, the centre square, resized with antialiasing."""
+    """Decodes an image file to (3, S, S): upright, RGB, the centre square, resized with antialiasing."""
 
     size: int  # S
-    crop: int | None = None  # side of the centre square, pixels of the picture; None: as large as fits
-
-    size_of_all: tuple[int, int] | None = None  # (W, H) that every picture must have; None: any
+    crop: int | None = None  # side of the centre square, pixels of the file; None: as large as fits
+    size_of_all: tuple[int, int] | None = None  # (W, H) that every image must have; None: any
     value_range: tuple[float, float] | None = None  # black and white of floating-point and 32-bit values
-    cut: list[int] = field(default_factory=list, compare=False)  # an entry for each picture with values beyond them
+    clipped: list[int] = field(default_factory=list, compare=False)  # an entry for each image with values beyond it
 
     def __call__(self, path: Path) -> np.ndarray:
-        """uint8 (3, S, S). Raises whatever the decoder raises, and ValueError for a picture of another size.
+        """Return uint8 (3, S, S).
 
         Raises:
-            UnknownScale: floating-point or 32-bit values without a `value_range`.
+            ValueError: for an image of another size.
+            UnknownScale: for floating-point or 32-bit values without a `value_range`.
+            Exception: whatever the decoder raises.
         """
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError("not a regular file")  # reading a pipe would wait for ever
+            raise ValueError("not a regular file")  # reading a pipe would wait forever
         try:
             return self._decode(path)
         except UnknownScale:
             raise
-        except Exception as error:  # decoders raise many kinds; perhaps over metadata, which is not worth a picture
+        except Exception as error:  # of any kind; perhaps the metadata alone are broken
             try:
                 return self._decode(_without_metadata(path))
             except Exception:
                 raise error from None
 
     def _decode(self, file: Path | io.BytesIO) -> np.ndarray:
-        with Image.open(file, formats=_formats()) as picture:
-            if self.size_of_all not in (None, picture.size):
+        with Image.open(file, formats=_formats()) as image:
+            if self.size_of_all not in (None, image.size):
                 width, height = self.size_of_all or (0, 0)
-                raise ValueError(f"{picture.width}x{picture.height} pixels, the other pictures have {width}x{height}")
+                raise ValueError(f"{image.width}x{image.height} pixels, the other images have {width}x{height}")
             if self.crop is None:
-                _draft(picture, self.size)
-            turn = _turn(picture)
-            rgb = to_rgb(picture, self._scaled)
+                _draft(image, self.size)
+            turn = _turn(image)
+            rgb = to_rgb(image, self._scaled)
         rgb = rgb if turn is None else rgb.transpose(turn)
         side = self.crop or min(rgb.size)
         if side > min(rgb.size):
             raise ValueError(f"{rgb.width}x{rgb.height} pixels, smaller than the crop of {side}x{side}")
         return _centre(rgb, side, self.size).transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
 
-    def _scaled(self, picture: Image.Image) -> np.ndarray:
-        """Values of mode I or F, `value_range` to 0..255, float64 (H, W)."""
-        kind = "floating-point" if picture.mode == "F" else "32-bit or signed"
+    def _scaled(self, image: Image.Image) -> np.ndarray:
+        """Values of mode I or F, scaled from `value_range` to 0..255, float64 (H, W)."""
+        kind = "floating-point" if image.mode == "F" else "32-bit or signed"
         if self.value_range is None:
             raise UnknownScale(f"{kind} values of unknown scale")
-        values = np.asarray(picture)
-        if picture.mode == "I" and getattr(picture, "tag_v2", {}).get(SAMPLE_FORMAT, 1) in (1, (1,)):
+        values = np.asarray(image)
+        if image.mode == "I" and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, 1) in (1, (1,)):
             values = values.view(np.uint32)
         if not np.isfinite(values).all():
             raise ValueError(f"{kind} values that are not finite")
         low, high = self.value_range
         if values.min() < low or values.max() > high:
-            self.cut.append(1)
+            self.clipped.append(1)
         return (values.astype(np.float64) - low) * (255 / (high - low))
 
 
@@ -126,16 +127,16 @@ def _formats() -> tuple[str, ...]:
 
 @cache
 def endings() -> tuple[str, ...]:
-    """The file endings of FORMATS in Pillow's own registry, such as ``.jpg``, sorted."""
+    """Return the file extensions of FORMATS in Pillow's registry, such as ``.jpg``, sorted."""
     return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in FORMATS))
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
-    """(W, H) in pixels as the head of the file says; None where it is no picture."""
+    """Return (W, H) in pixels, by the header of the file; None where it is no image."""
     try:
-        with Image.open(path, formats=_formats()) as picture:
-            return picture.size
-    except Exception:  # decoders raise many kinds; whoever decodes it says which
+        with Image.open(path, formats=_formats()) as image:
+            return image.size
+    except Exception:  # of any kind; decoding the file gives the reason
         return None
 
 
@@ -144,30 +145,30 @@ def _centre(rgb: Image.Image, side: int, size: int) -> np.ndarray:
     if side == size:
         left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
         return np.asarray(rgb.crop((left, top, left + side, top + side)))
-    x, y = (rgb.width - side) / 2, (rgb.height - side) / 2  # halves of a pixel matter once a JPEG was halved
+    x, y = (rgb.width - side) / 2, (rgb.height - side) / 2  # half a pixel matters in a JPEG that was halved
     left, top = math.floor(x), math.floor(y)
     square = rgb.crop((left, top, math.ceil(x + side), math.ceil(y + side)))
     box = (x - left, y - top, x - left + side, y - top + side)
     return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC, box))  # antialiased when it shrinks
 
 
-def _draft(picture: Image.Image, size: int) -> None:
-    """Let the JPEG decoder halve a large picture as long as twice `size` remains; other formats ignore it."""
-    shrink = min(picture.size) / (2 * size)
+def _draft(image: Image.Image, size: int) -> None:
+    """Let the JPEG decoder halve a large image, to no less than twice `size`; other formats ignore it."""
+    shrink = min(image.size) / (2 * size)
     if shrink >= 2:
-        picture.draft(None, (int(picture.width / shrink), int(picture.height / shrink)))
+        image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """What sets the picture upright, as its EXIF orientation says; None where it is, or where EXIF cannot be read."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """The transpose that sets the image upright by its EXIF orientation; None where it is, or EXIF cannot be read."""
     try:
-        return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF raises many kinds; the pixels are whole all the same
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # of any kind; the pixels may be whole
         return None
 
 
 def _without_metadata(path: Path) -> io.BytesIO:
-    """The file without what describes its picture; the orientation stays where it is whole."""
+    """The file without its metadata; the orientation stays where it is whole."""
     if path.stat().st_size > LARGEST:
         raise ValueError("too large to be read as a whole")
     data = path.read_bytes()
@@ -178,7 +179,7 @@ def _without_metadata(path: Path) -> io.BytesIO:
             end = start + 12 + int.from_bytes(data[start : start + 4])
             kind, checksum = data[start + 4 : start + 8], int.from_bytes(data[end - 4 : end])
             whole = zlib.crc32(data[start + 4 : end - 4]) == checksum
-            if kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and whole):  # upper case: makes the pixels
+            if kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and whole):  # upper case: the pixels need it
                 kept.append(data[start:end])
             start = end
         return io.BytesIO(PNG + b"".join(kept))
@@ -186,32 +187,32 @@ def _without_metadata(path: Path) -> io.BytesIO:
         start = len(JPEG)
         while data[start : start + 1] == b"\xff" and data[start + 1] != 0xDA:  # up to the scan
             marker, end = data[start + 1], start + 2 + int.from_bytes(data[start + 2 : start + 4])
-            if not (0xE2 <= marker <= 0xEF and marker != 0xEE) and marker != 0xFE:  # APP14 says the colour space
+            if not (0xE2 <= marker <= 0xEF and marker != 0xEE) and marker != 0xFE:  # APP14 has the colour space
                 kept.append(data[start:end])
             start = end
         return io.BytesIO(JPEG + b"".join(kept) + data[start:])
-    head, pixels, rest = data.partition(b"mdat")  # AVIF: an item of another type than Exif is passed over
+    head, pixels, rest = data.partition(b"mdat")  # AVIF: items of unknown types are skipped
     return io.BytesIO(head.replace(b"Exif", b"skip") + pixels + rest)
 
 
-def to_rgb(picture: Image.Image, scaled: Callable[[Image.Image], np.ndarray]) -> Image.Image:
-    """The picture in mode RGB: transparency over white, 16-bit grey scaled to 8 bits.
+def to_rgb(image: Image.Image, scaled: Callable[[Image.Image], np.ndarray]) -> Image.Image:
+    """Return the image in mode RGB: transparency over white, 16-bit grey scaled to 8 bits.
 
-    `scaled` gives floating-point and 32-bit values as 0..255, (H, W).
+    `scaled` maps floating-point and 32-bit values to 0..255, (H, W).
     """
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        picture.load()
-        return picture
-    if picture.mode == "F" or (picture.mode == "I" and picture.format not in ("PNG", "PPM")):  # these have 16 bits
-        return _grey(scaled(picture))
-    if picture.mode.startswith("I"):
-        return _grey(np.asarray(picture).astype(np.float64) / 257)  # 0..65535 -> 0..255
-    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image
+    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these have 16 bits
+        return _grey(scaled(image))
+    if image.mode.startswith("I"):
+        return _grey(np.asarray(image).astype(np.float64) / 257)  # 0..65535 -> 0..255
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         white.alpha_composite(rgba)
         return white.convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
 def _grey(values: np.ndarray) -> Image.Image:
@@ -222,18 +223,18 @@ def decode_files(
     paths: Sequence[Path],
     decode: Callable[[Path], np.ndarray],
     image_shape: tuple[int, int, int],
-    what: str = "pictures",
+    what: str = "images",
     strict: bool = False,
     threads: int | None = None,
 ) -> tuple[np.ndarray, Broken]:
-    """Decode `paths` on as many cores as pay, with a progress bar on a terminal and two log lines elsewhere.
+    """Decode `paths` in parallel, with a progress bar on a terminal and two log lines elsewhere.
 
     Returns:
-        uint8 (N, *image_shape) in the order of `paths`, where a broken picture is all zeros, and the broken
-        pictures in the same order.
+        uint8 (N, *image_shape) in the order of `paths`, all zeros for a broken image, and the broken images in the
+        same order.
 
     Raises:
-        UserError: `strict` and a picture is broken.
+        UserError: if `strict`, for a broken image.
     """
     images = np.zeros((len(paths), *image_shape), np.uint8)
 
@@ -244,15 +245,15 @@ def decode_files(
                 images[i] = decode(paths[i])
             except UserError:
                 raise
-            except Exception as error:  # decoders raise many kinds; each means that this picture is no good
+            except Exception as error:  # of any kind: the image is broken
                 broken.append((i, _reason(error)))
         return broken
 
-    threads, began = threads or _useful_threads(paths), time.perf_counter()
+    threads, started = threads or _useful_threads(paths), time.perf_counter()
     found: list[tuple[int, str]] = []
     log.info("decoding %s %s (threads: %d)", f"{len(paths):,}", what, threads)
     with warnings.catch_warnings(), tqdm(total=len(paths), desc=what, unit="img", disable=None) as bar:
-        warnings.simplefilter("ignore")  # oddities that decode all the same
+        warnings.simplefilter("ignore")  # the image is decoded all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with ThreadPoolExecutor(threads) as pool:
             tasks = [pool.submit(work, start) for start in range(0, len(paths), CHUNK)]
@@ -262,27 +263,27 @@ def decode_files(
                     if strict and found:
                         path, reason = paths[found[0][0]], found[0][1]
                         raise UserError(
-                            f"{escaped(path)} is broken ({reason}); repair or remove it, or leave such pictures out "
+                            f"{escaped(path)} is broken ({reason}); repair or remove it, or leave such images out "
                             "with dataset.strict=false"
                         )
                     bar.update(min(CHUNK, len(paths) - bar.n))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    log.info("decoded %s %s in %.1f s", f"{len(paths):,}", what, time.perf_counter() - began)
+    log.info("decoded %s %s in %.1f s", f"{len(paths):,}", what, time.perf_counter() - started)
     return images, [(paths[i], reason) for i, reason in sorted(found)]
 
 
 def decode_usable(
     paths: Sequence[Path], labels: np.ndarray, decode: Callable[[Path], np.ndarray], size: int, what: str, strict: bool
 ) -> tuple[np.ndarray, np.ndarray, Broken]:
-    """As :func:`decode_files`, without the broken pictures; `decode` gives (3, S, S) with S = `size`.
+    """Like :func:`decode_files`, without the broken images; `decode` gives (3, S, S) with S = `size`.
 
     Returns:
-        uint8 (M, 3, S, S), the labels (M,) of these and the broken pictures; M = N - broken.
+        uint8 (M, 3, S, S), the labels (M,) of these and the broken images; M = N - broken.
 
     Raises:
-        UserError: `strict` and a picture is broken, no picture is usable, or all of them do not fit into memory.
+        UserError: if `strict` for a broken image; where no image is usable, or they do not fit into memory.
     """
     check_fits(len(paths), size)
     images, broken = decode_files(paths, decode, (3, size, size), what, strict)
@@ -291,7 +292,7 @@ def decode_usable(
             path, reason = broken[0]
             raise UserError(
                 f"none of the {len(paths)} {what} is usable; the first, {escaped(path)}: {reason}; "
-                "give pictures that open in a viewer"
+                "give files that open in an image viewer"
             )
         bad = {path for path, _ in broken}
         usable = np.array([path not in bad for path in paths])
@@ -300,18 +301,18 @@ def decode_usable(
 
 
 def broken_facts(broken: Broken, total: int) -> dict[str, Any]:
-    """What the facts of a source tell of its broken pictures; logs a warning that names the first of them."""
+    """Return the facts about broken images; logs a warning that names the first of them."""
     named = [escaped(f"{path}: {reason}") for path, reason in broken[:100]]
     if broken:
         more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-        log.warning("left out %d of %d pictures as broken: %s%s", len(broken), total, "; ".join(named[:NAMED]), more)
+        log.warning("left out %d of %d images as broken: %s%s", len(broken), total, "; ".join(named[:NAMED]), more)
     kinds = Counter(f"broken: {re.sub('[0-9]+', 'N', reason.partition(' (')[0])}" for _, reason in broken)
     return {"skipped": len(broken), "skipped_files": named, LEFT_OUT: dict(kinds.most_common())}
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"not a picture of a known kind ({', '.join(_formats())})"
+        return f"not an image of a known kind ({', '.join(_formats())})"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels, which may be a decompression bomb"
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
@@ -319,11 +320,10 @@ def _reason(error: Exception) -> str:
 
 
 def _useful_threads(paths: Sequence[Path]) -> int:
-    """Threads that pay: one per KB of an average file, at most one per core that this process may use.
+    """The fastest number of threads: one per KB of an average file, at most one per core.
 
-    Python's part of the work, about 0.1 ms a picture, runs one thread at a time, and decoding takes about 0.1 ms
-    per KB beside it. More threads than that slow each other down: thumbnails of 1 KB take 1.4 times as long with
-    two threads as with one.
+    Python code, about 0.1 ms an image, runs in one thread at a time; decoding takes about 0.1 ms per KB. Two threads
+    take 1.4 times as long as one for thumbnails of 1 KB.
     """
     cores = available_cores()
     sizes = [os.path.getsize(path) for path in paths[:: len(paths) // 64 + 1] if os.path.exists(path)]

@@ -1,10 +1,10 @@
-"""Coloured shapes on soft backgrounds, drawn from eight known factors; no file is needed.
+"""Coloured shapes on soft backgrounds, drawn from eight known factors, without any file.
 
 Each shape is a signed distance d to its outline (negative inside), and a pixel's coverage is d clipped over one
 pixel's width, which gives smooth edges without oversampling. Distances of the star and the triangle follow
 Quilez, "2D distance functions".
 
-Shape legend: N images, S height and width, K factors. Lengths are in half image sides: the picture is [-1, 1]^2,
+Shape legend: N images, S height and width, K factors. Lengths are in half image sides: the image is [-1, 1]^2,
 x to the right and y downwards.
 """
 
@@ -21,7 +21,7 @@ from vae_sweep.datasets.base import Built, Source, Split, check_common, check_fi
 FACTORS = ("shape", "hue", "size", "x", "y", "rotation", "background_hue", "background_brightness")
 LOW = np.array([0, 0, 0.28, -0.45, -0.45, 0, 0, 0.25])  # rotation in turns, hues in turns of the colour circle
 HIGH = np.array([1, 1, 0.52, 0.45, 0.45, 1, 1, 0.75])
-PIXELS = 1 << 19  # pixels drawn at once: what stays in the processor's cache
+PIXELS = 1 << 19  # drawn at once: they fit into the processor's cache
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -80,14 +80,14 @@ SHAPES: tuple[Distance, ...] = (ellipse, rectangle, triangle, star, ring, cresce
 
 
 def draw_factors(n: int, seed: int, stream: int) -> np.ndarray:
-    """Uniform factors, float64 (n, K) in the order of FACTORS; a smaller n gives the first rows of a larger one."""
+    """Return uniform factors, float64 (n, K), columns as in FACTORS; a smaller n gives the first rows of a larger n."""
     factors = LOW + (HIGH - LOW) * np.random.default_rng([seed, stream]).random((n, len(FACTORS)))
     factors[:, 0] = np.floor(factors[:, 0] * len(SHAPES))
     return factors
 
 
 def render(factors: np.ndarray, image_size: int) -> np.ndarray:
-    """The pictures of `factors` (N, K): uint8 (N, 3, S, S)."""
+    """Return the images of `factors` (N, K): uint8 (N, 3, S, S)."""
     images = np.empty((len(factors), 3, image_size, image_size), np.uint8)
     chunk = max(1, PIXELS // image_size**2)
     for shape, distance in enumerate(SHAPES):
@@ -113,17 +113,17 @@ def _render_chunk(factors: np.ndarray, distance: Distance, image_size: int) -> n
 
 
 def _rgb(hue: np.ndarray, saturation: float, value: float) -> np.ndarray:
-    """HSV to RGB: hue (N, 1, 1) in turns to (N, 3, 1, 1) in [0, 1]."""
+    """HSV to RGB: hue (N, 1, 1) in turns, to (N, 3, 1, 1) in [0, 1]."""
     ramp = np.abs((hue[:, None] * 6 + np.array([0, 4, 2], np.float32)[:, None, None]) % 6 - 3) - 1
     return (value * (1 - saturation + saturation * np.clip(ramp, 0, 1))).astype(np.float32)
 
 
 @dataclass(kw_only=True)
 class Shapes(Source):
-    """One of six coloured shapes a picture, its place, size, turn and colours drawn at random; labels name the shape.
+    """One of six coloured shapes per image, with random position, size, rotation and colours; the label is the shape.
 
     Raises:
-        UserError: a setting is out of range.
+        UserError: for a setting out of range.
     """
 
     name: str = "shapes"
@@ -131,24 +131,24 @@ class Shapes(Source):
     n_test: int = 1000  # images
     image_size: int = 32  # pixels
     val_fraction: float = 0.1  # share of n_train held out for validation
-    split_seed: int = 0  # draws the pictures and the validation split
+    split_seed: int = 0  # draws the images and the validation split
 
     def __post_init__(self) -> None:
         check_common(self)
 
     def fingerprint(self) -> dict[str, Any]:
-        """The settings; there are no files."""
+        """Return the settings."""
         return {"format": 1, **{key: value for key, value in vars(self).items() if key != "name"}}
 
     def factors(self, split: str) -> np.ndarray:
-        """What the pictures of `split` show: float64 (N, K), columns as in FACTORS, in the order of the images."""
+        """Return the factors of the images of `split`, in their order: float64 (N, K), columns as in FACTORS."""
         if split == "test":
             return draw_factors(self.n_test, self.split_seed, stream=1)
         kept, held = hold_out_or_fail(self.n_train, "val_fraction", self.val_fraction, self.split_seed)
         return draw_factors(self.n_train, self.split_seed, stream=0)[{"train": kept, "val": held}[split]]
 
     def build(self) -> Built:
-        """uint8 (N, 3, image_size, image_size)."""
+        """Return uint8 (N, 3, image_size, image_size)."""
         check_fits(self.n_train + self.n_test, self.image_size)
         splits = {}
         for split in ("train", "val", "test"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vae_sweep.base.process import set_up
 
@@ -46,186 +47,170 @@ _PARTS = {
     "_mixture": "mixture samples",
     "_floor": "training images",
 }
-
-
-def _entry(
-    pattern: str,
-    label: str,
-    unit: str,
-    better: str,
-    digits: int,
-    text: str,
-    margin: float = 0.0,
-    relative: bool = False,
-) -> Entry:
-    return Entry(pattern, Metric("", label, unit, better, digits, margin, relative), text)
-
+_metric = partial(Metric, "")  # its key depends on the run
 
 ENTRIES = (
-    _entry(
+    Entry(
         "test/loss",
-        *("test loss", "nats/image", "lower", 2),
+        _metric("test loss", "nats/image", "lower", 2, MARGIN),
         "recon + beta * kl, the trained loss, averaged over the test images",
-        margin=MARGIN,
     ),
-    _entry(
+    Entry(
         "test/recon",
-        *("recon", "nats/image", "lower", 2),
+        _metric("recon", "nats/image", "lower", 2),
         "squared error, summed over an image's values (averaged under objective.reduction=mean: not nats)",
     ),
-    _entry("test/kl", "kl", "nats/image", "", 2, "KL(q(z|x) || N(0, I)) summed over latents: the rate"),
-    _entry(
+    Entry("test/kl", _metric("kl", "nats/image", "", 2), "KL(q(z|x) || N(0, I)) summed over latents: the rate"),
+    Entry(
         "test/neg_elbo",
-        *("-ELBO", "nats/image", "lower", 2),
+        _metric("-ELBO", "nats/image", "lower", 2),
         "squared error + kl: decoder variance 1/2, beta 1, without the constant (D/2) ln pi (Kingma & Welling 2014)",
     ),
-    _entry(
+    Entry(
         "test/neg_elbo_with_constant",
-        *("-ELBO with constant", "nats/image", "lower", 2),
+        _metric("-ELBO with constant", "nats/image", "lower", 2),
         "the same with (D/2) ln pi: a bound on -ln p(x) for values in [0, 1]",
     ),
-    _entry(
+    Entry(
         "test/bits_per_dim",
-        *("bits/dim", "bits/value", "lower", 4),
+        _metric("bits/dim", "bits/value", "lower", 4),
         "-ELBO with constant / (D ln 2) + 8, for 8-bit values spread evenly over their bins; the customary 2.9 "
         "bits/dim of CIFAR-10 come from discretised likelihoods and are another quantity",
     ),
-    _entry(
+    Entry(
         "test/optimal_sigma",
-        *("sigma*", "in [0, 1]", "lower", 4),
+        _metric("sigma*", "in [0, 1]", "lower", 4),
         "sqrt(E[squared error] / D): the decoder's best standard deviation, found after training (Rybkin et al. 2021)",
     ),
-    _entry(
+    Entry(
         "test/neg_elbo_optimal_sigma",
-        *("-ELBO at sigma*", "nats/image", "lower", 1),
+        _metric("-ELBO at sigma*", "nats/image", "lower", 1),
         "(D/2)(ln(2 pi sigma*^2) + 1) + kl, the constant included (Rybkin et al. 2021)",
     ),
-    _entry(
+    Entry(
         "test/bits_per_dim_optimal_sigma",
-        *("bits/dim at sigma*", "bits/value", "lower", 3),
+        _metric("bits/dim at sigma*", "bits/value", "lower", 3),
         "-ELBO at sigma* / (D ln 2) + 8; not comparable with the 2.9 bits/dim of discretised likelihoods",
     ),
-    _entry(
+    Entry(
         r"test/iwae_(\d+)",
-        *("IWAE, k = {0}", "nats/image", "lower", 2),
+        _metric("IWAE, k = {0}", "nats/image", "lower", 2),
         "importance-weighted bound on -ln p(x) with {0} posterior draws, without the constant (Burda et al. 2016), on "
         "a fixed part of the test images",
     ),
-    _entry(
+    Entry(
         r"test/iwae_(\d+)_gain",
-        *("-ELBO less IWAE, k = {0}", "nats/image", "", 2),
+        _metric("-ELBO less IWAE, k = {0}", "nats/image", "", 2),
         "on the same images and draws; at least 0, and 0 where the posterior is exact",
     ),
-    _entry(
+    Entry(
         r"test/iwae_(\d+)_ess",
-        *("effective samples of {0}", "", "higher", 1),
+        _metric("effective samples of {0}", "", "higher", 1),
         "(sum w)^2 / sum w^2 of the importance weights, mean over images (Kong 1992): few means a loose bound",
     ),
-    _entry(
+    Entry(
         "test/active_units",
-        *("active units", "latents", "", 1),
+        _metric("active units", "latents", "", 1),
         "latents whose posterior mean has a variance above 0.01 over the test images (Burda et al. 2016)",
     ),
-    _entry(
+    Entry(
         "test/aggregate_mean_norm",
-        *("|mean of q(z)|", "", "lower", 3),
+        _metric("|mean of q(z)|", "", "lower", 3),
         "length of the aggregate posterior's mean; 0 where it is the prior",
     ),
-    _entry(
+    Entry(
         "test/aggregate_variance",
-        *("variance of q(z)", "", "", 3),
+        _metric("variance of q(z)", "", "", 3),
         "of the aggregate posterior, averaged over latents; 1 where it is the prior",
     ),
-    _entry(
+    Entry(
         "test/aggregate_kl",
-        *("KL of q(z)'s moments", "nats", "lower", 3),
+        _metric("KL of q(z)'s moments", "nats", "lower", 3),
         "KL(N(m, S) || N(0, I)) of the aggregate posterior's mean and covariance; at most KL(q(z) || p(z)) (Hoffman & "
         "Johnson 2016)",
     ),
-    _entry(
+    Entry(
         "test/mixture_gain",
-        *("gain of a mixture prior", "nats/image", "", 2),
+        _metric("gain of a mixture prior", "nats/image", "", 2),
         "E[ln q(z) - ln p(z)] on test images of a Gaussian mixture fitted to the training images' latents (Ghosh et "
         "al. 2020); above 0 where it describes them better than the prior",
     ),
-    _entry(
+    Entry(
         "test/mixture_components",
-        *("its components", "", "", 0),
+        _metric("its components", "", "", 0),
         "of the mixture: the number asked for, or one where that describes the validation images better",
     ),
-    _entry(
+    Entry(
         "test/psnr",
-        *("PSNR", "dB", "higher", 2),
+        _metric("PSNR", "dB", "higher", 2),
         "10 log10(1 / MSE) of decoded posterior means, the mean over all values of all test images",
     ),
-    _entry(
+    Entry(
         "test/ssim",
-        *("SSIM", "", "higher", 3),
+        _metric("SSIM", "", "higher", 3),
         "structural similarity of decoded posterior means (Wang et al. 2004; window 11, coarse at 32x32), on a fixed "
         "part of the test images",
     ),
-    _entry(
+    Entry(
         "test/probe_accuracy",
-        *("linear probe", "% correct", "higher", 1),
+        _metric("linear probe", "% correct", "higher", 1),
         "test accuracy of a logistic regression on posterior means, trained on at most 10,000 training images (Alain & "
         "Bengio 2016)",
     ),
-    _entry(
+    Entry(
         "test/probe_accuracy_pca",
-        *("probe on PCA scores", "% correct", "higher", 1),
+        _metric("probe on PCA scores", "% correct", "higher", 1),
         "the same probe on as many PCA scores as there are latents, each scaled to unit variance",
     ),
-    _entry(
+    Entry(
         f"test/fid_{_NETWORK}{_PART}",
-        *("FID of {2} ({1})", "", "lower", 1),
+        _metric("FID of {2} ({1})", "", "lower", 1),
         "Fréchet distance to the test images on Inception features (Heusel et al. 2017), {1} images a side; biased: "
         "compare only equal counts, and with that of training images",
     ),
-    _entry(
+    Entry(
         f"test/kid_{_NETWORK}{_PART}",
-        *("KID of {2} ({1})", "", "lower", 4),
+        _metric("KID of {2} ({1})", "", "lower", 4, 0.05, relative=True),
         "kernel distance to the test images on Inception features (Binkowski et al. 2018), {1} images a side; "
         "unbiased, so it may be negative",
-        *(0.05, True),
     ),
-    _entry(
+    Entry(
         f"test/fd_{_NETWORK}{_PART}",
-        *("FD of {2} ({1})", "", "lower", 1),
+        _metric("FD of {2} ({1})", "", "lower", 1),
         "Fréchet distance to the test images on {0} features, not FID, {1} images a side; biased: compare only equal "
         "counts, and with that of training images",
     ),
-    _entry(
+    Entry(
         f"test/kd_{_NETWORK}{_PART}",
-        *("KD of {2} ({1})", "", "lower", 3),
+        _metric("KD of {2} ({1})", "", "lower", 3, 0.05, relative=True),
         "kernel distance (unbiased polynomial MMD, as KID) to the test images on {0} features, not KID, {1} images a "
         "side; may be negative",
-        *(0.05, True),
     ),
-    _entry(
+    Entry(
         f"test/(?:kd|kid)_sd_{_NETWORK}{_PART}",
-        *("its sd between subsets, {2}", "", "", 3),
+        _metric("its sd between subsets, {2}", "", "", 3),
         "standard deviation of the kernel distance between random subsets",
     ),
-    _entry(
+    Entry(
         f"test/precision_{_NETWORK}{_PART}",
-        *("precision of {2}", "", "higher", 3),
+        _metric("precision of {2}", "", "higher", 3),
         "share of images that lie among the test images' neighbourhoods (Kynkäänniemi et al. 2019; k = 5); read only "
         "beside recall: blurry images score high",
     ),
-    _entry(
+    Entry(
         f"test/recall_{_NETWORK}{_PART}",
-        *("recall of {2}", "", "higher", 3),
+        _metric("recall of {2}", "", "higher", 3),
         "share of test images that lie among the neighbourhoods of these images; read only beside precision",
     ),
-    _entry(
+    Entry(
         f"test/density_{_NETWORK}{_PART}",
-        *("density of {2}", "", "higher", 3),
+        _metric("density of {2}", "", "higher", 3),
         "mean number of test neighbourhoods that hold an image, over k = 5 (Naeem et al. 2020); read only beside "
         "coverage: blurry images score above 1",
     ),
-    _entry(
+    Entry(
         f"test/coverage_{_NETWORK}{_PART}",
-        *("coverage of {2}", "", "higher", 3),
+        _metric("coverage of {2}", "", "higher", 3),
         "share of test images whose neighbourhood holds at least one of these images; read only beside density",
     ),
 )

@@ -8,18 +8,14 @@ Letters in the shape comments: N real images, M generated ones, F features.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
+from vae_sweep.base.cache import cached_file, read_arrays, write_arrays
 from vae_sweep.base.versions import METRICS_VERSION
 from vae_sweep.metrics.features import Extractor
 
@@ -28,24 +24,24 @@ log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 
 NEIGHBOURS = 5  # k of precision, recall, density, coverage
-MIN_IMAGES = 50  # with fewer on a side nothing is measured
+MIN_IMAGES = 50  # on each side; distances of fewer images are not computed
 
 _SUBSETS = 20  # of the kernel distance; 0.9 s on one core, of 1000 images and 1280 features each
 _SUBSET_IMAGES = 1000
-_SEED = 2020  # torch-fidelity's own; draws the subsets, and which images are used
-_BLOCK = 1000  # rows of a matrix of distances that are in memory at once
+_SEED = 2020  # the default of torch-fidelity; draws the subsets and the images that are used
+_BLOCK = 1000  # rows of a distance matrix in memory at once
 _FORMAT = 1  # raise it when what `real_features` stores changes its meaning
 
 
 @dataclass(frozen=True)
 class RealFeatures:
-    """The test images' side of all distances."""
+    """Features of the test images, and all that a distance from them needs."""
 
     features: Floats  # (N, F) in random order
     mean: Floats  # (F,)
     covariance: NDArray[np.float64]  # (F, F), 1/(N - 1)
-    radii: Floats  # (N,) distance of each to its k-th neighbour
-    floor: dict[str, float]  # the distances of N training images: what a perfect generator would get
+    radii: Floats  # (N,) distance of each to its k-th nearest neighbour
+    floor: dict[str, float]  # the distances of N training images, as a perfect generator has them
 
     def compare(self, fake: Floats) -> dict[str, float]:
         """Return `distances` of generated features (M, F) from these."""
@@ -60,35 +56,28 @@ def real_features(
     cache_dir: Path,
     digest: str,
 ) -> RealFeatures:
-    """Return the features of ``n`` test images, at most all of the smaller split, and the distances of as many
-    training images from them.
+    """Return the features of ``n`` test images, and the distances of as many training images from them.
 
-    Images (., C, H, W) uint8, in any order: a fixed permutation chooses. Computed once per dataset (``digest``),
-    network and count, and kept in ``cache_dir``; of several processes that ask at once one computes and the others
-    wait; a damaged file is replaced. Fewer than `MIN_IMAGES` a side are a warning, an empty floor and empty distances.
+    ``n`` is at most the size of the smaller split. Images are uint8 (., C, H, W) in any order: a fixed permutation
+    chooses. Computed once per dataset (``digest``), network and ``n``, and kept in ``cache_dir``. With fewer than
+    `MIN_IMAGES` a side a warning is logged, and the floor and all distances are empty.
     """
     n = min(n, len(train_images), len(test_images))
     if n < MIN_IMAGES:
         log.warning("distances between image sets are skipped: %d images a side, they need %d", n, MIN_IMAGES)
         return measured(extractor(_chosen(test_images, n)))
+
+    def compute() -> RealFeatures:
+        real = measured(extractor(_chosen(test_images, n)))
+        real.floor.update(real.compare(extractor(_chosen(train_images, n))))
+        return real
+
     name = f"features-{digest[:16]}-{extractor.label}-{extractor.sha256[:8]}-{n}-v{METRICS_VERSION}.npz"
-    path = Path(cache_dir) / name
-    shape = n, extractor.n_features
-    found = _read(path, shape)
-    if found is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            found = _read(path, shape)
-            if found is None:
-                real = measured(extractor(_chosen(test_images, n)))
-                real.floor.update(real.compare(extractor(_chosen(train_images, n))))
-                _write(path, real)
-                found = real
-    return found
+    return cached_file(Path(cache_dir) / name, lambda path: _read(path, n, extractor.n_features), compute, _write)
 
 
 def measured(features: Floats) -> RealFeatures:
-    """Return what distances need of real features (N, F), the floor left empty."""
+    """Return :class:`RealFeatures` of real features (N, F), without the floor."""
     import torch
     from torch_fidelity.metric_fid import fid_features_to_statistics
 
@@ -104,12 +93,15 @@ def measured(features: Floats) -> RealFeatures:
 def distances(real: RealFeatures, fake: Floats) -> dict[str, float]:
     """Return fd, kd, kd_sd, precision, recall, density and coverage of generated features (M, F), float32.
 
-    M may differ from N. fd compares all with all; it is biased by about 1/M + 1/N, and rounding may make it slightly
-    negative for equal sets (3e-4 with fewer images than features). kd is the mean over 20 pairs of random subsets of
-    min(1000, M, N) images of the unbiased squared MMD with kernel (x.y / F + 1)^3, which may be negative, and kd_sd
-    their standard deviation; with 1000 images or fewer there is one subset, and no kd_sd. The other four compare the
-    first min(M, N) of both, so ``fake`` is in random order too.
-    Empty when one side has fewer than `MIN_IMAGES`. Raises ValueError for another number or type of features.
+    M may differ from N. fd compares all images. Its bias is about 1/M + 1/N, and for equal sets rounding may make it
+    slightly negative (3e-4 with fewer images than features). kd is the mean over 20 pairs of random subsets of
+    min(1000, M, N) images of the unbiased squared MMD with kernel (x.y / F + 1)^3, which may be negative; kd_sd is
+    their standard deviation. With 1000 images or fewer there is one subset and no kd_sd. The other four compare the
+    first min(M, N) of both sides, so ``fake`` must be in random order too. Empty where a side has fewer than
+    `MIN_IMAGES`.
+
+    Raises:
+        ValueError: for another number or type of features.
     """
     import torch
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
@@ -139,12 +131,12 @@ def distances(real: RealFeatures, fake: Floats) -> dict[str, float]:
 
 
 def _neighbourhoods(real: Floats, radii: Floats, fake: Floats) -> dict[str, float]:
-    """Precision, recall, density and coverage of (M, F) among (N, F) whose k-th neighbours are ``radii`` away.
+    """Precision, recall, density and coverage of generated features (M, F); ``radii`` (N,) are of the real ones.
 
-    A point is in a neighbourhood when it is nearer than the radius, as in Naeem et al. 2020.
+    A point is in a neighbourhood if it is nearer than the radius (Naeem et al. 2020).
     """
     fake_radii = _radii(fake)
-    counts = np.zeros(len(fake), np.int64)  # real neighbourhoods that hold each generated image
+    counts = np.zeros(len(fake), np.int64)  # of real neighbourhoods around each generated image
     recalled = covered = start = 0
     for block in _distances(real, fake):  # (rows, M)
         own = radii[start : start + len(block), None]
@@ -162,14 +154,14 @@ def _neighbourhoods(real: Floats, radii: Floats, fake: Floats) -> dict[str, floa
 
 
 def _radii(points: Floats) -> Floats:
-    """The distance of each of the points (N, F) to its k-th neighbour, (N,)."""
+    """The distance of each of the points (N, F) to its k-th nearest neighbour, (N,)."""
     found = [np.partition(block, NEIGHBOURS, axis=1)[:, NEIGHBOURS] for block in _distances(points, points)]
-    return np.concatenate(found)  # the nearest of all is the point itself, so number k, from 0, is the k-th neighbour
+    return np.concatenate(found)  # number 0 is the point itself
 
 
 def _distances(left: Floats, right: Floats) -> Iterator[Floats]:
     """Euclidean distances between points (A, F) and (B, F) in blocks (at most 1000, B), 20 MB for B = 5000."""
-    centre = right.mean(axis=0)  # small norms lose fewer digits in the difference
+    centre = right.mean(axis=0)  # smaller norms lose fewer digits in the difference
     left, right = left - centre, right - centre
     norms = [np.einsum("if,if->i", side, side) for side in (left, right)]
     for start in range(0, len(left), _BLOCK):
@@ -178,7 +170,7 @@ def _distances(left: Floats, right: Floats) -> Iterator[Floats]:
         squared = left[rows] @ right.T
         squared *= -2
         squared += scale
-        squared[squared < 2e-6 * scale] = 0  # rounding: equal points are at distance 0, as a collapsed model's are
+        squared[squared < 2e-6 * scale] = 0  # rounding: equal points, as of a collapsed model, are at distance 0
         yield np.sqrt(squared, out=squared)
 
 
@@ -186,29 +178,16 @@ def _chosen(images: NDArray[np.uint8], n: int) -> NDArray[np.uint8]:
     return images[np.random.default_rng(_SEED).permutation(len(images))[:n]]
 
 
-def _read(path: Path, shape: tuple[int, int]) -> RealFeatures | None:
-    try:
-        # numpy leaves the file open when it is no archive, unless the file is ours
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            if int(file["format"]) != _FORMAT:
-                return None
-            floor = {str(key): float(value) for key, value in zip(file["names"], file["values"], strict=True)}
-            found = RealFeatures(file["features"], file["mean"], file["covariance"], file["radii"], floor)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
-        return None
-    n, f = shape
+def _read(path: Path, n: int, f: int) -> RealFeatures:
+    arrays = read_arrays(path, _FORMAT)
+    floor = {str(key): float(value) for key, value in zip(arrays["names"], arrays["values"], strict=True)}
+    found = RealFeatures(arrays["features"], arrays["mean"], arrays["covariance"], arrays["radii"], floor)
     shapes = found.features.shape, found.mean.shape, found.covariance.shape, found.radii.shape
-    return found if shapes == ((n, f), (f,), (f, f), (n,)) else None
+    if shapes != ((n, f), (f,), (f, f), (n,)):
+        raise ValueError(f"its arrays have the shapes {shapes}")
+    return found
 
 
 def _write(path: Path, found: RealFeatures) -> None:
-    """Write the file under another name and move it into place: a reader never sees half of it."""
-    content = {key: value for key, value in vars(found).items() if key != "floor"}
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, format=_FORMAT, names=list(found.floor), values=list(found.floor.values()), **content)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    arrays = {key: value for key, value in vars(found).items() if key != "floor"}
+    write_arrays(path, _FORMAT, names=list(found.floor), values=list(found.floor.values()), **arrays)

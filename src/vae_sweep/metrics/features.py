@@ -1,6 +1,6 @@
 """Feature networks for distances between sets of images: torch-fidelity's Inception, or EfficientNet-Lite0.
 
-FID and KID are defined on Inception's features; the same distances on other features have other values and names.
+FID and KID are defined on Inception features; the same distances on other features have other values and names.
 Letters in the shape comments: N images, F features.
 """
 
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import threading
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,40 +18,40 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vae_sweep.base.cache import once
 from vae_sweep.base.errors import UserError, first_line
+from vae_sweep.base.network import why_unreachable
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_SHA256 = "6726825d"  # its beginning
+INCEPTION_SHA256 = "6726825d"  # its first digits
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE0_SIDE = 96  # pixels
 INSTALL = "install vae-sweep[fd]"
 
-_BATCH = 32  # at 96 pixels the fastest on CPUs: larger ones leave the cache
-_PROBE_SECONDS = 4.0
+_BATCH = 32  # at 96 pixels the fastest on CPUs: larger ones do not fit into the cache
 _TIME = "it takes about 15 minutes per 5000 images (EfficientNet-Lite0: 15 seconds)"
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A feature network, and the names that its distances go by."""
+    """A feature network, and the names of its distances."""
 
     name: str  # inception | efficientnet_lite0
-    label: str  # in metric keys; says the image size where it is a choice
+    label: str  # in metric keys; with the image size where it is a choice
     frechet: str  # fid | fd
     kernel: str  # kid | kd
     sha256: str  # of the weights' file
     n_features: int
-    resize: str  # what is done to the images
+    resize: str  # how images are resized
     device: torch.device
     network: Callable[[Tensor], Tensor] = field(repr=False)  # uint8 (B, 3, H, W) on the CPU -> float32 (B, F)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the features (N, F) of uint8 images (N, C, H, W), C = 1 or 3; grey is repeated to 3 channels.
+        """Return the features (N, F) of uint8 images (N, C, H, W); C = 1 is repeated to 3 channels.
 
         Raises:
             ValueError: for images of another type or shape.
@@ -61,7 +59,7 @@ class Extractor:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(f"expected uint8 images (N, 1 or 3, H, W), got {images.dtype} {images.shape}")
         found = np.empty((len(images), self.n_features), np.float32)
-        # TF32 convolutions would make a GPU's features differ from a CPU's by 1e-3
+        # with TF32 convolutions the features of a GPU differ from those of a CPU by 1e-3
         exact = torch.backends.cudnn.flags(
             torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
         )
@@ -73,13 +71,13 @@ class Extractor:
 
 
 def resolve(choice: str, inception_weights: str | None, device: torch.device) -> tuple[str, str]:
-    """Return (inception | efficientnet_lite0 | none, why in one line) for a choice, which may also be ``auto``.
+    """Return the feature network for ``choice`` (inception | efficientnet_lite0 | none) and the reason in one line.
 
-    ``auto``: Inception if its weights are given or cached, or can be downloaded for a GPU; else EfficientNet-Lite0;
-    else none. Loads no network; files are hashed; asking the server takes 4 seconds at most.
+    ``choice`` may also be ``auto``: Inception if its weights are given or cached, or can be downloaded for a GPU; else
+    EfficientNet-Lite0; else none. Loads no network. Files are hashed; asking the server takes at most 4 seconds.
 
     Raises:
-        UserError: where the network asked for cannot be had, or a file of weights is not the right one.
+        UserError: where the chosen network is not available, or a file has other weights.
     """
     if choice == "none":
         return "none", "skipped: metrics.features=none"
@@ -93,7 +91,7 @@ def resolve(choice: str, inception_weights: str | None, device: torch.device) ->
         if _cached().is_file():
             _checked_inception(_cached())
             return "inception", f"FID: its weights are in torch-hub's cache{slow}"
-        if (choice == "inception" or device.type != "cpu") and _reachable():
+        if (choice == "inception" or device.type != "cpu") and not why_unreachable(_url()):
             return "inception", f"FID: its weights are downloaded once, 91 MB{slow}"
     if choice == "inception":
         if missing := _missing("torch_fidelity"):
@@ -114,10 +112,10 @@ def resolve(choice: str, inception_weights: str | None, device: torch.device) ->
 
 
 def load(name: str, inception_weights: str | None, device: torch.device) -> Extractor:
-    """Return the network that `resolve` has named; Inception's weights are downloaded where they are not cached.
+    """Return the network that `resolve` named; Inception's weights are downloaded where they are not cached.
 
     Raises:
-        UserError: where its package or weights are missing, or are not the right ones.
+        UserError: where its package or weights are missing, or the file has other weights.
     """
     if name == "efficientnet_lite0":
         return _load_lite0(device)
@@ -132,7 +130,7 @@ def _load_lite0(device: torch.device) -> Extractor:
     from efficientnet_lite_pytorch import EfficientNet
 
     path = _checked_lite0()
-    with torch.random.fork_rng(devices=[]):  # the weights that are drawn first are replaced
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, then replaced
         plain = EfficientNet.from_name("efficientnet-lite0")
     plain.load_state_dict(torch.load(path, weights_only=True))
     return Extractor(
@@ -173,8 +171,8 @@ def _load_inception(path: Path | None, device: torch.device) -> Extractor:
 class Lite0(nn.Module):
     """efficientnet_lite_pytorch's EfficientNet-Lite0 up to the pooled features, 4 times as fast on a CPU.
 
-    Batch norms are folded into convolutions, activations are in place, memory is channels-last, and the uneven padding
-    of strided convolutions is part of their kernels. Equal to the original but for rounding (2e-6 of the norm).
+    Batch norms are folded into convolutions, activations are in place, memory is channels-last, and the asymmetric
+    padding of strided convolutions is part of their kernels. Equal to the original up to rounding (2e-6 of the norm).
     """
 
     def __init__(self, plain: Any):
@@ -184,23 +182,23 @@ class Lite0(nn.Module):
         self.layers = nn.Sequential(ends[0], *blocks, ends[1]).requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        # resized on the CPU whatever the device: it costs 0.1 ms an image, and not every device can
+        # on the CPU: 0.1 ms an image, and not every device supports it
         x = F.interpolate(images.float() / 255, size=(LITE0_SIDE, LITE0_SIDE), mode="bicubic", antialias=True)
         x = (x * 2 - 1).to(next(self.buffers()).device, memory_format=torch.channels_last)
         return self.layers(x).mean((2, 3))
 
 
 class _Convolution(nn.Module):
-    """A convolution with the batch norm and the ReLU6 behind it."""
+    """A convolution, its batch norm and, if ``activated``, ReLU6."""
 
     def __init__(self, convolution: Any, norm: Any, activated: bool = True):
         super().__init__()
         fused = fuse_conv_bn_eval(convolution, norm)
-        padding = getattr(convolution.static_padding, "padding", (0, 0, 0, 0))  # same size as in TensorFlow
+        padding = getattr(convolution.static_padding, "padding", (0, 0, 0, 0))  # "same", as in TensorFlow
         before, after = padding[0], padding[1]
         if padding != (before, after, before, after) or after - before not in (0, 1):
             raise ValueError(f"unknown padding {padding}")
-        grown = after - before  # a row and a column of zeros more in the kernel let both sides be padded alike
+        grown = after - before  # with a row and a column of zeros in the kernel both sides get the same padding
         weight = F.pad(fused.weight.detach(), (grown, 0, grown, 0)).contiguous(memory_format=torch.channels_last)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", fused.bias.detach())
@@ -213,7 +211,7 @@ class _Convolution(nn.Module):
 
 
 class _Block(nn.Module):
-    """A mobile inverted bottleneck without squeeze and excitation, as Lite networks have it."""
+    """A mobile inverted bottleneck of Lite networks: without squeeze and excitation."""
 
     def __init__(self, plain: Any):
         super().__init__()
@@ -229,7 +227,7 @@ class _Block(nn.Module):
 
 
 def _missing(*packages: str) -> str:
-    """Those that are not installed, by the names they are installed under; empty where none is missing."""
+    """The packages that are not installed, by their names for pip; empty where none is missing."""
     return ", ".join(package.replace("_", "-") for package in packages if find_spec(package) is None)
 
 
@@ -267,39 +265,29 @@ def _cached() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
 
 
-def _reachable() -> bool:
-    """Whether the server of Inception's weights answers, known after `_PROBE_SECONDS`."""
+def _url() -> str:
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
-    answered = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(URL_INCEPTION_V3, method="HEAD")
-            with urllib.request.urlopen(request, timeout=_PROBE_SECONDS):
-                answered.append(True)
-        except (OSError, ValueError, http.client.HTTPException):
-            pass
-
-    asking = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own
-    asking.start()
-    asking.join(_PROBE_SECONDS)
-    return bool(answered)
+    return URL_INCEPTION_V3
 
 
 def _download() -> Path:
-    """Return the file of Inception's weights in torch-hub's cache, where torch-fidelity itself keeps it."""
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+    """Return the file of Inception's weights in torch-hub's cache, where torch-fidelity keeps it too."""
+
+    def read(path: Path) -> Path:
+        path.stat()
+        return path
+
+    def download() -> Path:
+        # By torch.hub and not by pooch, which needs the whole sha256: its first digits are published.
+        torch.hub.download_url_to_file(_url(), str(path), INCEPTION_SHA256, progress=False)
+        return path
 
     path = _cached()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):  # of several runs that start at once one downloads
-        if not path.is_file():
-            try:
-                torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), INCEPTION_SHA256, progress=False)
-            except (OSError, RuntimeError, http.client.HTTPException) as error:
-                raise UserError(
-                    f"Inception's weights could not be downloaded ({first_line(error)}): set metrics.inception_weights "
-                    f"to a copy of {INCEPTION_FILE}, or metrics.features=efficientnet_lite0"
-                ) from error
-    return path
+    try:
+        return once(path, read, download)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise UserError(
+            f"Inception's weights could not be downloaded ({first_line(error)}): set metrics.inception_weights to a "
+            f"copy of {INCEPTION_FILE}, or metrics.features=efficientnet_lite0"
+        ) from error

@@ -1,11 +1,11 @@
-"""The closed-form optimum of a linear VAE on the project's loss: the line every table shows.
+"""The closed-form optimum of a linear VAE on the project's loss.
 
 A linear VAE (affine encoder, diagonal posterior, affine decoder) has a known global optimum, probabilistic PCA
 (Tipping & Bishop 1999; Lucas et al. 2019, "Don't blame the ELBO!"). Per image the loss is, up to a factor,
 
     SSE + 2 s2 KL        with s2 the decoder variance that the loss implies (`implied_variance`)
 
-and each eigen-direction of the data covariance can be paid for on its own. With eigenvalue l, encoder mean a u
+and the eigen-directions of the data covariance are independent of each other. With eigenvalue l, encoder mean a u
 (u = projection on the direction), posterior variance v and decoder gain g, the cost is
 (1 - a g)^2 l + g^2 v + s2 (a^2 l + v - ln v - 1); it is least at
 
@@ -17,19 +17,15 @@ Letters in the shape comments: N images, D = C H W values per image, k kept dire
 
 from __future__ import annotations
 
-import os
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import scipy.linalg
-from filelock import FileLock
 from numpy.typing import NDArray
 
+from vae_sweep.base.cache import cached_file, read_arrays, write_arrays
 from vae_sweep.base.versions import METRICS_VERSION
 
 Floats = NDArray[np.float64]
@@ -64,14 +60,15 @@ class LinearOptimum:
 
 
 def implied_variance(beta: float, reduction: str, n_values: int) -> float:
-    """The variance of the Gaussian decoder whose negative ELBO is, up to scale and constant, this loss.
+    """Return the variance of the Gaussian decoder whose negative ELBO is, up to scale and constant, this loss.
 
     `n_values` is D. SSE + beta KL implies beta / 2; SSE / D + beta KL implies beta D / 2. Squared units of [0, 1].
-    Raises ValueError for a beta that is not positive (beta = 0 has no KL to weigh: variance 0, KL infinite) or an
-    unknown reduction.
+
+    Raises:
+        ValueError: for a beta that is not positive (beta = 0: variance 0, KL infinite), or an unknown reduction.
     """
     if not (np.isfinite(beta) and beta > 0):
-        raise ValueError(f"the linear reference needs a finite beta > 0, got {beta}")
+        raise ValueError(f"the closed-form linear VAE needs a finite beta > 0, got {beta}")
     if reduction == "sum":
         return beta / 2
     if reduction == "mean":
@@ -80,11 +77,13 @@ def implied_variance(beta: float, reduction: str, n_values: int) -> float:
 
 
 def spectrum(images: Images, directions: int = 512) -> Spectrum:
-    """The mean, the leading `directions` eigenpairs and the total variance of uint8 images (N, C, H, W).
+    """Return the mean, the leading `directions` eigenpairs and the total variance of uint8 images (N, C, H, W).
 
-    Reads the images in chunks, so a memory map is fine; products run in float32 on centred data and are summed in
-    float64: losses are good to 1e-5 nats. 45,000 x 3072 take 7 s on one core, half of it the eigenvectors.
-    Raises ValueError when there are no images, or they are not uint8.
+    Images are read in chunks, so a memory map is fine. Matrix products are float32 on centred data and summed in
+    float64: losses are accurate to 1e-5 nats. 45,000 x 3072 take 7 s on one core, half of it for the eigenvectors.
+
+    Raises:
+        ValueError: where there are no images, or they are not uint8.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
         raise ValueError(f"expected uint8 images (N, C, H, W), N > 0; got {images.dtype} {images.shape}")
@@ -117,9 +116,10 @@ def spectrum(images: Images, directions: int = 512) -> Spectrum:
 
 
 def linear_optimum(spectrum: Spectrum, latent_dim: int, beta: float = 1.0, reduction: str = "sum") -> LinearOptimum:
-    """The least training loss any linear VAE can reach, nats per image (formulas in the module docstring).
+    """Return the smallest training loss of any linear VAE, nats per image (formulas in the module docstring).
 
-    Raises ValueError as `implied_variance` does, or when too few directions were kept for this loss.
+    Raises:
+        ValueError: as `implied_variance` does, and where too few directions were kept for this loss.
     """
     values, s2 = _used(spectrum, latent_dim, beta, reduction)
     sse = s2 * len(values) + max(spectrum.total_variance - float(values.sum()), 0.0)
@@ -129,10 +129,12 @@ def linear_optimum(spectrum: Spectrum, latent_dim: int, beta: float = 1.0, reduc
 def linear_loss(
     spectrum: Spectrum, images: Images, latent_dim: int, beta: float = 1.0, reduction: str = "sum"
 ) -> LinearOptimum:
-    """The exact expected loss of the training-optimal linear VAE on other images, nats per image.
+    """Return the exact expected loss of the training-optimal linear VAE on other images, nats per image.
 
-    `images` uint8 (N, C, H, W) of the same shape; the expectation over the posterior is analytic, nothing is drawn.
-    Raises ValueError as `linear_optimum` does, or when the images have another size.
+    `images`: uint8 (N, C, H, W) of the same shape. The expectation over the posterior is analytic.
+
+    Raises:
+        ValueError: as `linear_optimum` does, and for images of another size.
     """
     values, s2 = _used(spectrum, latent_dim, beta, reduction)
     sse, kl = _terms(values, s2, *_moments(spectrum, images, len(values)))
@@ -140,9 +142,9 @@ def linear_loss(
 
 
 def linear_curve(spectrum: Spectrum, images: Images, betas: Sequence[float]) -> tuple[Floats, Floats]:
-    """KL and squared error (nats/image) on other images of the linear VAEs that are optimal at each of ``betas``.
+    """Return the rate-distortion curve of linear VAEs: KL and squared error on other images, nats per image, (B,) each.
 
-    The rate-distortion curve of linear models, (B,) each; as many latents as the spectrum has directions.
+    Each of ``betas`` has its optimal linear VAE, with as many latents as the spectrum has directions.
     """
     distance, scores = _moments(spectrum, images, len(spectrum.eigenvalues))
     found = []
@@ -154,7 +156,7 @@ def linear_curve(spectrum: Spectrum, images: Images, betas: Sequence[float]) -> 
 
 
 def ppca_weights(spectrum: Spectrum, latent_dim: int, beta: float = 1.0, reduction: str = "sum") -> dict[str, Floats]:
-    """The weights of an optimal linear VAE that takes raw x in [0, 1]: mean = W x + b, reconstruction = V z + c.
+    """Return the weights of an optimal linear VAE of raw x in [0, 1]: mean = W x + b, reconstruction = V z + c.
 
     `encoder_mean_weight` (q, D), `encoder_mean_bias` (q,), `encoder_logvar` (q,) (the same for every image),
     `decoder_weight` (D, q), `decoder_bias` (D,). Unused latents equal the prior. Raises as `linear_optimum` does.
@@ -176,21 +178,25 @@ def ppca_weights(spectrum: Spectrum, latent_dim: int, beta: float = 1.0, reducti
 
 
 def cached_spectrum(images: Images, digest: str, cache_dir: Path, directions: int = 512) -> Spectrum:
-    """`spectrum(images, directions)`, computed once per `digest` (a hash of the images) and kept in `cache_dir`.
+    """Return `spectrum(images, directions)`, computed once per `digest` (a hash of the images), kept in `cache_dir`."""
 
-    Safe when several processes ask at once: one computes, the others wait. A damaged or outdated file is replaced.
-    """
+    def read(path: Path) -> Spectrum:
+        arrays = read_arrays(path, _FORMAT)
+        found = Spectrum(
+            *(arrays["mean"], arrays["eigenvalues"], arrays["eigenvectors"]),
+            *(float(arrays["total_variance"]), int(arrays["n_images"])),
+        )
+        n_values = int(np.prod(images.shape[1:]))
+        shapes = found.mean.shape, found.eigenvectors.shape, found.n_images
+        if shapes != ((n_values,), (n_values, len(found.eigenvalues)), len(images)):
+            raise ValueError("it belongs to other images")
+        return found
+
+    def write(path: Path, found: Spectrum) -> None:
+        write_arrays(path, _FORMAT, **vars(found))
+
     path = Path(cache_dir) / f"spectrum-{digest[:16]}-{directions}-v{METRICS_VERSION}.npz"
-    sizes = {"n_images": len(images), "n_values": int(np.prod(images.shape[1:]))}
-    found = _read(path, **sizes)
-    if found is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            found = _read(path, **sizes)
-            if found is None:
-                found = spectrum(images, directions)
-                _write(path, found)
-    return found
+    return cached_file(path, read, lambda: spectrum(images, directions), write)
 
 
 def _used(spectrum: Spectrum, latent_dim: int, beta: float, reduction: str) -> tuple[Floats, float]:
@@ -261,34 +267,3 @@ def _directions_from_gram(flat: Images, mean: Floats, values: Floats, vectors: F
     for part in _slices(d, n):
         found[part] = _centred(flat, mean, part, by_rows=False).T @ weights
     return found / np.linalg.norm(found, axis=0)
-
-
-def _read(path: Path, n_images: int, n_values: int) -> Spectrum | None:
-    try:
-        # numpy leaves the file open when it is no archive, unless the file is ours
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            if int(file["format"]) != _FORMAT:
-                return None
-            found = Spectrum(
-                mean=file["mean"],
-                eigenvalues=file["eigenvalues"],
-                eigenvectors=file["eigenvectors"],
-                total_variance=float(file["total_variance"]),
-                n_images=int(file["n_images"]),
-            )
-    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
-        return None
-    shapes = found.mean.shape, found.eigenvectors.shape, found.n_images
-    return found if shapes == ((n_values,), (n_values, len(found.eigenvalues)), n_images) else None
-
-
-def _write(path: Path, found: Spectrum) -> None:
-    """Write the file under another name and move it into place: a reader never sees half of it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, format=_FORMAT, **vars(found))
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

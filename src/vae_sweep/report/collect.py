@@ -1,90 +1,189 @@
-"""What the store holds of one or several sweeps, gathered for a report."""
+"""From the store: the runs of a sweep as rows, and all that a report is made of."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vae_sweep.comparison import pairing
-from vae_sweep.comparison.convergence import Facts, Limits, judge
 from vae_sweep.comparison.evidence import Evidence
-from vae_sweep.comparison.rows import Cell, Row, is_finite
-from vae_sweep.datasets.describe import RECORD
+from vae_sweep.comparison.identity import IMAGES, trained
+from vae_sweep.comparison.rows import Cell, LinearRow, Row, data_label, is_finite, schedule_label
 from vae_sweep.metrics import catalogue
-from vae_sweep.report import publish
-from vae_sweep.sweeps.remeasure import MEASURED, REFERENCE, SPECTRUM, UNDEFINED
-from vae_sweep.tracking.store import Store, StoredRun
+from vae_sweep.tracking import names
+from vae_sweep.tracking.store import NAME_LIMIT, Store, StoredRun
+
+TERMS = ("loss", "recon", "kl")
+LOSSES = {"train": "best/train_", "val": "best/val_", "test": "test/"}  # split -> how its metrics begin
+SETTINGS: dict[str, tuple[str, type]] = {  # field of a row -> its parameter in the store
+    "dataset": ("dataset.name", str),
+    "digest": ("dataset.digest", str),
+    "model": ("model.name", str),
+    "params": ("params.name", str),
+    "seed": ("seed", int),
+    "batch_size": ("params.batch_size", int),
+    "lr": ("params.lr", float),
+    "latent_dim": ("params.latent_dim", int),
+    "beta": ("objective.beta", float),
+    "reduction": ("objective.reduction", str),
+    "n_parameters": ("n_parameters", int),
+}
+BASELINES = {  # of the models of version 0.1, whose runs do not say
+    **{"conv": "conv", "fc": "conv", "conv_res": "conv", "linear": pairing.CLOSED_FORM},
+    **dict.fromkeys(("fc_matched", "fc_skip", "fc_res"), "fc"),
+}
 
 
-def gather(store: Store, sweeps: Sequence[StoredRun], pictures: bool = True) -> Evidence:
-    """Return the evidence of the sweeps whose own runs are given; with ``pictures`` also arrays for figures."""
+def rows_of(stored: Sequence[StoredRun], cells: Sequence[Cell], parent_id: str) -> list[Row]:
+    """Return one row per cell and one per other run of the sweep, joined by identity, never by name.
+
+    A cell without a run is PENDING. Runs of a planned configuration that have other images or code are left out.
+    """
+    runs: dict[str, StoredRun] = {}
+    for run in stored:
+        key = run.tags.get(names.RUN_KEY, run.run_id)
+        if key not in runs or run.status == "FINISHED" or runs[key].status != "FINISHED":
+            runs[key] = run
+    planned = {cell.key: cell for cell in cells}
+    replaced = {cell.settings for cell in cells}
+    rows = []
+    for key in planned | runs:
+        found, cell = runs.get(key), planned.get(key)
+        if found and not cell and found.tags.get(names.SETTINGS) in replaced:
+            continue
+        row = Row(None, "", "PENDING", key=key)
+        given = {k: v for k, v in vars(cell).items() if hasattr(row, k)} if cell else {}
+        row = replace(row, **given)
+        if found:
+            row = replace(row, **_settings(found), **_outcome(found, parent_id))
+        if found and cell:
+            name = cell.name if found.name == cell.name[:NAME_LIMIT] else found.name
+            row = replace(row, name=name, baseline=row.baseline if cell.baseline is None else cell.baseline)
+        rows.append(row)
+    return rows
+
+
+def gather(store: Store, sweeps: Sequence[StoredRun], arrays: bool = True) -> Evidence:
+    """Return the evidence of the sweeps whose own runs are given; with ``arrays`` also what its figures show."""
     found: list[Row] = []
     stored: dict[str | None, StoredRun] = {}
     for sweep in sweeps:
         children = store.children(sweep.run_id)
         stored |= {run.run_id: run for run in children}
-        found += publish.rows_of(children, _plan(store, sweep.run_id), sweep.run_id)
-    found = [_with_training(store, row, stored) for row in found]
+        with store.artifact(sweep.run_id, names.PLAN) as path:
+            plan = json.loads(path.read_text(encoding="utf-8")) if path else []
+        found += rows_of(children, [Cell(**cell) for cell in plan], sweep.run_id)
     found, notes = pairing.without_repeats(found)
-    rows = pairing.with_unique_sets(found)
+    rows = pairing.with_unique_labels(found)
     done = [row for row in rows if row.status == "FINISHED"]
     known = catalogue.described({key for row in done for key, value in row.metrics.items() if is_finite(value)})
     metrics = tuple(pairing.of_loss(metric, done) for metric, _ in known if not metric.key.endswith("_floor"))
-    groups = {metric.key: tuple(pairing.groups_of(done, metric)) for metric in metrics}
     runs = [stored[row.run_id] for row in rows if row.run_id in stored]
     contrasts = pairing.contrasts_of(done, metrics)
+    data, models = (", ".join(dict.fromkeys(getattr(row, key) for row in rows)) for key in ("dataset", "model"))
     return Evidence(
-        title=_title(rows),
+        title=f"{models} on {data}",
         sweeps=tuple(sweep.run_id for sweep in sweeps),
         rows=tuple(rows),
         metrics=metrics,
-        groups=groups,
+        groups={metric.key: tuple(pairing.groups_of(done, metric)) for metric in metrics},
         references=_references(done),
         contrasts=tuple(contrasts),
         controls=tuple(pairing.controls_of(contrasts)),
         notes=(*notes, *_notes(done, runs)),
         facts=_facts(sweeps, runs),
-        **(_arrays(store, done) if pictures else {}),
+        **(_arrays(store, done) if arrays else {}),
     )
 
 
-def _plan(store: Store, sweep_id: str) -> list[Cell]:
-    """The cells of a sweep, also those that have not started."""
-    with store.artifact(sweep_id, publish.PLAN) as path:
-        cells = json.loads(path.read_text(encoding="utf-8")) if path else []
-    known = {f.name for f in fields(Cell)}
-    return [
-        Cell(**{"schedule": "constant"} | {key: value for key, value in cell.items() if key in known}) for cell in cells
-    ]
+def histories_of(store: Store, rows: Sequence[Row]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return run -> images seen and validation loss after each epoch, of the runs that have trained one."""
+    found = {}
+    for row in rows:
+        history = store.history(row.run_id, ("images_seen", "val/loss")) if row.run_id else []
+        if history:
+            seen, loss = (np.array([epoch[key] for epoch in history]) for key in ("images_seen", "val/loss"))
+            found[row.name] = seen, loss
+    return found
 
 
-def _with_training(store: Store, row: Row, stored: Mapping[str | None, StoredRun]) -> Row:
-    """The row with how its training ended: of a run of an earlier version as far as its history tells."""
-    if row.status != "FINISHED" or row.training_state or row.run_id is None or row.beta is None:
-        return row
-    run, history = stored[row.run_id], store.history(row.run_id, ("train/loss", "val/loss"))
-    if not history or "training.max_epochs" not in run.params:
-        return row
-    max_epochs, patience, min_delta = (run.params[f"training.{key}"] for key in ("max_epochs", "patience", "min_delta"))
-    cycle = run.params.get("params.epochs", "None")
-    variance = run.metrics.get("implied_variance", row.beta / 2)  # beta / 2 for a sum, D times that for a mean
-    limits = Limits(
-        *(int(max_epochs), int(patience), float(min_delta)),
-        cycle=None if cycle == "None" else int(cycle),
-        nat=row.beta / 2 / variance,
-    )
-    active = row.metrics.get("test/active_units")
-    facts = Facts(
-        linear_active=row.reference.active if row.reference else None, active=None if active is None else int(active)
-    )
-    val, train = ([epoch[key] for epoch in history] for key in ("val/loss", "train/loss"))
-    return replace(row, training_state=judge(val, train, limits, facts).state)
+def arrays_of(store: Store, rows: Sequence[Row], artifact: str) -> dict[str, NDArray[Any]]:
+    """Return run -> the array that its artifact holds, of the runs that have it."""
+    found = {}
+    for row in rows:
+        with store.artifact(row.run_id or "", artifact) as path:
+            if path:
+                found[row.name] = np.load(path)
+    return found
+
+
+def _settings(run: StoredRun) -> dict[str, Any]:
+    """What a run was asked for, read back from its parameters."""
+    p = run.params
+    found = {field: kind(p[key]) for field, (key, kind) in SETTINGS.items() if key in p}
+    if "dataset" in found:
+        found["dataset"] = data_label(found["dataset"], p.get("dataset.permute_pixels") == "True")
+    if "model" in found:
+        baseline = p.get("model.baseline", BASELINES.get(found["model"], ""))
+        found["baseline"] = "" if baseline == "None" else baseline
+    if "lr" in found:
+        epochs, mirror = p.get("params.epochs", "None"), p.get("params.mirror") == "True"
+        found["schedule"] = schedule_label(p["params.schedule"], None if epochs == "None" else epochs, mirror)
+    return found
+
+
+def _outcome(run: StoredRun, parent_id: str) -> dict[str, Any]:
+    """What became of a run, from its metrics and tags."""
+    m = run.metrics
+    parts = {key: value for key, value in json.loads(run.tags.get(names.MADE_OF, "{}")).items() if key != IMAGES}
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "status": run.status,
+        "reason": run.tags.get("vae_sweep.error"),
+        "trained_in": _where_trained(run, parent_id),
+        "training_state": run.tags.get(names.TRAINING_STATE),
+        **{key: int(m[key]) if key in m else None for key in ("epochs", "best_epoch")},
+        **{f"{split}_{term}": m.get(prefix + term) for split, prefix in LOSSES.items() for term in TERMS},
+        **{key: m.get(key) for key in ("wall_time_s", "images_per_s")},
+        "reference": _linear(run),
+        "metrics": _heldout(run, "test/"),
+        "configuration": trained({key: value for key, value in run.params.items() if key != "n_parameters"} | parts),
+    }
+
+
+def _where_trained(run: StoredRun, parent_id: str) -> str | None:
+    """Another sweep, or a run of its own, that trained what a sweep shows; None for the sweep's own runs."""
+    if run.parent_id == parent_id:
+        return None
+    return f"sweep {run.parent_id[:8]}" if run.parent_id else "a run of its own"
+
+
+def _linear(run: StoredRun) -> LinearRow | None:
+    """The closed-form linear VAE on the run's loss; None where the run has not recorded it yet."""
+    if "reference/test_loss" not in run.metrics:
+        return None
+    losses = {f"{split}_{term}": run.metrics[f"reference/{split}_{term}"] for split in LOSSES for term in TERMS}
+    settings: dict[str, Any] = {key: _settings(run)[key] for key in ("dataset", "latent_dim", "beta", "reduction")}
+    heldout = {
+        k: v for k, v in _heldout(run, "reference/").items() if k.removeprefix("test/") not in (*losses, "active")
+    }
+    metrics = heldout | {f"test/{term}": losses[f"test_{term}"] for term in TERMS}
+    return LinearRow(**settings | losses, active=int(run.metrics["reference/active"]), metrics=metrics)
+
+
+def _heldout(run: StoredRun, prefix: str) -> dict[str, float]:
+    """The run's metrics below ``prefix``, as test/...; of a run measured several times those of the last."""
+    found = {key.removeprefix(prefix): value for key, value in run.metrics.items() if key.startswith(prefix)}
+    last = run.tags.get(names.METRIC_NAMES)
+    known = {*last.split(","), *TERMS} if last else set(found)
+    return {f"test/{key}": value for key, value in found.items() if key in known}
 
 
 def _references(done: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
@@ -98,76 +197,55 @@ def _references(done: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _arrays(store: Store, done: Sequence[Row]) -> dict[str, Any]:
-    """What the figures draw."""
-    histories, curves, data = {}, {}, {}
-    stacks: dict[str, dict[str, NDArray[Any]]] = {"samples": {}, "interpolations": {}, "spectra": {}}
-    lines: dict[str, dict[str, NDArray[np.float64]]] = defaultdict(dict)
+    """What the figures show, and what each dataset was taken for."""
+    curves, data = {}, {}
+    linear: dict[str, dict[str, NDArray[np.float64]]] = defaultdict(dict)
     for row in done:
         assert row.run_id is not None
-        history = store.history(row.run_id, ("images_seen", "val/loss"))
-        if history:
-            columns = [[epoch[key] for epoch in history] for key in ("images_seen", "val/loss")]
-            histories[row.name] = (np.array(columns[0]), np.array(columns[1]))
-        for kind, name in {
-            "samples": "samples.npy",
-            "interpolations": "interpolations.npy",
-            "spectra": SPECTRUM,
-        }.items():
-            with store.artifact(row.run_id, name) as path:
-                if path:
-                    stacks[kind][row.name] = np.load(path)
         if row.dataset not in data:
-            with store.artifact(row.run_id, RECORD) as path:
+            with store.artifact(row.run_id, names.DATA) as path:
                 data[row.dataset] = tuple(json.loads(path.read_text(encoding="utf-8"))["lines"]) if path else ()
         label = f"{row.latent_dim} latents"
-        if row.dataset not in curves or label not in lines[row.dataset]:
-            with store.artifact(row.run_id, REFERENCE) as path:
+        if row.dataset not in curves or label not in linear[row.dataset]:
+            with store.artifact(row.run_id, names.LINEAR) as path:
                 if path:
                     known = json.loads(path.read_text(encoding="utf-8"))
-                    lines[row.dataset][label] = np.array(known["spectrum"])
+                    linear[row.dataset][label] = np.array(known["spectrum"])
                     curves[row.dataset] = (np.array(known["curve"]["kl"]), np.array(known["curve"]["recon"]))
-    return {"histories": histories, **stacks, "linear_spectra": dict(lines), "linear_curves": curves, "data": data}
-
-
-def _title(rows: Sequence[Row]) -> str:
-    models = ", ".join(dict.fromkeys(row.model for row in rows))
-    return f"{models} on {', '.join(dict.fromkeys(row.dataset for row in rows))}"
+    return {
+        "histories": histories_of(store, done),
+        "samples": arrays_of(store, done, "samples.npy"),
+        "interpolations": arrays_of(store, done, "interpolations.npy"),
+        "spectra": arrays_of(store, done, names.SPECTRUM),
+        "linear_spectra": dict(linear),
+        "linear_curves": curves,
+        "data": data,
+    }
 
 
 def _notes(done: Sequence[Row], runs: Sequence[StoredRun]) -> list[str]:
     """What was left out of the metrics, and why; which network the distances come from."""
-    notes = []
     whys = Counter(run.tags["vae_sweep.features.why"] for run in runs if run.tags.get("vae_sweep.features.why"))
-    notes += [f"Distribution distances: {why} ({count} of {len(done)} runs)." for why, count in whys.items()]
+    notes = [f"Distribution distances: {why} ({count} of {len(done)} runs)." for why, count in whys.items()]
     notes += sorted({_floor(row) for row in done} - {""})
-    if len({run.tags[MEASURED] for run in runs if MEASURED in run.tags}) > 1:
+    if len({run.tags[names.MEASURED] for run in runs if names.MEASURED in run.tags}) > 1:
         notes.append(
             "Held-out metrics were measured with different settings or versions of the code; the sweeps' own commands "
             "measure all of them alike."
         )
-    missing = [run.name for run in runs if run.status == "FINISHED" and MEASURED not in run.tags]
+    missing = [run.name for run in runs if run.status == "FINISHED" and names.MEASURED not in run.tags]
     if missing:
-        notes.append(
-            f"Without held-out metrics beside the loss: {', '.join(missing)}; the sweep's own command measures them."
-        )
-    undefined = Counter(line for run in runs for line in run.tags.get(UNDEFINED, "").splitlines())
-    notes += [
-        f"Not defined on these images: {line} ({count} of {len(done)} runs)." for line, count in undefined.items()
-    ]
-    sizes = {run.params.get("dataset.fraction") for run in runs} - {None, "1.0"}
-    notes += [
-        f"Trained on the share {size} of the training images, one fixed subset." for size in sorted(map(str, sizes))
-    ]
-    return notes
+        lost = ", ".join(missing)
+        notes.append(f"Without held-out metrics beside the loss: {lost}; the sweep's own command measures them.")
+    undefined = Counter(line for run in runs for line in run.tags.get(names.UNDEFINED, "").splitlines())
+    notes += [f"Not defined on these images: {line} ({n} of {len(done)} runs)." for line, n in undefined.items()]
+    sizes = sorted({run.params.get("dataset.fraction", "1.0") for run in runs} - {"1.0"})
+    return notes + [f"Trained on the share {size} of the training images, one fixed subset." for size in sizes]
 
 
 def _floor(row: Row) -> str:
     """The distances of real training images from the test images: what a perfect generator would get."""
-    known = [
-        metric
-        for metric, _ in catalogue.described(row.metrics)
-        if metric.key.endswith("_floor") and "_sd_" not in metric.key
-    ]
+    known = [m for m, _ in catalogue.described(row.metrics) if m.key.endswith("_floor") and "_sd_" not in m.key]
     said = ", ".join(f"{metric.label} {row.metrics[metric.key]:.{metric.digits}f}" for metric in known)
     return f"Floor on {row.dataset}, what real images get: {said}." if said else ""
 
@@ -193,8 +271,3 @@ def _facts(sweeps: Sequence[StoredRun], runs: Sequence[StoredRun]) -> dict[str, 
 
 def _values(values: Iterable[str | None]) -> str:
     return ", ".join(sorted({value for value in values if value}))
-
-
-def glossary(evidence: Evidence) -> Mapping[str, str]:
-    """Return metric key -> what it measures, for the metrics of a report."""
-    return {metric.key: text for metric, text in catalogue.described(metric.key for metric in evidence.metrics)}

@@ -6,7 +6,6 @@ import re
 
 from vae_sweep.comparison.convergence import caveat
 from vae_sweep.comparison.evidence import Evidence
-from vae_sweep.comparison.statistics import Group
 from vae_sweep.report import presentation as show
 from vae_sweep.report.presentation import MINUS, number
 
@@ -27,19 +26,13 @@ _ESCAPED = re.compile("|".join(map(re.escape, _SPECIAL)))
 
 
 def table(evidence: Evidence) -> str:
-    """A `table` with booktabs rules: mean ± standard deviation over seeds of each cell, then the linear reference.
+    """A `table` with booktabs rules: mean ± standard deviation over seeds of each cell, then the closed form.
 
     Nothing is bold: which model is better is a verdict's to say, not one number's.
     """
     metrics = show.main_columns(evidence)
-    names = [
-        "Set",
-        "Model",
-        "Seeds",
-        *(escape(show.label(m, evidence.metrics)) for m in metrics),
-        "Epochs",
-        "Parameters",
-    ]
+    labels = [escape(show.label(metric, evidence.metrics)) for metric in metrics]
+    names = ["Set", "Model", "Seeds", *labels, "Epochs", "Parameters"]
     units = ["", "", "", *(escape(show.unit(metric)) for metric in metrics), "mean (range)", ""]
     lines = []
     cells = show.cells(evidence)
@@ -48,34 +41,31 @@ def table(evidence: Evidence) -> str:
         lines += [r"\midrule", rf"\multicolumn{{{len(names)}}}{{@{{}}l}}{{{title}}} \\", r"\addlinespace[2pt]"]
         for cell, rows in cells.items():
             if cell.dataset == dataset:
-                values = [_summary(show.group(evidence, metric.key, cell), metric.digits) for metric in metrics]
+                groups = [show.group(evidence, metric.key, cell) for metric in metrics]
+                values = [_number(g.mean, m.digits, g.sd) if g else "--" for g, m in zip(groups, metrics, strict=True)]
                 first = [escape(word) for word in (cell.params or "–", cell.model, show.seeds(rows))]
                 lines.append(_line([*first, *values, escape(show.epochs(rows)), escape(show.parameters(rows))]))
         for name, known in show.references(evidence, dataset):
             values = [_number(known.get(metric.key), metric.digits) for metric in metrics]
             title = rf"\multicolumn{{3}}{{@{{}}l}}{{\textit{{{escape(name)}}}}}"
             lines += [r"\addlinespace[2pt]", _line([title, *values, "", ""])]
-    recipes = escape("; ".join(show.hyperparameters(evidence)))
+    sets = escape("; ".join(show.hyperparameters(evidence)))
     ended = escape(caveat(row.training_state for row in evidence.rows if row.status == "FINISHED"))
-    parts = [f"{escape(evidence.title)}.", ended, "Mean $\\pm$ standard deviation between seeds.", recipes]
+    parts = [f"{escape(evidence.title)}.", ended, "Mean $\\pm$ standard deviation between seeds.", sets]
     caption = " ".join(filter(None, parts))
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs} and \usepackage[T1]{fontenc}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{@{{}}ll{'r' * (len(names) - 2)}@{{}}}}",
-            r"\toprule",
-            _line(names),
-            _line([rf"{{\footnotesize {unit}}}" if unit else "" for unit in units]),
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    units = [rf"{{\footnotesize {unit}}}" if unit else "" for unit in units]
+    body = "\n".join([_line(names), _line(units), *lines])
+    return rf"""% needs \usepackage{{booktabs}} and \usepackage[T1]{{fontenc}}
+\begin{{table}}
+\centering
+\caption{{{caption}}}
+\begin{{tabular}}{{@{{}}ll{"r" * (len(names) - 2)}@{{}}}}
+\toprule
+{body}
+\bottomrule
+\end{{tabular}}
+\end{{table}}
+"""
 
 
 def escape(text: str) -> str:
@@ -84,15 +74,11 @@ def escape(text: str) -> str:
     return _ESCAPED.sub(lambda found: _SPECIAL[found[0]], " ".join(plain.split()))
 
 
-def _summary(group: Group | None, digits: int) -> str:
-    if group is None or not group.values:
+def _number(value: float | None, digits: int, sd: float | None = None) -> str:
+    if value is None:
         return "--"
-    spread = f" \\pm {number(group.sd, digits)}" if group.sd is not None else ""
-    return f"${number(group.mean, digits)}{spread}$".replace(MINUS, "-")
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "--" if value is None else f"${number(value, digits)}$".replace(MINUS, "-")
+    spread = "" if sd is None else rf" \pm {number(sd, digits)}"
+    return f"${number(value, digits)}{spread}$".replace(MINUS, "-")
 
 
 def _line(cells: list[str]) -> str:

@@ -18,6 +18,7 @@ from vae_sweep.base.signals import Terminated
 from vae_sweep.comparison.identity import changed, settings_key, training_code
 from vae_sweep.comparison.rows import Cell
 from vae_sweep.config.plan import by_key, cell_name
+from vae_sweep.config.settings import settings_of
 from vae_sweep.report.publish import figures_due, refresh
 from vae_sweep.sweeps.context import Context
 from vae_sweep.sweeps.environment import environment, machine_kind
@@ -204,7 +205,7 @@ def _reopened(job: Job, before: StoredRun) -> RunRecord:
 
 def _started(job: Job) -> RunRecord:
     state.clear(job.folder)
-    settings = settings_key(job.cfg)
+    settings = settings_key(settings_of(job.cfg))
     other = job.store.newest({ROLE: "run", SETTINGS: settings}) if job.cfg.resume else None
     difference = changed(json.loads(other.tags[MADE_OF]), job.made_of) if other else ""
     if other and difference:

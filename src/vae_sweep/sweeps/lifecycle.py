@@ -29,11 +29,12 @@ from vae_sweep.comparison.identity import settings_key, sweep_key, training_code
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.plan import is_local, plan, without_hydra
+from vae_sweep.config.settings import settings_of
 from vae_sweep.config.validation import validate, validate_launcher
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
 from vae_sweep.sweeps.setup import choose_features, open_store, project_root, quoted
-from vae_sweep.tracking.names import ROLE, RUN_KEY, SWEEP_KEY
+from vae_sweep.tracking.names import PLAN, ROLE, RUN_KEY, SWEEP_KEY
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.rows import Cell, Row
@@ -167,7 +168,7 @@ def _open_parent(
 
 def _save_plan(config: DictConfig, record: RunRecord, key: str, root: Path, cells: dict[Cell, DictConfig]) -> None:
     """Keep the cells in the store, and each one's configuration for the process that will train it."""
-    from vae_sweep.report.publish import PLAN, plan_text
+    from vae_sweep.report.publish import plan_text
 
     for cell, cfg in cells.items():
         cfg.tracking.uri = config.tracking.uri  # without a password
@@ -178,7 +179,8 @@ def _save_plan(config: DictConfig, record: RunRecord, key: str, root: Path, cell
 def _search(config: DictConfig) -> list[str]:
     """What a sweeper that chooses its cells as it goes searches in, and how."""
     sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    return [settings_key(without_hydra(config)), json.dumps(sweeper, sort_keys=True), *config.hydra.overrides.task]
+    settings = settings_of(without_hydra(config))
+    return [settings_key(settings), json.dumps(sweeper, sort_keys=True), *config.hydra.overrides.task]
 
 
 def _close_orphaned_runs(store: Store, root: Path) -> None:
@@ -229,7 +231,7 @@ def open_single(config: DictConfig) -> Context:
 
 def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
-    from vae_sweep.report import publish, summary, text
+    from vae_sweep.report import publish, text
     from vae_sweep.tracking.store import hurry
     from vae_sweep.tracking.uris import ui_command
 
@@ -248,10 +250,10 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
         rows = publish.refresh(store, context.parent_id, context.cells, root)
         if not interrupted and rows and all(row.status == "FINISHED" for row in rows):
             status = "FINISHED"
-        said = [summary.summary(rows), *([] if interrupted else _reported(store, context.parent_id))]
+        said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id))]
     finally:
         store.record(context.parent_id).finish(status)
-    print("\n".join(["", text.text(rows).rstrip(), "", *said, ""]))
+    print("\n" + "\n\n".join([text.text(rows).rstrip(), *filter(None, said)]) + "\n")
     print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their figures:")
     print(f"  {ui_command(store.uri, root)}", flush=True)
     return rows
@@ -259,14 +261,13 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
 
 def _reported(store: Store, parent_id: str) -> list[str]:
     """Write the sweep's report; the verdicts, and where the report is."""
-    from vae_sweep import compare
-    from vae_sweep.report import collect
+    from vae_sweep.report import collect, publish
     from vae_sweep.sweeps.record import best_effort
 
     with best_effort("the report"):
         evidence = collect.gather(store, [store.get(parent_id)])
-        compare.record(store, parent_id, compare.files(evidence))
-        return ["", compare.verdicts(evidence), "", "The report, with figures: report.html of the sweep's run."]
+        publish.record(store, parent_id, publish.files(evidence))
+        return ["\n".join(publish.verdicts(evidence)), "The report, with figures: report.html of the sweep's run."]
     return []
 
 

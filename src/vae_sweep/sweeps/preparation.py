@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 from torch import nn
 
 from vae_sweep import datasets, models
@@ -19,6 +19,7 @@ from vae_sweep.base.system import check_memory, resolve_path, total_memory
 from vae_sweep.comparison.identity import parts, run_key, settings_key
 from vae_sweep.comparison.rows import Cell, data_label, schedule_label
 from vae_sweep.config.plan import variant
+from vae_sweep.config.settings import settings_of
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
 from vae_sweep.training.device import resolve_device
@@ -33,11 +34,25 @@ def source(node: Mapping[str, Any], root: Path) -> datasets.Source:
     Raises:
         UserError: where its settings cannot work.
     """
-    placed: Any = copy.deepcopy(node)
+    settings = _plain(node)
     for key in ("path", "root"):
-        if isinstance(placed.get(key), str) and placed[key].strip():
-            placed[key] = str(resolve_path(root, placed[key], f"dataset.{key}"))
-    return datasets.create(placed)
+        if isinstance(settings.get(key), str) and settings[key].strip():
+            settings[key] = str(resolve_path(root, settings[key], f"dataset.{key}"))
+    return datasets.create(settings)
+
+
+def _plain(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``dataset`` node as a dict, resolved."""
+    if not isinstance(node, DictConfig):
+        return dict(node)
+    try:
+        plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue:
+        missing = sorted(str(key).removeprefix("dataset.") for key in OmegaConf.missing_keys(node))
+        given = " ".join(f"dataset.{key}=..." for key in missing)
+        raise UserError(f"dataset.{missing[0]} has no value; add {given} to the command") from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, linear.Spectrum]:
@@ -75,7 +90,7 @@ def identity_of(cfg: DictConfig, root: Path) -> tuple[str, dict[str, str]]:
         UserError: as :func:`prepare` does.
     """
     made_of = parts(prepare(cfg, root)[0].digest, own_sources(cfg.model, cfg.dataset))
-    return run_key(cfg, made_of), made_of
+    return run_key(settings_of(cfg), made_of), made_of
 
 
 def prepare_cells(
@@ -103,7 +118,7 @@ def prepare_cells(
         shape, digest = known[data]
         check_model(cfg, shape)
         made_of = parts(digest, own_sources(cfg.model, cfg.dataset))
-        key = run_key(cfg, made_of)
+        key = run_key(settings_of(cfg), made_of)
         if key in cells:
             raise UserError(
                 f"the sweep holds {cells[key][0].name} and {name}, which are one run; leave one of them out"
@@ -118,6 +133,7 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
         variant=variant(overrides, tuple(k for k in swept if k != "dataset.permute_pixels")),  # that has a label
         dataset=data_label(cfg.dataset.name, bool(cfg.dataset.get("permute_pixels"))),
         model=cfg.model.name,
+        baseline=cfg.model.get("baseline") or "",
         params=p.name,
         seed=cfg.seed,
         batch_size=p.batch_size,
@@ -126,7 +142,7 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
         latent_dim=p.latent_dim,
         beta=o.beta,
         reduction=o.reduction,
-        settings=settings_key(cfg),
+        settings=settings_key(settings_of(cfg)),
         overrides=tuple(o for o in overrides if o.partition("=")[0].lstrip("+~") in swept),
         **identity,
     )

@@ -27,10 +27,10 @@ from vae_sweep.datasets import describe
 from vae_sweep.metrics import latents, losses
 from vae_sweep.metrics.linear import implied_variance
 from vae_sweep.models.vae import VAE
-from vae_sweep.report.publish import TRAINING_STATE
 from vae_sweep.sweeps.folders import own_folder, stop_requested
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
 from vae_sweep.sweeps.run import Run
+from vae_sweep.tracking.names import DATA, TRAINING_STATE
 from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.training import checkpoint, loop, state
 from vae_sweep.training.device import device_tags
@@ -171,7 +171,7 @@ def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
         **{key: len(split.images) for key, split in dataset.splits.items()},
     }
     record.log_dataset(dataset.name, dataset.digest, str(dataset.facts.get("source", dataset.name)), profile)
-    record.log_text(describe.record(dataset), describe.RECORD)
+    record.log_text(describe.record(dataset), DATA)
     log.info(
         "%s: %d parameters on %s; %s: %s",
         *(run.name, n_parameters, run.device, dataset.name, "; ".join(describe.lines(dataset))),

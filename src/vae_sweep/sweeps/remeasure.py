@@ -21,18 +21,14 @@ from vae_sweep.comparison.identity import Decides, decides, flatten
 from vae_sweep.metrics.linear import linear_curve
 from vae_sweep.metrics.measure import Settings, measure, measure_reference
 from vae_sweep.models.vae import VAE
-from vae_sweep.report.publish import NAMES
 from vae_sweep.sweeps.run import Run
+from vae_sweep.tracking.names import LINEAR, MEASURED, METRIC_NAMES, SPECTRUM, UNDEFINED
 from vae_sweep.tracking.store import StoredRun
 from vae_sweep.training import checkpoint
 from vae_sweep.training.evaluation import Averages, evaluate, inference
 
 log = logging.getLogger(__name__)
 
-MEASURED = "vae_sweep.metrics"  # tag: settings and code that a run's held-out metrics come from
-UNDEFINED = "vae_sweep.metrics.undefined"  # tag: metrics that these images do not define, and why, a line each
-SPECTRUM = "kl_spectrum.npy"  # artifact: (L,)
-REFERENCE = "reference.json"  # artifact: KL spectrum of the linear VAE, and its rate-distortion curve
 CURVE_BETAS = [10 ** (k / 12) for k in range(-15, 16)]  # of that curve; 1 is among them
 
 
@@ -66,7 +62,7 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
     title = f"{run.name} on {cfg.dataset.name}, seed {cfg.seed}: test images"
     figure = kl_spectra({run.name: found.spectrum}, linear.spectrum, title)
     record.log_figure(figure, "figures/kl_spectrum.png")
-    record.log_text(json.dumps({"spectrum": linear.spectrum.tolist(), "curve": _curve(run)}), REFERENCE)
+    record.log_text(json.dumps({"spectrum": linear.spectrum.tolist(), "curve": _curve(run)}), LINEAR)
     undefined = list(dict.fromkeys([*linear.undefined, *found.undefined]))
     undefined += [f"{key}: its value is {value}" for key, value in values.items() if not np.isfinite(value)]
     missing = list(dict.fromkeys([*linear.missing, *found.missing]))
@@ -76,7 +72,7 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
         **_recorded(run, Decides.MEASURED),
         "vae_sweep.measuring_s": listed(found.seconds),
         UNDEFINED: "\n".join(undefined),
-        NAMES: ",".join(sorted({*found.values, *linear.values})),
+        METRIC_NAMES: ",".join(sorted({*found.values, *linear.values})),
     }
     complete = {} if missing else {MEASURED: settings.key()}
     record.set_tags({**found.tags, **tags, **complete})  # last: what is tagged is complete

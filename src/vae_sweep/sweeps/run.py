@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep.base.cache import cached
-from vae_sweep.comparison.rows import ReferenceRow
+from vae_sweep.comparison.rows import LinearRow
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.metrics.linear import Spectrum, linear_loss
 from vae_sweep.sweeps.context import Context
@@ -85,7 +85,7 @@ class Run(Job):
         return torch.from_numpy(self.dataset.splits[split].images)
 
     @cached_property
-    def linear(self) -> ReferenceRow:
+    def linear(self) -> LinearRow:
         """The closed-form linear VAE on the same splits and the same loss."""
         cfg, dataset = self.cfg, self.dataset
         loss = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
@@ -100,4 +100,4 @@ class Run(Job):
             return found
 
         numbers = cached(dataset.cache_dir, "line", [dataset.digest, *loss], [*keys, "active"], compute)
-        return ReferenceRow(dataset.name, *loss, **numbers)
+        return LinearRow(dataset.name, *loss, **numbers)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vae_sweep.base.locks import heartbeat, is_held, is_locked, owner_of, runs, this_process
+from vae_sweep.base.locks import heartbeat, is_held, is_locked, owner_of, pid_exists, this_process
 from vae_sweep.base.signals import handle_sigint, interrupt
 from vae_sweep.sweeps import launchers
 from vae_sweep.sweeps.folders import folder_of, request_stop, stop_requested
@@ -107,7 +107,7 @@ class _SweepOwner:
             locked = is_locked(self._folder)
         except OSError:
             return False  # the disk cannot tell now
-        ended = self._here and not locked and not runs(self._pid)
+        ended = self._here and not locked and not pid_exists(self._pid)
         self._missed = self._missed + 1 if ended or known != self._owner else 0
         if locked or beat != self._beat:
             self._beat, self._changed = beat, time.monotonic()
