@@ -1,4 +1,4 @@
-"""Turns a config node with a `_target_` into an object, for the two seams that users extend: models and datasets."""
+"""Builds the object that a config node with a `_target_` describes: a model or a data source, ours or a user's own."""
 
 from __future__ import annotations
 
