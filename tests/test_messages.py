@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bad_inputs import CONFIGURATION, ENVIRONMENT, PARTS, TABLE
+from running import Preloaded
 
 
 @pytest.mark.parametrize("case", CONFIGURATION | ENVIRONMENT)
@@ -19,8 +20,14 @@ def test_bad_input(case: str, command, tmp_path: Path) -> None:
     print(TABLE[case].run(command, tmp_path))
 
 
-def test_the_table_is_whole() -> None:
-    assert len(TABLE) == sum(map(len, PARTS)) >= 100
+@pytest.mark.parametrize("case", ["no such model", "images too many", "no number", "no sweep"])
+def test_bad_input_in_a_process_of_its_own(case: str, real_command, tmp_path: Path) -> None:
+    """As a user starts it: nothing is imported yet, and Python itself prints the line and exits."""
+    TABLE[case].run(real_command, tmp_path)
+
+
+def test_no_bad_input_hides_another_of_its_name() -> None:
+    assert len(TABLE) == sum(map(len, PARTS))
 
 
 def test_generate_without_arguments_says_how(command, tmp_path: Path) -> None:
@@ -46,20 +53,19 @@ def test_hydras_own_commands(arguments: list[str], expected: str, command, tmp_p
 
 
 def main() -> None:
-    from conftest import command
-
-    run = command.__wrapped__()
+    commands = Preloaded()
     print("| input | command | message as printed |\n| --- | --- | --- |")
     wrong = 0
     for name, case in TABLE.items():
         with tempfile.TemporaryDirectory() as home:
             try:
-                line = case.run(run, Path(home))
+                line = case.run(commands.run, Path(home))
             except AssertionError as error:
                 line, wrong = f"**wrong**: {' '.join(str(error).split())[-900:]}", wrong + 1
         shown = " ".join([*(f"{k}={v}" for k, v in case.environment.items()), case.arguments])
-        module = "" if case.module == "vae_sweep" else "generate "
+        module = "" if case.module == "vae_sweep" else f"{case.module.rpartition('.')[2]} "
         print(f"| {name} | `{module}{shown}` | {line.replace('|', chr(92) + '|')} |", flush=True)
+    commands.close()
     sys.exit(wrong)
 
 
