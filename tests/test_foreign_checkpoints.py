@@ -11,6 +11,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from running import BASIC
 from vae_sweep.base import plugins
 from vae_sweep.base.errors import UserError
 from vae_sweep.models.fc import FCVAE
@@ -35,15 +36,15 @@ OWN_DATA = """\
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose modules can be imported, and leave a file when they are."""
-    (tmp_path / "my_vae.py").write_text(dedent(OWN_MODEL))
-    (tmp_path / "my_data.py").write_text(dedent(OWN_DATA))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    (project / "my_vae.py").write_text(dedent(OWN_MODEL))
+    (project / "my_data.py").write_text(dedent(OWN_DATA))
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(project))
     for name in ("my_vae", "my_data"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    return tmp_path
+    return project
 
 
 def written(folder: Path, target: str, data: str = "vae_sweep.datasets.shapes.Shapes") -> Path:
@@ -102,7 +103,16 @@ def test_a_sweep_measures_runs_of_its_own_class_again(command, folder: Path) -> 
     """What is configured is trusted: the same command with other metrics reads the checkpoint of a user's model."""
     (folder / "conf" / "model").mkdir(parents=True)
     (folder / "conf" / "model" / "mine.yaml").write_text("_target_: my_vae.MyVAE\nname: mine\n")
-    asked = ["--config-dir", "conf", "-m", "model=mine", "params=tiny", "experiment=smoke", "training.max_epochs=1"]
+    asked = [
+        "--config-dir",
+        "conf",
+        "-m",
+        "model=mine",
+        "params=tiny",
+        "experiment=smoke",
+        "training.max_epochs=1",
+        BASIC,
+    ]
     assert command(*asked, cwd=folder).returncode == 0
     again = command(*asked, "metrics.iwae_samples=3", cwd=folder)
     assert again.returncode == 0

@@ -106,6 +106,7 @@ def holding(word: str, *folders: Path) -> list[str]:
     return [str(file) for file in files if word.encode() in file.read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["user", "token", "query"])
 def test_a_secret_is_in_no_file_of_a_sweep_of_several_processes(
     form: str, request: pytest.FixtureRequest, command, tmp_path: Path
