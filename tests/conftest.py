@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock
 from mlflow import MlflowClient
 
-from running import Preloaded, clean_environment, run_process
+from running import BASIC, Preloaded, clean_environment, run_process
 
 torch.set_num_threads(1)
 
@@ -177,3 +177,18 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[
     start()
     yield address, start, stop
     stop()
+
+
+@pytest.fixture(scope="session")
+def collapsed(command: Command, made_once: Callable) -> tuple[Path, str]:
+    """fc and conv trained on an averaged error until they stop by themselves: the project folder, and what was said."""
+
+    def fill(folder: Path) -> None:
+        settings = ("objective.reduction=mean", "training.max_epochs=60", "training.min_delta=0.01", "params.lr=3e-3")
+        sweep = ("-m", "model=fc,conv", "params=tiny", "experiment=smoke", "training.patience=2", *settings, BASIC)
+        done = command(*sweep, cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+
+    folder = made_once("collapsed", fill)
+    return folder, (folder / "output.txt").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ MINE = "it's (mine), 2024=new"
 
 
 @pytest.mark.parametrize("case", HABITS)
-def test_a_habit_ends_in_what_was_meant(case: str, command, tmp_path: Path) -> None:
+def test_a_habit_from_another_tool_ends_in_one_clear_line(case: str, command, tmp_path: Path) -> None:
     TABLE[case].run(command, tmp_path)
 
 
@@ -137,7 +137,7 @@ def test_a_value_with_spaces_that_the_shell_has_torn_is_put_together() -> None:
         ("experiment=[smoke,celeba30] seed=0,1", "experiment=[smoke,celeba30] seed=0,1"),
     ],
 )
-def test_what_can_be_understood_is(typed: str, read: str) -> None:
+def test_harmless_habits_are_understood(typed: str, read: str) -> None:
     assert check_arguments(typed.split()) == read.split()
 
 
@@ -147,7 +147,7 @@ def test_the_groups_are_those_of_the_defaults_list() -> None:
     assert [key for key in named if not key.startswith(("override ", "optional "))] == list(GROUPS)
 
 
-def test_the_folder_of_the_suggestion_is_trained_on(command, project: Path) -> None:
+def test_the_suggested_command_works_in_bash(command, project: Path) -> None:
     """The refused command, then the one that it shows, through bash."""
     pictures(good_png(), 40)(project)
     (project / "pictures").rename(project / MINE)
@@ -164,7 +164,7 @@ def test_the_folder_of_the_suggestion_is_trained_on(command, project: Path) -> N
     assert set(statuses(project).values()) == {"FINISHED"}
 
 
-def test_a_forced_key_is_swept(command, project: Path) -> None:
+def test_a_key_with_two_plus_signs_is_swept(command, project: Path) -> None:
     small = ["params=tiny", "model=linear", "training.max_epochs=1", "dataset.n_train=100", BASIC]
     done = command("-m", "+experiment=smoke", "++seed=0,1", *small, cwd=project)
     assert done.returncode == 0, done.stdout + done.stderr

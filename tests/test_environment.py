@@ -29,7 +29,7 @@ def metrics(root: Path) -> set[str]:
         return {key for (key,) in connection.execute("SELECT DISTINCT key FROM latest_metrics")}
 
 
-def test_a_sweep_in_an_ascii_locale_loses_nothing(real_command, project: Path) -> None:
+def test_a_sweep_works_in_an_ascii_locale(real_command, project: Path) -> None:
     warn = {"PYTHONWARNDEFAULTENCODING": "1", "PYTHONWARNINGS": "default::EncodingWarning"}
     done = real_command("-m", *SMALL, cwd=project, **ASCII, **warn)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -38,9 +38,8 @@ def test_a_sweep_in_an_ascii_locale_loses_nothing(real_command, project: Path) -
     assert not [line for line in done.stderr.splitlines() if package in line], done.stderr
 
 
-def test_a_terminal_without_the_letters_of_a_name_shows_escapes_and_files_hold_the_letters(
-    real_command, project: Path
-) -> None:
+@pytest.mark.slow
+def test_an_ascii_terminal_shows_escapes_and_files_hold_the_letters(real_command, project: Path) -> None:
     small = (*SMALL, 'dataset.name="Übung"', 'model.name="模型"')
     done = real_command("-m", *small, cwd=project, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -52,14 +51,14 @@ def test_a_terminal_without_the_letters_of_a_name_shows_escapes_and_files_hold_t
 
 
 @pytest.mark.parametrize(("module", "typed"), [("vae_sweep", "dataset.name=Übung"), ("vae_sweep.generate", "run=Ü.pt")])
-def test_a_locale_without_the_letters_of_a_name_is_named(module: str, typed: str, real_command, tmp_path: Path) -> None:
+def test_a_name_that_the_locale_cannot_hold_is_refused(module: str, typed: str, real_command, tmp_path: Path) -> None:
     done = real_command(typed, cwd=tmp_path, module=module, **ASCII)
     assert done.returncode == 1
     shown = typed.replace("Ü", r"\xdc")
     assert done.stderr == f"vae_sweep: {shown}: the locale (ascii) does not have these letters; set PYTHONUTF8=1\n"
 
 
-def test_every_text_file_and_pipe_of_ours_says_its_encoding() -> None:
+def test_every_text_file_and_pipe_is_opened_with_an_encoding() -> None:
     silent = []
     for file in Path(vae_sweep.__file__).parent.rglob("*.py"):
         for call in (
@@ -75,10 +74,11 @@ def test_every_text_file_and_pipe_of_ours_says_its_encoding() -> None:
     assert silent == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(os, "getuid") or os.getuid() != 0 or shutil.which("setpriv") is None, reason="needs root and setpriv"
 )
-def test_a_user_whom_the_system_does_not_know_sweeps(project: Path, tmp_path: Path) -> None:
+def test_a_user_without_a_name_or_home_can_sweep(project: Path, tmp_path: Path) -> None:
     """As in a container: no entry in passwd, no HOME. The capability lets this user reach the interpreter."""
     for path in (project / "mlflow.db", project, tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o777)
@@ -99,7 +99,7 @@ def test_a_user_whom_the_system_does_not_know_sweeps(project: Path, tmp_path: Pa
     assert set(statuses(project).values()) == {"FINISHED"}
 
 
-def test_importing_leaves_the_backend_of_figures_alone() -> None:
+def test_importing_does_not_change_matplotlibs_backend() -> None:
     code = (
         "import io, os, sys, numpy, matplotlib\n"
         "from vae_sweep import cli, compare, generate\n"
@@ -115,7 +115,7 @@ def test_importing_leaves_the_backend_of_figures_alone() -> None:
     assert done.stdout == "module://nowhere module://nowhere\n", done.stderr
 
 
-def test_a_command_draws_whatever_backend_is_set(real_command, tmp_path: Path) -> None:
+def test_a_command_draws_whatever_matplotlib_backend_is_set(real_command, tmp_path: Path) -> None:
     bad.saved()(tmp_path)
     done = real_command("run=checkpoint.pt", "n=2", cwd=tmp_path, module="vae_sweep.generate", MPLBACKEND="nonsense")
     assert done.returncode == 0, done.stderr
@@ -126,7 +126,7 @@ def test_a_command_draws_whatever_backend_is_set(real_command, tmp_path: Path) -
     ("launcher", "extra"),
     [("ray_local", "ray"), ("ray_cluster", "ray"), ("ray", "ray"), ("slurm", "slurm"), ("submitit_local", "slurm")],
 )
-def test_a_launcher_that_is_not_installed_names_its_extra(
+def test_a_launcher_that_is_not_installed_says_what_to_install(
     launcher: str, extra: str, real_command, tmp_path: Path
 ) -> None:
     """Of Hydra's plugins only the one that is always installed is left to be found."""
@@ -143,7 +143,7 @@ def test_a_launcher_that_is_not_installed_names_its_extra(
     assert done.stderr == f"vae_sweep: {said}\n"
 
 
-def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_current_folder_that_was_deleted_is_refused(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     line = f'cd {gone} && rmdir {gone} && exec {sys.executable} -c "from vae_sweep.cli import main; main()"'

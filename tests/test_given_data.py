@@ -39,7 +39,7 @@ def artifact(root: Path, name: str) -> list[Path]:
     return sorted((root / "mlruns").glob(f"*/artifacts/{name}"))
 
 
-def test_a_rehearsal_on_a_folder_records_and_reports_what_it_was_taken_for(command: Any, project: Path) -> None:
+def test_what_a_folder_of_images_was_taken_for_is_recorded_and_reported(command: Any, project: Path) -> None:
     for split, n in (("Train", 20), ("valid", 6), ("TEST", 8)):
         write(project / "pictures" / "archive" / split / "a", n, seed=n)
     write(project / "pictures" / "archive" / "Train" / "a" / "@eaDir", 3)
@@ -70,9 +70,7 @@ def test_a_rehearsal_on_a_folder_records_and_reports_what_it_was_taken_for(comma
     assert "trying again" not in shown
 
 
-def test_one_training_image_gives_the_metrics_that_exist_and_says_why_others_do_not(
-    command: Any, project: Path
-) -> None:
+def test_one_training_image_is_enough_and_undefined_metrics_say_why(command: Any, project: Path) -> None:
     for split, n in (("train", 1), ("val", 1), ("test", 1)):
         write(project / "pictures" / split, n, seed=n)
     settings = ("params.batch_size=1", "dataset.image_size=8", "metrics.gmm_components=2", "metrics.ssim_images=9")
@@ -111,7 +109,9 @@ def dataset(tmp_path: Path, n: dict[str, int], colour: int | None) -> datasets.I
 
 @pytest.mark.parametrize("colour", [0, 77, 255])
 @pytest.mark.parametrize("n_train", [2, 500])  # fewer, and more, images than values
-def test_images_of_one_colour_leave_out_what_they_do_not_define(tmp_path: Path, colour: int, n_train: int) -> None:
+def test_metrics_that_images_of_one_colour_do_not_define_are_left_out(
+    tmp_path: Path, colour: int, n_train: int
+) -> None:
     data = dataset(tmp_path, {"train": n_train, "val": 2, "test": 60}, colour)
     spectrum = linear.spectrum(data.train.images)
     settings = Settings(4, 10, 2, 10, "none", 50, None)
@@ -150,13 +150,13 @@ def test_a_rehearsal_is_small_on_any_data(choice: str) -> None:
 
 
 @pytest.mark.parametrize("experiment", ["smoke", "[smoke]", "[smoke,celeba30]"])
-def test_rehearsals_go_with_other_overlays(experiment: str) -> None:
+def test_a_rehearsal_can_be_combined_with_other_experiments(experiment: str) -> None:
     cfg = composed(f"experiment={experiment}")
     assert (cfg.dataset.name, cfg.training.max_epochs) == ("celeba" if "celeba" in experiment else "shapes", 2)
     assert cfg.dataset.get("n_train", cfg.dataset.max_images) == 400
 
 
-def test_a_rehearsal_is_small_on_a_source_of_ones_own(command: Any, project: Path) -> None:
+def test_a_rehearsal_is_small_on_a_users_own_data_source(command: Any, project: Path) -> None:
     (project / "conf" / "dataset").mkdir(parents=True)
     (project / "conf" / "dataset" / "mine.yaml").write_text("_target_: mine.Mine\nname: mine\n")
     (project / "mine.py").write_text(

@@ -50,7 +50,7 @@ def from_elsewhere(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_holder_whose_lock_does_not_reach_is_known_by_its_heartbeat(
+def test_a_heartbeat_protects_where_file_locks_do_not_work(
     elsewhere: bool, holder: subprocess.Popen, tmp_path: Path
 ) -> None:
     unlock(tmp_path)
@@ -68,7 +68,7 @@ def test_a_holder_whose_lock_does_not_reach_is_known_by_its_heartbeat(
     assert owner_of(tmp_path) is heartbeat(tmp_path) is None
 
 
-def test_a_dead_holder_of_this_machine_is_not_waited_for(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
+def test_a_dead_process_holds_no_lock(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
     holder.kill()
     holder.wait()
     monkeypatch.setattr(module, "BEATS_WITHIN", 1000.0)
@@ -78,7 +78,7 @@ def test_a_dead_holder_of_this_machine_is_not_waited_for(holder: subprocess.Pope
     assert not is_held(tmp_path)  # nor one of another machine that has been silent for long
 
 
-def test_a_disk_without_locks_is_said_once(holder: subprocess.Popen, tmp_path: Path, caplog) -> None:
+def test_a_disk_without_file_locks_is_warned_about(holder: subprocess.Popen, tmp_path: Path, caplog) -> None:
     warn_without_locks(tmp_path)
     assert caplog.text == ""
     unlock(tmp_path)
@@ -89,7 +89,7 @@ def test_a_disk_without_locks_is_said_once(holder: subprocess.Popen, tmp_path: P
 @pytest.mark.parametrize(
     "error", [NotImplementedError("no flock"), OSError(38, "not implemented"), OSError(37, "no locks")]
 )
-def test_a_disk_that_refuses_locks_is_used_without(error: Exception, tmp_path: Path, monkeypatch) -> None:
+def test_a_disk_that_refuses_file_locks_is_used_without_them(error: Exception, tmp_path: Path, monkeypatch) -> None:
     class Refusing(module.FileLock):
         def acquire(self, *arguments: object, **named: object) -> None:
             raise error
@@ -100,7 +100,9 @@ def test_a_disk_that_refuses_locks_is_used_without(error: Exception, tmp_path: P
         assert not is_locked(tmp_path)
 
 
-def test_a_worker_gives_up_after_several_looks(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
+def test_a_worker_stops_only_after_several_failed_checks_of_its_sweep(
+    holder: subprocess.Popen, tmp_path: Path, monkeypatch
+) -> None:
     owner = owner_of(tmp_path)
     assert owner is not None
     first = _SweepOwner(tmp_path, owner)
@@ -132,7 +134,7 @@ def test_a_worker_gives_up_after_several_looks(holder: subprocess.Popen, tmp_pat
 
 
 @pytest.mark.slow
-def test_workers_go_on_where_the_lock_of_the_sweep_does_not_reach_them(start, project: Path) -> None:
+def test_workers_go_on_where_file_locks_do_not_work(start, project: Path) -> None:
     process = start(
         *("-m", "model=linear", "params=tiny", "seed=0,1", "experiment=smoke", "dataset.n_train=100", *ENDLESS),
         "hydra.launcher.n_jobs=2",

@@ -58,13 +58,13 @@ def wait_until_gone(leader: int, but: frozenset[int] = frozenset()) -> set[int]:
     [
         ("basic", signal.SIGINT, False),
         pytest.param("joblib", signal.SIGINT, False, marks=pytest.mark.slow),
-        ("joblib", signal.SIGINT, True),  # Ctrl-C in a terminal
+        pytest.param("joblib", signal.SIGINT, True, marks=pytest.mark.slow),  # Ctrl-C in a terminal
         pytest.param("joblib", signal.SIGTERM, False, marks=pytest.mark.slow),
         pytest.param("joblib", signal.SIGTERM, True, marks=pytest.mark.slow),
         pytest.param("joblib", signal.SIGHUP, True, marks=pytest.mark.slow),
     ],
 )
-def test_an_interrupted_sweep_closes_everything(
+def test_an_interrupted_sweep_closes_its_runs_and_ends_its_processes(
     launcher: str, number: int, whole_group: bool, start, project: Path
 ) -> None:
     launch = [f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])]
@@ -86,7 +86,7 @@ def test_an_interrupted_sweep_closes_everything(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_workers_end_with_the_process_that_made_them(start, project: Path) -> None:
+def test_workers_end_when_the_first_process_is_killed(start, project: Path) -> None:
     process = start(*GRID, "hydra.launcher.n_jobs=2", *ENDLESS, cwd=project, until="epoch 3:")
     process.kill()  # -9, the first process alone
     assert wait_until_gone(process.pid) == set()
@@ -100,7 +100,7 @@ def test_workers_end_with_the_process_that_made_them(start, project: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_a_killed_worker_is_said_in_one_line(start, project: Path) -> None:
+def test_a_killed_worker_ends_the_sweep_with_one_clear_line(start, project: Path) -> None:
     """As the kernel does where memory runs out."""
     process = start(*GRID, "hydra.launcher.n_jobs=2", *ENDLESS, cwd=project, until="epoch 3:")
     (owner, *_) = project.glob("outputs/state/*/*/owner.json")
@@ -171,7 +171,7 @@ def test_an_interrupt_waits_for_a_write_to_end(
     assert patient(client).write() == "written"  # and is forgotten then
 
 
-def test_an_interrupt_comes_before_the_failure_that_it_met(ours: None) -> None:
+def test_an_interrupt_during_a_failing_write_ends_the_retries(ours: None) -> None:
     client = Client(signal.SIGINT, error=OSError("busy"))
     with pytest.raises(KeyboardInterrupt):
         patient(client, patience=60).write()  # nor is a minute spent on trying again
@@ -181,7 +181,7 @@ def test_an_interrupt_comes_before_the_failure_that_it_met(ours: None) -> None:
         patient(client).write()
 
 
-def test_who_insists_does_not_wait(ours: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_interrupt_does_not_wait_for_the_write(ours: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "INSISTS_AFTER", 0.0)
     client = Client(signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -191,7 +191,7 @@ def test_who_insists_does_not_wait(ours: None, monkeypatch: pytest.MonkeyPatch) 
     assert patient(client).write() == "written"  # nothing is left over
 
 
-def test_what_waits_for_a_server_is_interrupted_at_once(ours: None, tmp_path: Path) -> None:
+def test_a_request_to_a_server_is_interrupted_at_once(ours: None, tmp_path: Path) -> None:
     client = Client(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         patient(client, nullcontext).write()
@@ -200,7 +200,7 @@ def test_what_waits_for_a_server_is_interrupted_at_once(ours: None, tmp_path: Pa
     assert Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "0").client._guard is deferred_interrupts
 
 
-def test_other_threads_do_not_keep_the_main_thread_waiting(ours: None) -> None:
+def test_a_write_in_another_thread_does_not_delay_an_interrupt(ours: None) -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def other() -> None:

@@ -16,12 +16,12 @@ from running import Preloaded
 
 
 @pytest.mark.parametrize("case", CONFIGURATION | ENVIRONMENT)
-def test_bad_input(case: str, command, tmp_path: Path) -> None:
+def test_a_bad_setting_ends_in_one_clear_line(case: str, command, tmp_path: Path) -> None:
     print(TABLE[case].run(command, tmp_path))
 
 
 @pytest.mark.parametrize("case", ["no such model", "images too many", "no number", "no sweep"])
-def test_bad_input_in_a_process_of_its_own(case: str, real_command, tmp_path: Path) -> None:
+def test_a_bad_input_to_a_real_process_ends_in_one_clear_line(case: str, real_command, tmp_path: Path) -> None:
     """As a user starts it: nothing is imported yet, and Python itself prints the line and exits."""
     TABLE[case].run(real_command, tmp_path)
 
@@ -45,7 +45,9 @@ def test_generate_without_arguments_says_how(command, tmp_path: Path) -> None:
         (["-sc", "install=bash"], "complete"),
     ],
 )
-def test_hydras_own_commands(arguments: list[str], expected: str, command, tmp_path: Path) -> None:
+def test_hydras_own_commands_work_and_leave_no_files(
+    arguments: list[str], expected: str, command, tmp_path: Path
+) -> None:
     done = command(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout

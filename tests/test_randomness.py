@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -120,6 +121,7 @@ MODEL = """\
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_dropout_ends_with_the_numbers_of_one_left_alone(command, start, tmp_path: Path) -> None:
     for name in ("killed", "whole"):
         (tmp_path / name / "conf" / "model").mkdir(parents=True)

@@ -47,7 +47,9 @@ def fit(node: dict, folder: Path, stop_after: int | None = None, **options) -> t
 
 @pytest.mark.parametrize("options", [{}, {"schedule": "one_cycle"}, {"mirror": True}], ids=str)
 @pytest.mark.parametrize("node", NODES, ids=["fc", "conv"])
-def test_interrupted_after_every_epoch_equals_uninterrupted(node: dict, options: dict, tmp_path: Path) -> None:
+def test_training_interrupted_after_every_epoch_equals_uninterrupted_training(
+    node: dict, options: dict, tmp_path: Path
+) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
     whole, weights = fit(node, tmp_path / "whole", **options)
@@ -62,7 +64,7 @@ def test_interrupted_after_every_epoch_equals_uninterrupted(node: dict, options:
     assert all(torch.equal(final[key], weights[key]) for key in weights)
 
 
-def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_state_is_replaced_by_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for epoch in (1, 2, 3):
         state.save(tmp_path, {"epoch": epoch})
     assert state.load(tmp_path) == {"format": state.FORMAT, "epoch": 3}

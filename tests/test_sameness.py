@@ -73,7 +73,7 @@ def sweep(command: Callable, project: Path) -> Callable[..., str]:
     return run
 
 
-def test_values_changed_and_changed_back_under_one_name(sweep: Callable, project: Path) -> None:
+def test_a_set_that_was_edited_and_edited_back_is_trained_once_per_content(sweep: Callable, project: Path) -> None:
     """In a file, as in sweeps kept in YAML: the words of the command are the same each time."""
     (project / "my_conf" / "params").mkdir(parents=True)
     file = project / "my_conf" / "params" / "mine.yaml"
@@ -126,7 +126,7 @@ def test_a_cell_that_another_sweep_has_finished_is_shared(sweep: Callable, proje
     assert len(Store(project).runs) == 3
 
 
-def test_a_name_that_is_too_long_for_the_store(sweep: Callable, project: Path) -> None:
+def test_a_name_that_is_too_long_for_the_store_is_shortened_there(sweep: Callable, project: Path) -> None:
     name = "a" * 100
     for group, text in (("model", "_target_: vae_sweep.models.linear.LinearVAE\n"), ("params", "defaults: [tiny]\n")):
         (project / "my_conf" / group).mkdir(parents=True)
@@ -159,7 +159,7 @@ def test_a_model_that_is_edited_is_trained_anew(sweep: Callable, project: Path) 
     assert "class MyVAE" in store.path(now, "source/my_vae.py").read_text()
 
 
-def test_what_was_planned_is_trained(start: Callable, project: Path) -> None:
+def test_files_edited_during_a_sweep_do_not_change_its_runs(start: Callable, project: Path) -> None:
     """Files are edited while the first of three cells trains."""
     for group, name, text in (
         ("model", "mine", "_target_: my_vae.MyVAE\nname: mine\n"),
@@ -206,7 +206,7 @@ def test_runs_that_share_a_folder_keep_their_own_checkpoints(sweep: Callable, pr
     assert len({run.data.tags["vae_sweep.outputs"] for run in store.runs}) == 6
 
 
-def test_a_checkpoint_that_the_store_does_not_hold_is_no_finished_run(project: Path) -> None:
+def test_a_checkpoint_that_the_store_lost_is_noticed(project: Path) -> None:
     from vae_sweep.base.errors import UserError
     from vae_sweep.models.linear import LinearVAE
 

@@ -55,7 +55,7 @@ def test_training_goes_on_while_the_server_is_away(server, start, tmp_path: Path
     assert "checkpoint.pt" in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
 
 
-def test_a_server_that_stays_away_ends_the_sweep_in_lines_and_the_command_completes_it(
+def test_a_server_that_stays_away_ends_the_sweep_and_the_same_command_completes_it(
     server, start, command, tmp_path: Path
 ) -> None:
     address, start_server, stop_server = server
@@ -127,7 +127,7 @@ def address(line: Line) -> dict[str, str]:
     return {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{line.server_address[1]}"}
 
 
-def test_no_epoch_waits_for_a_server_that_swallows_everything(server, line: Line, start, tmp_path: Path) -> None:
+def test_no_epoch_waits_for_a_server_that_never_answers(server, line: Line, start, tmp_path: Path) -> None:
     epochs = 100
     process = start(
         *("model=fc", "params=tiny", "experiment=smoke", "dataset.n_train=100"),
@@ -156,7 +156,7 @@ def test_no_epoch_waits_for_a_server_that_swallows_everything(server, line: Line
         assert [point.timestamp for point in history] == sorted(point.timestamp for point in history)
 
 
-def test_an_interrupt_does_not_wait_for_a_server_that_swallows_everything(line: Line, start, tmp_path: Path) -> None:
+def test_an_interrupt_does_not_wait_for_a_server_that_never_answers(line: Line, start, tmp_path: Path) -> None:
     process = start(
         *("-m", "model=fc", "params=tiny", "experiment=smoke", BASIC, *ENDLESS),
         cwd=tmp_path,

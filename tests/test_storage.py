@@ -80,7 +80,7 @@ def test_epochs_that_the_store_did_not_take_are_sent_later(monkeypatch, caplog: 
     assert later.took == [record.took[1], record.took[3]]  # with the times at which they were measured
 
 
-def test_a_store_that_failed_is_left_alone_for_a_while(monkeypatch) -> None:
+def test_a_store_that_failed_is_not_asked_again_at_once(monkeypatch) -> None:
     monkeypatch.setattr(sender, "RETRY_AFTER", 1000.0)
     record = Flaky()
     record.up = False
@@ -141,7 +141,7 @@ def test_runs_that_start_at_once_share_their_dataset(project: Path) -> None:
     assert [[found.dataset.digest for found in of_run] for of_run in inputs] == [["0" * 32]] * len(records)
 
 
-def test_every_failure_of_the_store_is_of_one_kind(project: Path) -> None:
+def test_every_failure_of_the_store_is_a_store_error(project: Path) -> None:
     store = Store.open(f"sqlite:///{project / 'mlflow.db'}", project, "broken")
     record = store.start_run("one", {})
     with pytest.raises(StoreError, match=r"the tracking store sqlite:///.* failed"):
@@ -159,7 +159,8 @@ def test_every_failure_of_the_store_is_of_one_kind(project: Path) -> None:
 GRID = ["-m", "model=fc", "params=tiny", "params.lr=0.001,0.002", "experiment=smoke", BASIC, "training.max_epochs=6"]
 
 
-def test_a_full_disk_stops_a_run_that_can_be_continued(command, start, new_project) -> None:
+@pytest.mark.slow
+def test_a_run_that_a_full_disk_stopped_can_be_continued(command, start, new_project) -> None:
     """The state's next write goes to a device that is always full."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
@@ -184,6 +185,7 @@ def test_a_full_disk_stops_a_run_that_can_be_continued(command, start, new_proje
     assert rows(full) == rows(whole)
 
 
+@pytest.mark.slow
 def test_damaged_files_are_replaced_and_the_numbers_stay(command, start, new_project) -> None:
     """The newest state is cut short and the prepared pictures are changed; the continued sweep does not show it."""
     whole, broken = new_project("whole"), new_project("broken")
@@ -205,7 +207,7 @@ def test_damaged_files_are_replaced_and_the_numbers_stay(command, start, new_pro
     assert set(statuses(broken).values()) == {"FINISHED"}
 
 
-def test_a_moved_project_goes_on_where_it_was(command, start, new_project, tmp_path: Path) -> None:
+def test_a_sweep_continues_after_its_project_was_moved(command, start, new_project, tmp_path: Path) -> None:
     before = new_project("before it moved")
     process = start(*GRID, cwd=before, until="lr=0.002 epoch 2:")
     os.killpg(process.pid, signal.SIGKILL)
@@ -232,7 +234,7 @@ def test_a_moved_project_goes_on_where_it_was(command, start, new_project, tmp_p
     assert not moved.exists()
 
 
-def test_relocate_names_a_folder_without_a_store(real_command, tmp_path: Path) -> None:
+def test_relocate_refuses_a_folder_without_a_store(real_command, tmp_path: Path) -> None:
     done = real_command(str(tmp_path), cwd=tmp_path, module="vae_sweep.relocate")
     assert done.returncode == 1
     assert done.stderr.startswith(f"vae_sweep: {tmp_path}: no mlflow.db here; give the folder")
@@ -254,7 +256,7 @@ def test_a_password_does_not_travel_with_the_results() -> None:
     assert config.hydra.overrides.hydra == ['tracking.uri="postgresql://me:***@host/runs"']  # for one in a file
 
 
-def test_a_project_id_keeps_its_name(tmp_path: Path) -> None:
+def test_a_project_keeps_its_id_when_it_is_moved(tmp_path: Path) -> None:
     name = folders.project_id(tmp_path / "a")
     assert folders.project_id(tmp_path / "a") == name
     assert folders.project_id(tmp_path / "b") != name
@@ -262,7 +264,7 @@ def test_a_project_id_keeps_its_name(tmp_path: Path) -> None:
     assert folders.project_id(tmp_path / "c") == name
 
 
-def test_a_project_id_has_one_name_for_all_who_come_first(tmp_path: Path, monkeypatch) -> None:
+def test_processes_that_start_at_once_agree_on_the_project_id(tmp_path: Path, monkeypatch) -> None:
     """Several processes find no name and make one: as if each looked before any wrote."""
     barrier = threading.Barrier(8)
     exists = Path.exists
@@ -280,6 +282,7 @@ def test_a_project_id_has_one_name_for_all_who_come_first(tmp_path: Path, monkey
     assert sorted(path.name for path in (tmp_path / "outputs" / "state").iterdir()) == ["place"]
 
 
+@pytest.mark.slow
 def test_two_sweeps_of_one_project_do_not_disturb_each_other(command, start, project: Path) -> None:
     """The second one opens the store, and closes dead runs, while the first one is at work."""
     first = start(
