@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,10 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+from mlflow import MlflowClient
 
-from running import clean_environment
+from running import BASIC, Preloaded, clean_environment, run_process
 
 torch.set_num_threads(1)
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @contextlib.contextmanager
@@ -46,6 +51,7 @@ def start():
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                encoding="utf-8",
                 start_new_session=True,
             )
         processes.append(process)
@@ -66,20 +72,68 @@ def start():
 
 
 @pytest.fixture(scope="session")
-def command():
-    """Run the real command line in a folder; returns the finished process with its output as text."""
+def real_command() -> Command:
+    """Run the command line in a folder, in a process of its own; returns the finished process with its output."""
+    return run_process
 
-    def run(*arguments: str, cwd: Path, module: str = "vae_sweep", **environment: str):
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=cwd,
-            env=clean_environment() | environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
 
-    return run
+@pytest.fixture(scope="session")
+def command() -> Iterator[Command]:
+    """Like ``real_command``, but without its seconds of imports: in a fork of a process that has done them."""
+    if sys.platform != "linux":  # elsewhere a fork of so many libraries is not safe
+        yield run_process
+        return
+    preloaded = Preloaded()
+    yield preloaded.run
+    preloaded.close()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Return a folder that one of pytest's processes has filled for all of them; whoever writes into it copies it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def get(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, done = base / name, base / f"{name}.done"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def empty_database(made_once: Callable) -> Path:
+    """A database with MLflow's tables, which take seconds to make."""
+
+    def fill(folder: Path) -> None:
+        MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    return made_once("empty database", fill) / "mlflow.db"
+
+
+@pytest.fixture
+def new_project(tmp_path: Path, empty_database: Path) -> Callable[[str], Path]:
+    """Make a folder to run the command in, with an empty store."""
+
+    def make(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        shutil.copy(empty_database, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def project(new_project: Callable[[str], Path]) -> Path:
+    """One folder to run the command in, with an empty store."""
+    return new_project("project")
 
 
 @pytest.fixture
@@ -94,7 +148,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[
 
     def start() -> None:
         line = f"-m mlflow server --backend-store-uri sqlite:///mlflow.db --artifacts-destination {folder}/artifacts"
-        with (folder / "log").open("a") as log:
+        with (folder / "log").open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 [sys.executable, *line.split(), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
                 cwd=folder,
@@ -110,7 +164,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[
                 urllib.request.urlopen(f"{address}/health", timeout=5).close()
                 return
             except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
+                assert process.poll() is None, (folder / "log").read_text(encoding="utf-8")
                 assert time.monotonic() < until
                 time.sleep(0.2)
 
@@ -123,3 +177,18 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[
     start()
     yield address, start, stop
     stop()
+
+
+@pytest.fixture(scope="session")
+def collapsed(command: Command, made_once: Callable) -> tuple[Path, str]:
+    """fc and conv trained on an averaged error until they stop by themselves: the project folder, and what was said."""
+
+    def fill(folder: Path) -> None:
+        settings = ("objective.reduction=mean", "training.max_epochs=60", "training.min_delta=0.01", "params.lr=3e-3")
+        sweep = ("-m", "model=fc,conv", "params=tiny", "experiment=smoke", "training.patience=2", *settings, BASIC)
+        done = command(*sweep, cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+
+    folder = made_once("collapsed", fill)
+    return folder, (folder / "output.txt").read_text(encoding="utf-8")

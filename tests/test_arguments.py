@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from bad_files import good_png, pictures
 from bad_inputs import HABITS, TABLE
-from running import clean_environment, statuses
+from running import BASIC, clean_environment, statuses
 from vae_sweep.base.errors import UserError
 from vae_sweep.cli import config_dir
 from vae_sweep.config.arguments import check_arguments
@@ -27,7 +27,7 @@ MINE = "it's (mine), 2024=new"
 
 
 @pytest.mark.parametrize("case", HABITS)
-def test_a_habit_ends_in_what_was_meant(case: str, command, tmp_path: Path) -> None:
+def test_a_habit_from_another_tool_ends_in_one_clear_line(case: str, command, tmp_path: Path) -> None:
     TABLE[case].run(command, tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_a_value_with_spaces_that_the_shell_has_torn_is_put_together() -> None:
         ("experiment=[smoke,celeba30] seed=0,1", "experiment=[smoke,celeba30] seed=0,1"),
     ],
 )
-def test_what_can_be_understood_is(typed: str, read: str) -> None:
+def test_harmless_habits_are_understood(typed: str, read: str) -> None:
     assert check_arguments(typed.split()) == read.split()
 
 
@@ -148,25 +148,25 @@ def test_the_groups_are_those_of_the_defaults_list() -> None:
     assert [key for key in named if not key.startswith(("override ", "optional "))] == list(GROUPS)
 
 
-def test_the_folder_of_the_suggestion_is_trained_on(command, tmp_path: Path) -> None:
+def test_the_suggested_command_works_in_bash(command, project: Path) -> None:
     """The refused command, then the one that it shows, through bash."""
-    pictures(good_png(), 40)(tmp_path)
-    (tmp_path / "pictures").rename(tmp_path / MINE)
-    small = ["model=linear", "params=tiny", "params.batch_size=8", "training.max_epochs=1", "hydra/launcher=basic"]
+    pictures(good_png(), 40)(project)
+    (project / "pictures").rename(project / MINE)
+    small = ["model=linear", "params=tiny", "params.batch_size=8", "training.max_epochs=1", BASIC]
     small += ["metrics.features=none", "metrics.gmm_components=0", "evaluation.n_samples=2"]
-    done = command("-m", "dataset=folder", f"dataset.path={MINE}", *small, cwd=tmp_path)
+    done = command("-m", "dataset=folder", f"dataset.path={MINE}", *small, cwd=project)
     assert done.returncode == 1
     shown = done.stderr.rpartition("; write: ")[2]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     again = subprocess.run(
-        ["bash", "-c", shown], cwd=tmp_path, env=clean_environment() | {"PATH": path}, capture_output=True, text=True
+        ["bash", "-c", shown], cwd=project, env=clean_environment() | {"PATH": path}, capture_output=True, text=True
     )
     assert again.returncode == 0, again.stdout + again.stderr
-    assert set(statuses(tmp_path).values()) == {"FINISHED"}
+    assert set(statuses(project).values()) == {"FINISHED"}
 
 
-def test_a_forced_key_is_swept(command, tmp_path: Path) -> None:
-    small = ["params=tiny", "model=linear", "training.max_epochs=1", "dataset.n_train=100", "hydra/launcher=basic"]
-    done = command("-m", "+experiment=smoke", "++seed=0,1", *small, cwd=tmp_path)
+def test_a_key_with_two_plus_signs_is_swept(command, project: Path) -> None:
+    small = ["params=tiny", "model=linear", "training.max_epochs=1", "dataset.n_train=100", BASIC]
+    done = command("-m", "+experiment=smoke", "++seed=0,1", *small, cwd=project)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {"linear-tiny-s0", "linear-tiny-s1"} < set(statuses(tmp_path))
+    assert {"linear-tiny-s0", "linear-tiny-s1"} < set(statuses(project))

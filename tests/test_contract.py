@@ -259,12 +259,12 @@ class Arguments(Small):
         (BufferLeftOut, r"interrupted after epoch 1 and continued, epoch 2 has the losses"),
     ],
 )
-def test_what_breaks_the_contract_is_named(model_class: type[VAE], message: str) -> None:
+def test_a_model_that_breaks_the_contract_is_told_what_is_wrong(model_class: type[VAE], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_vae(model_class, **SMALL)
 
 
-def test_arguments_that_no_checkpoint_can_hold_are_named() -> None:
+def test_arguments_that_no_checkpoint_can_hold_are_refused() -> None:
     with pytest.raises(AssertionError, match="its arguments must be numbers, text or lists"):
         check_vae(Arguments, **SMALL, layer=nn.Linear(1, 1))
 

@@ -41,7 +41,7 @@ def create(name: str, latent_dim: int = 8) -> VAE:
     return models.create(NODES[name], SHAPE, latent_dim)
 
 
-def test_one_permutation_of_whole_pixels_for_every_picture(tmp_path: Path) -> None:
+def test_one_permutation_of_whole_pixels_is_used_for_every_image(tmp_path: Path) -> None:
     plain, permuted = load(tmp_path), load(tmp_path, permute_pixels=True)
     assert permuted.digest != plain.digest
     order = pixel_order(32, 32)
@@ -70,7 +70,7 @@ def permute_weights(model: VAE, order: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("name", ["fc", "fc_skip", "fc_res", "linear"])
-def test_models_without_neighbours_are_blind_to_it(name: str, tmp_path: Path) -> None:
+def test_fully_connected_models_do_not_notice_permuted_pixels(name: str, tmp_path: Path) -> None:
     """Weights permuted along: the same loss, before training and after it."""
     plain, permuted = load(tmp_path), load(tmp_path, permute_pixels=True)
     model, other = create(name), create(name)
@@ -86,7 +86,7 @@ def test_models_without_neighbours_are_blind_to_it(name: str, tmp_path: Path) ->
     assert evaluate(other, tests[1]).loss == pytest.approx(evaluate(model, tests[0]).loss, rel=1e-4)
 
 
-def test_convolutions_join_an_affine_path() -> None:
+def test_convolutions_start_at_zero_beside_an_affine_path() -> None:
     """Logits begin as an affine function of z; then every part has a gradient."""
     model = create("conv_res")
     y, z = torch.randn(2, 4, 8)
@@ -100,7 +100,7 @@ def test_convolutions_join_an_affine_path() -> None:
     assert not [key for key, value in model.state_dict().items() if torch.equal(value, before[key])]
 
 
-def test_a_convolution_is_not_blind_to_it(tmp_path: Path) -> None:
+def test_a_convolutional_model_is_worse_on_permuted_pixels(tmp_path: Path) -> None:
     plain, permuted = load(tmp_path, n_train=400), load(tmp_path, n_train=400, permute_pixels=True)
     losses = []
     for data in (plain, permuted):
@@ -121,7 +121,7 @@ def test_the_matched_model_has_as_many_weights_as_conv(latent_dim: int) -> None:
     assert 0.994 * counts[1] < counts[0] <= counts[1]
 
 
-def test_the_shortcuts_hold_a_linear_vae() -> None:
+def test_a_model_with_shortcuts_contains_a_linear_vae() -> None:
     model = create("fc_skip")
     for layer in (model.head, model.decoder[-3]):
         torch.nn.init.zeros_(layer.weight)
@@ -129,7 +129,7 @@ def test_the_shortcuts_hold_a_linear_vae() -> None:
     assert_affine(model)
 
 
-def test_residual_blocks_begin_as_a_linear_vae_and_do_not_stay_one() -> None:
+def test_a_residual_model_begins_as_a_linear_vae() -> None:
     model = create("fc_res")
     assert_affine(model)
     torch.nn.init.normal_(model.encoder[2].second.weight)

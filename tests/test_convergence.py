@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from running import BASIC
 from vae_sweep.comparison.convergence import BOUNDED, COLLAPSED, CONVERGED, FALLING, FAR, Facts, Limits, caveat, judge
 from vae_sweep.comparison.pairing import contrasts_of, controls_of, of_loss
 from vae_sweep.comparison.rows import Row
@@ -259,7 +260,7 @@ def test_a_metric_of_two_kinds_of_loss_names_both() -> None:
 
 # The real command.
 
-QUICK = ("metrics.iwae_samples=0", "metrics.features=none", "metrics.gmm_components=0", "metrics.ssim_images=0")
+QUICK = ("metrics.iwae_samples=0", "metrics.features=none", "metrics.gmm_components=0", "metrics.ssim_images=0", BASIC)
 
 
 def tags(root: Path, key: str) -> dict[str, str]:
@@ -273,14 +274,18 @@ def sentences(root: Path) -> list[str]:
     return [c["sentence"] for c in json.loads(path.read_text())["contrasts"] if c["metric"]["primary"]]
 
 
-@pytest.fixture(scope="module")
-def unfinished(command, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+@pytest.fixture(scope="session")
+def unfinished(command, made_once) -> tuple[Path, str]:
     """fc and conv, two seeds, at beta 0.5, ended by max_epochs far above the closed form."""
-    root = tmp_path_factory.mktemp("unfinished")
-    sweep = ("-m", "model=fc,conv", "params=tiny", "seed=0,1", "experiment=smoke", "objective.beta=0.5", *QUICK)
-    done = command(*sweep, cwd=root)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return root, done.stdout + done.stderr
+
+    def fill(folder: Path) -> None:
+        sweep = ("-m", "model=fc,conv", "params=tiny", "seed=0,1", "experiment=smoke", "objective.beta=0.5", *QUICK)
+        done = command(*sweep, cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+
+    folder = made_once("unfinished", fill)
+    return folder, (folder / "output.txt").read_text(encoding="utf-8")
 
 
 def test_a_verdict_on_unfinished_training_says_so_everywhere(unfinished: tuple[Path, str]) -> None:
@@ -311,18 +316,15 @@ def test_no_line_of_the_log_is_a_false_equation(unfinished: tuple[Path, str]) ->
         assert float(recon) + float(beta or 1) * float(kl) == pytest.approx(float(loss), abs=0.0101)
 
 
-def test_an_averaged_error_is_in_no_nats_and_collapses(command, tmp_path: Path) -> None:
-    settings = ("objective.reduction=mean", "training.max_epochs=60", "training.patience=2", "training.min_delta=0.01")
-    sweep = ("-m", "model=fc,conv", "params=tiny", "params.lr=3e-3", "experiment=smoke", *settings, *QUICK)
-    done = command(*sweep, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert set(tags(tmp_path, "vae_sweep.training_state").values()) == {COLLAPSED}
-    said = [line for line in (done.stdout + done.stderr).splitlines() if "nats" in line]
+def test_an_averaged_error_is_in_no_nats_and_collapses(collapsed: tuple[Path, str]) -> None:
+    root, output = collapsed
+    assert set(tags(root, "vae_sweep.training_state").values()) == {COLLAPSED}
+    said = [line for line in output.splitlines() if "nats" in line]
     assert [line for line in said if "not nats" not in line] == []
-    assert "Not converged: 2 of 2 runs (2 collapsed). On shapes, conv against fc is inconclusive in test" in done.stdout
+    assert "Not converged: 2 of 2 runs (2 collapsed). On shapes, conv against fc is inconclusive in test" in output
 
 
-def test_a_run_that_diverged_says_so_in_table_and_report(command, tmp_path: Path) -> None:
+def test_a_run_that_diverged_says_so_in_table_and_report(command, project: Path) -> None:
     done = command(
         *(
             "-m",
@@ -333,14 +335,14 @@ def test_a_run_that_diverged_says_so_in_table_and_report(command, tmp_path: Path
             "params.batch_size=16",
         ),
         *("params.lr=0.02", *QUICK),
-        cwd=tmp_path,
+        cwd=project,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    state = tags(tmp_path, "vae_sweep.training_state")["fc_res-fast"]
+    state = tags(project, "vae_sweep.training_state")["fc_res-fast"]
     assert state.startswith("diverged after epoch ")
     assert f"fc_res-fast: {state}." in done.stdout
     for name in ("report.html", "comparison.md"):
-        (path,) = tmp_path.glob(f"mlruns/**/{name}")
+        (path,) = project.glob(f"mlruns/**/{name}")
         text = path.read_text(encoding="utf-8")
         assert state in text
         assert "lower the peak learning rate, params.lr" in text

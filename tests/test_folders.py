@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from running import statuses
+from running import BASIC, statuses
 from vae_sweep.sweeps.launchers import joblib_temp_folder
 from vae_sweep.tracking.relocate import relocate
 from vae_sweep.tracking.store import Store
-from vae_sweep.tracking.uris import check_answers, sqlite_path, sqlite_uri, store_uri, ui_command
+from vae_sweep.tracking.uris import check_answers, sqlite_path, store_uri, ui_command
 
 NAMES = (
     "two words",
@@ -30,24 +30,16 @@ NAMES = (
     '"x"',
     "[~]",
 )
-TWO = ("-m", "model=linear", "params=tiny", "seed=0,1", "experiment=smoke", "training.max_epochs=1")
+TWO = ("-m", "model=linear", "params=tiny", "seed=0,1", "experiment=smoke", "training.max_epochs=1", BASIC)
 FEW = ("dataset.n_train=100", "dataset.n_test=50", "metrics.iwae_images=10")
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables, which take seconds to make."""
-    root = tmp_path_factory.mktemp("empty")
-    Store.open(sqlite_uri(root / "mlflow.db"), root, "empty")
-    return root / "mlflow.db"
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_a_store_in_any_folder(name: str, empty: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_store_in_any_folder(name: str, empty_database: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root = tmp_path / name
     root.mkdir()
-    shutil.copy(empty, root / "mlflow.db")
+    shutil.copy(empty_database, root / "mlflow.db")
     uri = store_uri(None, root)
     assert sqlite_path(uri) == root / "mlflow.db"
     assert store_uri(uri, tmp_path / "elsewhere") == uri
@@ -68,9 +60,8 @@ def test_a_store_in_any_folder(name: str, empty: Path, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("name", ["Übung 日本 it's", "a?b #1", "100% p%20q\ttab"])
-def test_a_sweep_in_any_folder(name: str, command, tmp_path: Path) -> None:
-    root = tmp_path / name
-    root.mkdir()
+def test_a_sweep_in_any_folder(name: str, command, new_project, tmp_path: Path) -> None:
+    root = new_project(name)
     done = command(*TWO, *FEW, cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

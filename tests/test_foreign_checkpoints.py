@@ -11,6 +11,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from running import BASIC
 from vae_sweep.base import plugins
 from vae_sweep.base.errors import UserError
 from vae_sweep.models.fc import FCVAE
@@ -35,15 +36,15 @@ OWN_DATA = """\
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder whose modules can be imported, and leave a file when they are."""
-    (tmp_path / "my_vae.py").write_text(dedent(OWN_MODEL))
-    (tmp_path / "my_data.py").write_text(dedent(OWN_DATA))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    (project / "my_vae.py").write_text(dedent(OWN_MODEL))
+    (project / "my_data.py").write_text(dedent(OWN_DATA))
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(project))
     for name in ("my_vae", "my_data"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    return tmp_path
+    return project
 
 
 def written(folder: Path, target: str, data: str = "vae_sweep.datasets.shapes.Shapes") -> Path:
@@ -71,7 +72,7 @@ def test_the_module_of_a_foreign_class_is_not_imported(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["vae_sweep.models", "vae_sweep.cli.main", "vae_sweep.__main__.main", "", "my_vae"])
-def test_only_classes_of_the_models_are_taken_unasked(folder: Path, target: str) -> None:
+def test_only_our_own_model_classes_are_loaded_unasked(folder: Path, target: str) -> None:
     path = written(folder, target)
     with pytest.raises(UserError, match=r"model\._target_=.*not a class of vae_sweep"):
         checkpoint.load(path)
@@ -83,7 +84,7 @@ def test_a_class_that_does_not_fit_the_weights_is_refused(folder: Path) -> None:
         checkpoint.load(path, FCVAE)
 
 
-def test_generate_asks_for_the_classes_of_others(command, folder: Path) -> None:
+def test_generate_needs_the_class_of_a_foreign_checkpoint(command, folder: Path) -> None:
     written(folder, "my_vae.MyVAE", "my_data.MyShapes")
     given = ["run=checkpoint.pt", "n=2", "what=reconstructions"]
     for more, missing in (([], "model"), (["model=my_vae.MyVAE"], "dataset")):
@@ -98,11 +99,20 @@ def test_generate_asks_for_the_classes_of_others(command, folder: Path) -> None:
     assert Path(done.stdout.strip()).is_file()
 
 
-def test_a_sweep_measures_runs_of_its_own_class_again(command, folder: Path) -> None:
+def test_a_sweep_measures_finished_runs_of_a_users_own_class(command, folder: Path) -> None:
     """What is configured is trusted: the same command with other metrics reads the checkpoint of a user's model."""
     (folder / "conf" / "model").mkdir(parents=True)
     (folder / "conf" / "model" / "mine.yaml").write_text("_target_: my_vae.MyVAE\nname: mine\n")
-    asked = ["--config-dir", "conf", "-m", "model=mine", "params=tiny", "experiment=smoke", "training.max_epochs=1"]
+    asked = [
+        "--config-dir",
+        "conf",
+        "-m",
+        "model=mine",
+        "params=tiny",
+        "experiment=smoke",
+        "training.max_epochs=1",
+        BASIC,
+    ]
     assert command(*asked, cwd=folder).returncode == 0
     again = command(*asked, "metrics.iwae_samples=3", cwd=folder)
     assert again.returncode == 0

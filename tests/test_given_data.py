@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from running import statuses
+from running import BASIC, statuses
 from vae_sweep import datasets
 from vae_sweep.config import schema
 from vae_sweep.datasets.base import Split
@@ -24,7 +24,7 @@ from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_ref
 from vae_sweep.training.evaluation import evaluate
 
 CONF = Path(__file__).parents[1] / "conf"
-REHEARSAL = ("experiment=smoke", "params=tiny", "params.batch_size=4", "hydra/launcher=basic", "training.device=cpu")
+REHEARSAL = ("experiment=smoke", "params=tiny", "params.batch_size=4", BASIC, "training.device=cpu")
 
 
 def write(folder: Path, n: int, seed: int | None = None) -> None:
@@ -39,19 +39,19 @@ def artifact(root: Path, name: str) -> list[Path]:
     return sorted((root / "mlruns").glob(f"*/artifacts/{name}"))
 
 
-def test_a_rehearsal_on_a_folder_records_and_reports_what_it_was_taken_for(command: Any, tmp_path: Path) -> None:
+def test_what_a_folder_of_images_was_taken_for_is_recorded_and_reported(command: Any, project: Path) -> None:
     for split, n in (("Train", 20), ("valid", 6), ("TEST", 8)):
-        write(tmp_path / "pictures" / "archive" / split / "a", n, seed=n)
-    write(tmp_path / "pictures" / "archive" / "Train" / "a" / "@eaDir", 3)
-    (tmp_path / "pictures" / "archive" / "x.heic").write_bytes(b"")
-    (tmp_path / "pictures" / "archive" / "Train" / "a" / "cut.png").write_bytes(b"")
-    with open(os.fsencode(tmp_path / "pictures" / "archive" / "Train" / "a") + b"/odd\xff.png", "wb") as file:
+        write(project / "pictures" / "archive" / split / "a", n, seed=n)
+    write(project / "pictures" / "archive" / "Train" / "a" / "@eaDir", 3)
+    (project / "pictures" / "archive" / "x.heic").write_bytes(b"")
+    (project / "pictures" / "archive" / "Train" / "a" / "cut.png").write_bytes(b"")
+    with open(os.fsencode(project / "pictures" / "archive" / "Train" / "a") + b"/odd\xff.png", "wb") as file:
         file.write(b"")
-    done = command("-m", *REHEARSAL, "dataset=folder", "dataset.path=pictures", "model=linear", cwd=tmp_path)
+    done = command("-m", *REHEARSAL, "dataset=folder", "dataset.path=pictures", "model=linear", cwd=project)
     shown = done.stdout + done.stderr
     assert done.returncode == 0, shown
-    assert set(statuses(tmp_path).values()) == {"FINISHED"}
-    (path,) = artifact(tmp_path, "data.json")
+    assert set(statuses(project).values()) == {"FINISHED"}
+    (path,) = artifact(project, "data.json")
     known = json.loads(path.read_text(encoding="utf-8"))
     assert known["images"] == {"train": 20, "val": 6, "test": 8}
     assert known["facts"]["splits"] == {"train": "archive/Train", "val": "archive/valid", "test": "archive/TEST"}
@@ -63,27 +63,25 @@ def test_a_rehearsal_on_a_folder_records_and_reports_what_it_was_taken_for(comma
     assert known["lines"][2] == "classes: 1 (a)"
     for line in known["lines"]:
         assert line in shown
-    (report,) = artifact(tmp_path, "report.html")
+    (report,) = artifact(project, "report.html")
     page = report.read_text(encoding="utf-8")
     assert "<h2>Data</h2>" in page
     assert "6 val (archive/valid)" in page
     assert "trying again" not in shown
 
 
-def test_one_training_image_gives_the_metrics_that_exist_and_says_why_others_do_not(
-    command: Any, tmp_path: Path
-) -> None:
+def test_one_training_image_is_enough_and_undefined_metrics_say_why(command: Any, project: Path) -> None:
     for split, n in (("train", 1), ("val", 1), ("test", 1)):
-        write(tmp_path / "pictures" / split, n, seed=n)
+        write(project / "pictures" / split, n, seed=n)
     settings = ("params.batch_size=1", "dataset.image_size=8", "metrics.gmm_components=2", "metrics.ssim_images=9")
-    done = command(*REHEARSAL, *settings, "dataset=folder", "dataset.path=pictures", "model=fc", cwd=tmp_path)
+    done = command(*REHEARSAL, *settings, "dataset=folder", "dataset.path=pictures", "model=fc", cwd=project)
     shown = done.stdout + done.stderr
     assert done.returncode == 0, shown
     assert "Traceback" not in shown
     assert "could not record" not in shown
     assert "the training images do not differ, so there is nothing to learn from them" in shown
     assert "objective.beta" not in shown  # no latent is used, and no setting would help
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+    with closing(sqlite3.connect(project / "mlflow.db")) as connection:
         metrics = {key for (key,) in connection.execute("SELECT key FROM latest_metrics")}
         tags = dict(connection.execute("SELECT key, value FROM tags"))
     assert {"test/loss", "test/psnr", "test/active_units", "test/iwae_10", "reference/psnr"} <= metrics
@@ -111,7 +109,9 @@ def dataset(tmp_path: Path, n: dict[str, int], colour: int | None) -> datasets.I
 
 @pytest.mark.parametrize("colour", [0, 77, 255])
 @pytest.mark.parametrize("n_train", [2, 500])  # fewer, and more, images than values
-def test_images_of_one_colour_leave_out_what_they_do_not_define(tmp_path: Path, colour: int, n_train: int) -> None:
+def test_metrics_that_images_of_one_colour_do_not_define_are_left_out(
+    tmp_path: Path, colour: int, n_train: int
+) -> None:
     data = dataset(tmp_path, {"train": n_train, "val": 2, "test": 60}, colour)
     spectrum = linear.spectrum(data.train.images)
     settings = Settings(4, 10, 2, 10, "none", 50, None)
@@ -150,16 +150,16 @@ def test_a_rehearsal_is_small_on_any_data(choice: str) -> None:
 
 
 @pytest.mark.parametrize("experiment", ["smoke", "[smoke]", "[smoke,celeba30]"])
-def test_rehearsals_go_with_other_overlays(experiment: str) -> None:
+def test_a_rehearsal_can_be_combined_with_other_experiments(experiment: str) -> None:
     cfg = composed(f"experiment={experiment}")
     assert (cfg.dataset.name, cfg.training.max_epochs) == ("celeba" if "celeba" in experiment else "shapes", 2)
     assert cfg.dataset.get("n_train", cfg.dataset.max_images) == 400
 
 
-def test_a_rehearsal_is_small_on_a_source_of_ones_own(command: Any, tmp_path: Path) -> None:
-    (tmp_path / "conf" / "dataset").mkdir(parents=True)
-    (tmp_path / "conf" / "dataset" / "mine.yaml").write_text("_target_: mine.Mine\nname: mine\n")
-    (tmp_path / "mine.py").write_text(
+def test_a_rehearsal_is_small_on_a_users_own_data_source(command: Any, project: Path) -> None:
+    (project / "conf" / "dataset").mkdir(parents=True)
+    (project / "conf" / "dataset" / "mine.yaml").write_text("_target_: mine.Mine\nname: mine\n")
+    (project / "mine.py").write_text(
         "import numpy as np\n"
         "from vae_sweep.datasets import Built, Source, Split\n"
         "class Mine(Source):\n"
@@ -170,9 +170,8 @@ def test_a_rehearsal_is_small_on_a_source_of_ones_own(command: Any, tmp_path: Pa
     )
     done = command(
         *("--config-dir", "conf", *REHEARSAL, "params.batch_size=50", "dataset=mine", "model=linear"),
-        cwd=tmp_path,
-        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        cwd=project,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = artifact(tmp_path, "data.json")
+    (path,) = artifact(project, "data.json")
     assert json.loads(path.read_text())["images"] == {"train": 400, "val": 400, "test": 30}

@@ -30,7 +30,8 @@ HOLD = (
 def holder(tmp_path: Path, monkeypatch) -> Iterator[subprocess.Popen]:
     """Another process, which holds ``tmp_path``; its heart beats quickly."""
     monkeypatch.setattr(module, "BEATS_WITHIN", 2.0)
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+    line = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
@@ -49,14 +50,14 @@ def from_elsewhere(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_holder_whose_lock_does_not_reach_is_known_by_its_heartbeat(
+def test_a_heartbeat_protects_where_file_locks_do_not_work(
     elsewhere: bool, holder: subprocess.Popen, tmp_path: Path
 ) -> None:
     unlock(tmp_path)
     if elsewhere:
         from_elsewhere(tmp_path)
     assert is_held(tmp_path)
-    with pytest.raises(UserError, match="it is at work already, in process"), hold_lock(tmp_path, "it"):
+    with pytest.raises(UserError, match=r"^it is .*already"), hold_lock(tmp_path, "it"):
         pass
     assert is_held(tmp_path)  # who was refused has taken nothing away
     holder.kill()
@@ -67,7 +68,7 @@ def test_a_holder_whose_lock_does_not_reach_is_known_by_its_heartbeat(
     assert owner_of(tmp_path) is heartbeat(tmp_path) is None
 
 
-def test_a_dead_holder_of_this_machine_is_not_waited_for(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
+def test_a_dead_process_holds_no_lock(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
     holder.kill()
     holder.wait()
     monkeypatch.setattr(module, "BEATS_WITHIN", 1000.0)
@@ -77,18 +78,18 @@ def test_a_dead_holder_of_this_machine_is_not_waited_for(holder: subprocess.Pope
     assert not is_held(tmp_path)  # nor one of another machine that has been silent for long
 
 
-def test_a_disk_without_locks_is_said_once(holder: subprocess.Popen, tmp_path: Path, caplog) -> None:
+def test_a_disk_without_file_locks_is_warned_about(holder: subprocess.Popen, tmp_path: Path, caplog) -> None:
     warn_without_locks(tmp_path)
     assert caplog.text == ""
     unlock(tmp_path)
     warn_without_locks(tmp_path)
-    assert "file locks do not work on this disk; heartbeats tell" in caplog.text
+    assert "file locks do not work on this disk" in caplog.text
 
 
 @pytest.mark.parametrize(
     "error", [NotImplementedError("no flock"), OSError(38, "not implemented"), OSError(37, "no locks")]
 )
-def test_a_disk_that_refuses_locks_is_used_without(error: Exception, tmp_path: Path, monkeypatch) -> None:
+def test_a_disk_that_refuses_file_locks_is_used_without_them(error: Exception, tmp_path: Path, monkeypatch) -> None:
     class Refusing(module.FileLock):
         def acquire(self, *arguments: object, **named: object) -> None:
             raise error
@@ -99,7 +100,9 @@ def test_a_disk_that_refuses_locks_is_used_without(error: Exception, tmp_path: P
         assert not is_locked(tmp_path)
 
 
-def test_a_worker_gives_up_after_several_looks(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
+def test_a_worker_stops_only_after_several_failed_checks_of_its_sweep(
+    holder: subprocess.Popen, tmp_path: Path, monkeypatch
+) -> None:
     owner = owner_of(tmp_path)
     assert owner is not None
     first = _SweepOwner(tmp_path, owner)
@@ -130,14 +133,15 @@ def test_a_worker_gives_up_after_several_looks(holder: subprocess.Popen, tmp_pat
     assert _SweepOwner(tmp_path, {"host": "another", "pid": 1})._silence == watch.SILENT_ELSEWHERE
 
 
-def test_workers_go_on_where_the_lock_of_the_sweep_does_not_reach_them(start, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_workers_go_on_where_file_locks_do_not_work(start, project: Path) -> None:
     process = start(
         *("-m", "model=linear", "params=tiny", "seed=0,1", "experiment=smoke", "dataset.n_train=100", *ENDLESS),
         "hydra.launcher.n_jobs=2",
-        cwd=tmp_path,
+        cwd=project,
         until="epoch 3:",
     )
-    (lock,) = tmp_path.glob("outputs/state/*/lock")
+    (lock,) = project.glob("outputs/state/*/lock")
     unlock(lock.parent)
     until = time.monotonic() + 6
     for line in process.stdout:
@@ -148,4 +152,4 @@ def test_workers_go_on_where_the_lock_of_the_sweep_does_not_reach_them(start, tm
     os.kill(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert set(statuses(tmp_path).values()) == {"KILLED"}
+    assert set(statuses(project).values()) == {"KILLED"}

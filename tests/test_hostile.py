@@ -38,11 +38,11 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("case", DATA | CHECKPOINTS | RUNS)
-def test_bad_input(case: str, command, tmp_path: Path) -> None:
+def test_a_bad_file_or_run_ends_in_one_clear_line(case: str, command, tmp_path: Path) -> None:
     print(TABLE[case].run(command, tmp_path))
 
 
-def test_an_archive_that_passes_for_the_official_one_writes_nothing_outside(
+def test_a_hostile_archive_with_the_official_checksum_writes_nothing_outside(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the checksum were no protection: members are read by name, wherever they say that they belong."""
@@ -60,7 +60,7 @@ def test_an_archive_that_passes_for_the_official_one_writes_nothing_outside(
     assert [path.name for path in (root / "data").iterdir()] == [CIFAR10.filename]
 
 
-def test_no_decoder_but_those_of_pictures_is_asked(root: Path) -> None:
+def test_only_decoders_of_images_are_used(root: Path) -> None:
     """Some of Pillow's formats run other programs; whatever the file is called, they are not used."""
     bad.file("0.png", bad.POSTSCRIPT)(root)
     Image.new("RGB", (8, 8)).save(root / "1.png", "eps")
@@ -69,7 +69,7 @@ def test_no_decoder_but_those_of_pictures_is_asked(root: Path) -> None:
             Fit(8)(root / name)
 
 
-def test_a_broken_picture_among_many_is_left_out_whatever_is_wrong_with_it(root: Path) -> None:
+def test_a_broken_image_among_many_is_left_out_whatever_is_wrong_with_it(root: Path) -> None:
     contents = [b"", b"hello", bad.POSTSCRIPT, bad.PROGRAM, bad.zipped(), bad.bomb_png(), bad.good_png(64)[:999]]
     for content in contents:
         bad.one_of_many(content)(root)
@@ -81,7 +81,7 @@ def test_a_broken_picture_among_many_is_left_out_whatever_is_wrong_with_it(root:
 
 
 @pytest.mark.parametrize("content", [b"[", b"{}", b"[]" * 9, b"[" * 100_000, b"\xff", b'{"version": 1}', b"null"])
-def test_a_cache_of_nonsense_is_built_again(root: Path, content: bytes) -> None:
+def test_a_garbled_cache_is_built_again(root: Path, content: bytes) -> None:
     source = Shapes(n_train=20, n_test=5, image_size=8)
     before = load(source, root)
     (before.cache_dir / "meta.json").write_bytes(content)
@@ -102,7 +102,7 @@ def test_a_pickled_array_in_the_cache_is_not_executed(root: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [checkpoint.load, lambda path: state.load(path.parent)])
-def test_weights_that_call_something_are_not_called(root: Path, read) -> None:
+def test_a_checkpoint_that_calls_something_is_refused_without_calling_it(root: Path, read) -> None:
     for prepare in (bad.bomb_in_checkpoint, bad.bare_pickle, legacy_archive):
         prepare(root)
         (root / "state.pt").write_bytes((root / "checkpoint.pt").read_bytes())
@@ -132,7 +132,7 @@ def test_a_checkpoint_takes_no_more_memory_than_its_size(root: Path, monkeypatch
     assert set(made) == {"meta"}
 
 
-def test_a_checkpoint_of_another_folder_writes_nothing_there(root: Path) -> None:
+def test_reading_a_checkpoint_of_another_folder_writes_nothing_there(root: Path) -> None:
     data = {"_target_": "vae_sweep.datasets.shapes.Shapes", "name": "shapes", "n_train": 20, "image_size": 4}
     elsewhere = root.parent / "elsewhere"
     elsewhere.mkdir()
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_folder_writes_nothing_there(root: Path) -> None
         generate.generate(options, root)
 
 
-def test_the_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert system.total_memory() > 1e8
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "other").write_text("max\n")

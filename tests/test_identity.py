@@ -41,7 +41,7 @@ def composed(*overrides: str) -> dict:
     return identity.flatten(OmegaConf.to_container(cfg, resolve=False))
 
 
-def test_the_table_says_of_every_shipped_key_what_it_decides() -> None:
+def test_every_key_of_the_configuration_is_classified() -> None:
     keys = {k for data in ("cifar10", "celeba", "folder", "shapes") for k in composed(f"dataset={data}")}
     found: dict[Decides, set[str]] = {kind: {k for k in keys if decides(k) is kind} for kind in Decides}
     assert found[Decides.PLACE] == {
@@ -70,11 +70,11 @@ def test_the_table_says_of_every_shipped_key_what_it_decides() -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_trains_no_other_numbers_is_the_same_run(changes: dict) -> None:
+def test_a_change_that_trains_the_same_numbers_is_the_same_run(changes: dict) -> None:
     assert key(changes) == key()
 
 
-def test_what_trains_other_numbers_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_trains_other_numbers_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [
         key({"seed": 1}),
         key({"params": {"lr": 0.2}}),
@@ -87,7 +87,7 @@ def test_what_trains_other_numbers_is_another_run(monkeypatch: pytest.MonkeyPatc
     assert len({key(), *others}) == len(others) + 1
 
 
-def test_what_lies_below_paths_counts_by_its_name_there() -> None:
+def test_a_file_below_the_project_counts_by_its_relative_path() -> None:
     by_name = {"model": {"weights": "${paths.data}/w.pt"}}
     assert key(by_name) == key(by_name | {"paths": {"root": "/b", "data": "/b/data"}})
 
@@ -98,7 +98,7 @@ def test_a_sweep_is_the_set_of_its_runs_or_its_name() -> None:
     assert identity.sweep_key(["a"], "mine") == identity.sweep_key(["b"], "mine") != identity.sweep_key(["a"], None)
 
 
-def test_a_difference_is_named() -> None:
+def test_what_changed_between_two_runs_is_named() -> None:
     before, now = identity.parts("d", {"my_vae": "1"}), identity.parts("e", {"my_vae": "2"})
     assert identity.changed(before, now) == "my_vae.py and the images"
     assert identity.changed(before, before) == ""
@@ -151,7 +151,7 @@ def write(folder: Path, modules: dict[str, str]) -> None:
         path.write_text(textwrap.dedent(text))
 
 
-def test_own_sources_are_the_module_and_what_it_imports_from_beside_it(folder: Path) -> None:
+def test_a_users_sources_are_the_module_and_its_local_imports(folder: Path) -> None:
     write(
         folder,
         {
@@ -171,13 +171,15 @@ def test_own_sources_are_the_module_and_what_it_imports_from_beside_it(folder: P
     assert own_sources({"_target_": "own_vae.Mine"}) != found
 
 
-def test_of_an_installed_package_its_own_modules_count() -> None:
+def test_the_sources_of_an_installed_package_are_its_own_modules() -> None:
     assert {"filelock"} < set(own_sources({"_target_": "filelock.FileLock"}))
     assert all(name.startswith("filelock") for name in own_sources({"_target_": "filelock.FileLock"}))
     assert own_sources({"_target_": "vae_sweep.models.fc.FCVAE"}) == {}
 
 
-def test_somebody_elses_repository_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commit_of_somebody_elses_repository_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A checkout is known by its commit; an environment inside of another repository is not."""
     package = tmp_path / ".venv" / "vae_sweep"
     package.mkdir(parents=True)

@@ -15,7 +15,7 @@ import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from running import ENDLESS
+from running import BASIC, ENDLESS
 from vae_sweep.base import signals
 from vae_sweep.base.errors import StoreError
 from vae_sweep.base.signals import Terminated, deferred_interrupts, interrupt
@@ -57,18 +57,18 @@ def wait_until_gone(leader: int, but: frozenset[int] = frozenset()) -> set[int]:
     ("launcher", "number", "whole_group"),
     [
         ("basic", signal.SIGINT, False),
-        ("joblib", signal.SIGINT, False),
-        ("joblib", signal.SIGINT, True),
-        ("joblib", signal.SIGTERM, False),
-        ("joblib", signal.SIGTERM, True),
-        ("joblib", signal.SIGHUP, True),
+        pytest.param("joblib", signal.SIGINT, False, marks=pytest.mark.slow),
+        pytest.param("joblib", signal.SIGINT, True, marks=pytest.mark.slow),  # Ctrl-C in a terminal
+        pytest.param("joblib", signal.SIGTERM, False, marks=pytest.mark.slow),
+        pytest.param("joblib", signal.SIGTERM, True, marks=pytest.mark.slow),
+        pytest.param("joblib", signal.SIGHUP, True, marks=pytest.mark.slow),
     ],
 )
-def test_an_interrupted_sweep_closes_everything(
-    launcher: str, number: int, whole_group: bool, start, tmp_path: Path
+def test_an_interrupted_sweep_closes_its_runs_and_ends_its_processes(
+    launcher: str, number: int, whole_group: bool, start, project: Path
 ) -> None:
     launch = [f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])]
-    process = start(*GRID, *launch, *ENDLESS, cwd=tmp_path, until="epoch 3:")
+    process = start(*GRID, *launch, *ENDLESS, cwd=project, until="epoch 3:")
     (os.killpg if whole_group else os.kill)(process.pid, number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -76,32 +76,34 @@ def test_an_interrupted_sweep_closes_everything(
     assert line
     assert "Traceback" not in before
     assert wait_until_gone(process.pid) == set()
-    runs = stored(tmp_path)
+    runs = stored(project)
     assert {run.info.status for run in runs} == {"KILLED"}, output
     (parent,) = [run for run in runs if run.data.tags["vae_sweep.role"] == "sweep"]
     assert "KILLED" in parent.data.tags["mlflow.note.content"]
     # What had trained for an epoch may go on from here; between two renames there is only the epoch before.
-    assert {path.name for path in tmp_path.glob("outputs/state/*/*/state*.pt")} & {"state.pt", "state.previous.pt"}
+    assert {path.name for path in project.glob("outputs/state/*/*/state*.pt")} & {"state.pt", "state.previous.pt"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_workers_end_with_the_process_that_made_them(start, command, tmp_path: Path) -> None:
-    process = start(*GRID, "hydra.launcher.n_jobs=2", *ENDLESS, cwd=tmp_path, until="epoch 3:")
+def test_workers_end_when_the_first_process_is_killed(start, project: Path) -> None:
+    process = start(*GRID, "hydra.launcher.n_jobs=2", *ENDLESS, cwd=project, until="epoch 3:")
     process.kill()  # -9, the first process alone
     assert wait_until_gone(process.pid) == set()
-    again = start(*GRID, "hydra.launcher.n_jobs=2", *ENDLESS, cwd=tmp_path, until="continues after epoch")
+    again = start(*GRID, BASIC, *ENDLESS, cwd=project, until="continues after epoch")
     again.send_signal(signal.SIGTERM)
     again.communicate(timeout=60)
-    runs = stored(tmp_path)
+    runs = stored(project)
     assert len(runs) == 3  # the same sweep, the same runs
     assert {run.info.status for run in runs} == {"KILLED"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
-def test_a_killed_worker_is_said_in_one_line(start, tmp_path: Path) -> None:
+def test_a_killed_worker_ends_the_sweep_with_one_clear_line(start, project: Path) -> None:
     """As the kernel does where memory runs out."""
-    process = start(*GRID, "hydra.launcher.n_jobs=2", *ENDLESS, cwd=tmp_path, until="epoch 3:")
-    (owner, *_) = tmp_path.glob("outputs/state/*/*/owner.json")
+    process = start(*GRID, "hydra.launcher.n_jobs=2", *ENDLESS, cwd=project, until="epoch 3:")
+    (owner, *_) = project.glob("outputs/state/*/*/owner.json")
     os.kill(int(owner.read_text().partition('"pid": ')[2].rstrip("}")), signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -109,7 +111,7 @@ def test_a_killed_worker_is_said_in_one_line(start, tmp_path: Path) -> None:
     assert line
     assert "Traceback" not in before
     assert wait_until_gone(process.pid) == set()
-    statuses = {run.data.tags["vae_sweep.role"]: run.info.status for run in stored(tmp_path)}
+    statuses = {run.data.tags["vae_sweep.role"]: run.info.status for run in stored(project)}
     assert statuses == {"sweep": "FAILED", "run": "KILLED"}
 
 
@@ -169,7 +171,7 @@ def test_an_interrupt_waits_for_a_write_to_end(
     assert patient(client).write() == "written"  # and is forgotten then
 
 
-def test_an_interrupt_comes_before_the_failure_that_it_met(ours: None) -> None:
+def test_an_interrupt_during_a_failing_write_ends_the_retries(ours: None) -> None:
     client = Client(signal.SIGINT, error=OSError("busy"))
     with pytest.raises(KeyboardInterrupt):
         patient(client, patience=60).write()  # nor is a minute spent on trying again
@@ -179,7 +181,7 @@ def test_an_interrupt_comes_before_the_failure_that_it_met(ours: None) -> None:
         patient(client).write()
 
 
-def test_who_insists_does_not_wait(ours: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_interrupt_does_not_wait_for_the_write(ours: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "INSISTS_AFTER", 0.0)
     client = Client(signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -189,7 +191,7 @@ def test_who_insists_does_not_wait(ours: None, monkeypatch: pytest.MonkeyPatch) 
     assert patient(client).write() == "written"  # nothing is left over
 
 
-def test_what_waits_for_a_server_is_interrupted_at_once(ours: None, tmp_path: Path) -> None:
+def test_a_request_to_a_server_is_interrupted_at_once(ours: None, tmp_path: Path) -> None:
     client = Client(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         patient(client, nullcontext).write()
@@ -198,7 +200,7 @@ def test_what_waits_for_a_server_is_interrupted_at_once(ours: None, tmp_path: Pa
     assert Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "0").client._guard is deferred_interrupts
 
 
-def test_other_threads_do_not_keep_the_main_thread_waiting(ours: None) -> None:
+def test_a_write_in_another_thread_does_not_delay_an_interrupt(ours: None) -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def other() -> None:
@@ -217,8 +219,8 @@ def test_other_threads_do_not_keep_the_main_thread_waiting(ours: None) -> None:
         thread.join()
 
 
-def test_a_run_interrupted_inside_the_database_can_be_closed(ours: None, tmp_path: Path) -> None:
-    store = Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, "interrupted")
+def test_a_run_interrupted_inside_the_database_can_be_closed(ours: None, project: Path) -> None:
+    store = Store.open(f"sqlite:///{project / 'mlflow.db'}", project, "interrupted")
     run = store.start_run("run", {})
     statements: list[str] = []
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from running import rows, statuses
+from running import BASIC, rows, statuses
+
+pytestmark = pytest.mark.slow
 
 GRID = ["-m", "model=linear,fc", "params=tiny", "experiment=smoke"]
 LAUNCHERS = {
@@ -17,28 +19,31 @@ LAUNCHERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def basic(command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("basic")
-    done = command(*GRID, "hydra/launcher=basic", cwd=root)
-    assert done.returncode == 0, done.stderr
-    return root
+@pytest.fixture(scope="session")
+def basic(command, made_once) -> Path:
+    def fill(root: Path) -> None:
+        done = command(*GRID, BASIC, cwd=root)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("basic", fill)
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_every_launcher_gives_the_same_numbers(launcher: str, basic: Path, command, tmp_path: Path) -> None:
+def test_every_launcher_gives_the_same_numbers(
+    launcher: str, basic: Path, command, real_command, project: Path
+) -> None:
     if importlib.util.find_spec(f"hydra_plugins.hydra_{launcher}_launcher") is None:
         pytest.skip(f"pip install 'vae-sweep[{'ray' if launcher == 'ray' else 'slurm'}]'")
-    done = command(*GRID, *LAUNCHERS[launcher], cwd=tmp_path, RAY_USAGE_STATS_ENABLED="0")
+    done = real_command(*GRID, *LAUNCHERS[launcher], cwd=project, RAY_USAGE_STATS_ENABLED="0")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert statuses(tmp_path) == {
+    assert statuses(project) == {
         "linear-tiny": "FINISHED",
         "fc-tiny": "FINISHED",
         "shapes: model=linear,fc": "FINISHED",
     }
-    assert rows(tmp_path) == rows(basic)
+    assert rows(project) == rows(basic)
     assert len(rows(basic)) > 60
     if launcher == "submitit":  # another launcher finds what this one left
-        done = command(*GRID, "hydra/launcher=basic", cwd=tmp_path)
+        done = command(*GRID, BASIC, cwd=project)
         assert done.stdout.count("is finished already") == 2
         assert done.returncode == 0

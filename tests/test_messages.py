@@ -12,15 +12,22 @@ from pathlib import Path
 import pytest
 
 from bad_inputs import CONFIGURATION, ENVIRONMENT, PARTS, TABLE
+from running import Preloaded
 
 
 @pytest.mark.parametrize("case", CONFIGURATION | ENVIRONMENT)
-def test_bad_input(case: str, command, tmp_path: Path) -> None:
+def test_a_bad_setting_ends_in_one_clear_line(case: str, command, tmp_path: Path) -> None:
     print(TABLE[case].run(command, tmp_path))
 
 
-def test_the_table_is_whole() -> None:
-    assert len(TABLE) == sum(map(len, PARTS)) >= 100
+@pytest.mark.parametrize("case", ["no such model", "images too many", "no number", "no sweep"])
+def test_a_bad_input_to_a_real_process_ends_in_one_clear_line(case: str, real_command, tmp_path: Path) -> None:
+    """As a user starts it: nothing is imported yet, and Python itself prints the line and exits."""
+    TABLE[case].run(real_command, tmp_path)
+
+
+def test_no_bad_input_hides_another_of_its_name() -> None:
+    assert len(TABLE) == sum(map(len, PARTS))
 
 
 def test_generate_without_arguments_says_how(command, tmp_path: Path) -> None:
@@ -38,7 +45,9 @@ def test_generate_without_arguments_says_how(command, tmp_path: Path) -> None:
         (["-sc", "install=bash"], "complete"),
     ],
 )
-def test_hydras_own_commands(arguments: list[str], expected: str, command, tmp_path: Path) -> None:
+def test_hydras_own_commands_work_and_leave_no_files(
+    arguments: list[str], expected: str, command, tmp_path: Path
+) -> None:
     done = command(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout
@@ -46,20 +55,19 @@ def test_hydras_own_commands(arguments: list[str], expected: str, command, tmp_p
 
 
 def main() -> None:
-    from conftest import command
-
-    run = command.__wrapped__()
+    commands = Preloaded()
     print("| input | command | message as printed |\n| --- | --- | --- |")
     wrong = 0
     for name, case in TABLE.items():
         with tempfile.TemporaryDirectory() as home:
             try:
-                line = case.run(run, Path(home))
+                line = case.run(commands.run, Path(home))
             except AssertionError as error:
                 line, wrong = f"**wrong**: {' '.join(str(error).split())[-900:]}", wrong + 1
         shown = " ".join([*(f"{k}={v}" for k, v in case.environment.items()), case.arguments])
-        module = "" if case.module == "vae_sweep" else "generate "
+        module = "" if case.module == "vae_sweep" else f"{case.module.rpartition('.')[2]} "
         print(f"| {name} | `{module}{shown}` | {line.replace('|', chr(92) + '|')} |", flush=True)
+    commands.close()
     sys.exit(wrong)
 
 

@@ -301,7 +301,7 @@ class Picky(VAE):
         self.scale = float(torch.ones(2).sum())
 
 
-def test_an_architecture_that_must_see_numbers_is_checked_all_the_same(composed: dict[str, DictConfig]) -> None:
+def test_a_model_that_cannot_be_built_without_values_is_checked_too(composed: dict[str, DictConfig]) -> None:
     cfg = composed["conv"].copy()
     cfg.model = {"_target_": f"{__name__}.Picky", "name": "picky"}
     check_model(cfg, (3, 32, 32))

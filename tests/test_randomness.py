@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -122,13 +123,14 @@ MODEL = """\
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_dropout_ends_with_the_numbers_of_one_left_alone(command, start, tmp_path: Path) -> None:
     for name in ("killed", "whole"):
         (tmp_path / name / "conf" / "model").mkdir(parents=True)
         (tmp_path / name / "conf" / "model" / "mine.yaml").write_text("_target_: my_vae.MyVAE\nname: mine\n")
         (tmp_path / name / "my_vae.py").write_text(dedent(MODEL))
     grid = ["--config-dir", "conf", "-m", "model=mine", "params=tiny", "experiment=smoke", "training.max_epochs=4"]
-    grid += ["dataset.n_train=200", "training.patience=9"]
+    grid += ["dataset.n_train=200", "training.patience=9", "hydra/launcher=basic"]
     process = start(*grid, cwd=tmp_path / "killed", until="epoch 2:")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

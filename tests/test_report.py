@@ -258,6 +258,7 @@ def test_equal_words_for_two_sets_stay_two_cells() -> None:
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
 @pytest.mark.parametrize("sandboxed", [False, True], ids=["from disk", "in a sandboxed frame"])
 def test_a_browser_shows_it_from_disk(written: str, tmp_path: Path, sandboxed: bool) -> None:

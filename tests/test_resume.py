@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from running import BASIC, ENDLESS, rows
 from vae_sweep import models
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.locks import hold_lock, is_held
@@ -22,7 +24,6 @@ NODES = [
     {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]},
     {"_target_": "vae_sweep.models.conv.ConvVAE", "name": "conv", "channels": [4, 8]},
 ]
-TIMINGS = {"wall_time_s", "train_time_s", "images_per_s"}
 
 
 def images(n: int, seed: int) -> torch.Tensor:
@@ -48,7 +49,9 @@ def fit(node: dict, folder: Path, stop_after: int | None = None, **options) -> t
 
 @pytest.mark.parametrize("options", [{}, {"schedule": "one_cycle"}, {"mirror": True}], ids=str)
 @pytest.mark.parametrize("node", NODES, ids=["fc", "conv"])
-def test_interrupted_after_every_epoch_equals_uninterrupted(node: dict, options: dict, tmp_path: Path) -> None:
+def test_training_interrupted_after_every_epoch_equals_uninterrupted_training(
+    node: dict, options: dict, tmp_path: Path
+) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
     whole, weights = fit(node, tmp_path / "whole", **options)
@@ -63,7 +66,7 @@ def test_interrupted_after_every_epoch_equals_uninterrupted(node: dict, options:
     assert all(torch.equal(final[key], weights[key]) for key in weights)
 
 
-def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_state_is_replaced_by_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for epoch in (1, 2, 3):
         state.save(tmp_path, {"epoch": epoch})
     assert state.load(tmp_path) == {"format": state.FORMAT, "epoch": 3}
@@ -87,19 +90,17 @@ def test_a_pickled_state_is_not_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
+def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
     hold = (
         "import sys, time; from pathlib import Path; from vae_sweep.base.locks import hold_lock\n"
-        f"with hold_lock(Path({str(tmp_path)!r}), 'it'): print('held', flush=True); time.sleep(60)"
+        "with hold_lock(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as holder:
+    line = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, encoding="utf-8") as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         assert is_held(tmp_path)
-        with (
-            pytest.raises(UserError, match=f"it is at work already, in process {holder.pid} on "),
-            hold_lock(tmp_path, "it"),
-        ):
+        with pytest.raises(UserError, match=rf"^it is .* already.* {holder.pid} on "), hold_lock(tmp_path, "it"):
             pass
         holder.kill()  # -9: nothing of its own runs any more
     assert not is_held(tmp_path)
@@ -121,90 +122,57 @@ def stored(root: Path) -> dict[str, list[Run]]:
     return found
 
 
-def every_row(root: Path) -> dict[str, list[tuple[str, int, float]]]:
-    """All metric rows of all runs but the sweep's own, duplicates included, without timings."""
-    client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
-    return {
-        name: sorted(
-            (point.key, point.step, point.value)
-            for key in runs[0].data.metrics
-            if key not in TIMINGS
-            for point in client.get_metric_history(runs[0].info.run_id, key)
-        )
-        for name, runs in stored(root).items()
-        if runs[0].data.tags["vae_sweep.role"] == "run"
-    }
+LAUNCHERS = [BASIC, pytest.param("hydra/launcher=joblib", marks=pytest.mark.slow)]
 
 
-def test_a_killed_sweep_is_continued_by_the_same_command(command, tmp_path: Path) -> None:
-    broken, whole = tmp_path / "broken", tmp_path / "whole"
-    broken.mkdir()
-    whole.mkdir()
-    with subprocess.Popen(
-        [sys.executable, "-m", "vae_sweep", *GRID],
-        cwd=broken,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "epoch 2:" in line:
-                break
-        os.killpg(process.pid, signal.SIGKILL)  # parent and workers at once: nobody says good-bye
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_killed_sweep_is_continued_by_the_same_command(launcher: str, command, start, new_project) -> None:
+    broken, whole = new_project("broken"), new_project("whole")
+    process = start(*GRID, launcher, cwd=broken, until="epoch 2:")
+    os.killpg(process.pid, signal.SIGKILL)  # parent and workers at once: nobody says good-bye
+    process.wait()
     assert {run.info.status for runs in stored(broken).values() for run in runs} >= {"RUNNING"}
-    done = command(*GRID, cwd=broken)
+    done = command(*GRID, launcher, cwd=broken)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert command(*GRID, cwd=whole).returncode == 0
+    assert command(*GRID, BASIC, cwd=whole).returncode == 0
     assert {name: len(runs) for name, runs in stored(broken).items()} == {
         "shapes: model=linear,fc": 1,
         "linear-tiny": 1,
         "fc-tiny": 1,
     }
     assert {run.info.status for runs in stored(broken).values() for run in runs} == {"FINISHED"}
-    assert every_row(broken) == every_row(whole)
+    assert rows(broken) == rows(whole) != []
 
-    again = command(*GRID, cwd=broken)  # a third time: all is done
+    again = command(*GRID, launcher, cwd=broken)  # a third time: all is done
     assert again.returncode == 0
     assert again.stdout.count("is finished already, as run") == 2
     assert "epoch 1:" not in again.stdout
-    assert every_row(broken) == every_row(whole)
+    assert rows(broken) == rows(whole)
     for name in ("linear-tiny", "fc-tiny"):
         assert stored(broken)[name][0].info.run_id[:8] in again.stdout  # still in the table
 
-    afresh = command(*GRID, "resume=false", cwd=broken)
+    afresh = command(*GRID, BASIC, "resume=false", cwd=broken)
     assert afresh.returncode == 0
     assert {name: len(runs) for name, runs in stored(broken).items()}["fc-tiny"] == 2
 
 
-def test_the_same_sweep_twice_at_once_is_refused(command, tmp_path: Path) -> None:
-    endless = [*GRID, "training.max_epochs=100000", "training.patience=100000"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "vae_sweep", *endless],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as first:
-        assert first.stdout is not None
-        for line in first.stdout:
-            if "epoch 2:" in line:
-                break
-        second = command(*endless, cwd=tmp_path)
-        assert second.returncode == 1
-        assert f"this sweep is at work already, in process {first.pid} on " in second.stderr
-        first.send_signal(signal.SIGTERM)
-        first.stdout.read()
-        assert first.wait(timeout=60) == 130
-    assert {run.info.status for runs in stored(tmp_path).values() for run in runs} == {"KILLED"}
+def test_the_same_sweep_twice_at_once_is_refused(command, start, project: Path) -> None:
+    first = start(*GRID, BASIC, *ENDLESS, cwd=project, until="epoch 2:")
+    second = command(*GRID, BASIC, *ENDLESS, cwd=project)
+    assert second.returncode == 1
+    assert re.search(rf"this sweep is .*already.* {first.pid} on ", second.stderr), second.stderr
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert {run.info.status for runs in stored(project).values() for run in runs} == {"KILLED"}
 
 
-def test_fail_fast_stops_the_other_cells(command, tmp_path: Path) -> None:
-    grid = ["-m", "model=fc", "params=tiny", "params.lr=1e9,1e-3", "experiment=smoke", "fail_fast=true"]
-    done = command(*grid, "training.max_epochs=100000", "training.patience=100000", cwd=tmp_path)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_fail_fast_stops_the_other_cells(launcher: str, command, project: Path) -> None:
+    grid = ["-m", "model=fc", "params=tiny", "params.lr=1e9,1e-3", "experiment=smoke", "fail_fast=true", launcher]
+    done = command(*grid, *ENDLESS, cwd=project)
     assert done.returncode == 1
-    statuses = {name: runs[0].info.status for name, runs in stored(tmp_path).items()}
+    statuses = {name: runs[0].info.status for name, runs in stored(project).items()}
     assert statuses.pop("shapes: params.lr=1000000000.0,0.001") == "FAILED"
     assert statuses.pop("fc-tiny-lr=1000000000.0") == "FAILED"
     assert set(statuses.values()) <= {"KILLED"}  # the other was stopped, or had not started

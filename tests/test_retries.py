@@ -83,7 +83,7 @@ def away() -> MlflowException:
     ],
     ids=repr,
 )
-def test_what_may_pass(error: Exception) -> None:
+def test_a_transient_failure_is_tried_again(error: Exception) -> None:
     assert is_transient(error)
 
 
@@ -111,13 +111,13 @@ def test_what_may_pass(error: Exception) -> None:
     ],
     ids=repr,
 )
-def test_what_stays(error: Exception) -> None:
+def test_a_lasting_failure_is_not_tried_again(error: Exception) -> None:
     assert not is_transient(error)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    opened = Store.open(sqlite_uri(tmp_path / "mlflow.db"), tmp_path, "test")
+def store(project: Path) -> Store:
+    opened = Store.open(sqlite_uri(project / "mlflow.db"), project, "test")
     opened.client.patience = 60.0
     return opened
 
@@ -145,7 +145,9 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, name: str, before: bool, error: E
 
 
 @pytest.mark.parametrize(("before", "requests_made"), [(True, 2), (False, 1)])
-def test_a_run_is_made_once(store: Store, monkeypatch, quick: None, before: bool, requests_made: int) -> None:
+def test_a_retried_request_makes_one_run(
+    store: Store, monkeypatch, quick: None, before: bool, requests_made: int
+) -> None:
     """Where the answer is lost the run is there: it is found, and not made again."""
     calls = fail_once(monkeypatch, "create_run", before, away())
     record = store.start_run("one", {"a": "b"})
@@ -155,7 +157,7 @@ def test_a_run_is_made_once(store: Store, monkeypatch, quick: None, before: bool
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_table_has_its_rows_once(store: Store, monkeypatch, quick: None, before: bool) -> None:
+def test_a_retried_table_has_its_rows_once(store: Store, monkeypatch, quick: None, before: bool) -> None:
     record = store.start_run("one", {})
     fail_once(monkeypatch, "log_text", before, away())
     fail_once(monkeypatch, "log_batch", before, away())
@@ -169,14 +171,14 @@ def test_a_table_has_its_rows_once(store: Store, monkeypatch, quick: None, befor
     assert tables == '[{"path": "table.json", "type": "table"}]'
 
 
-def test_an_experiment_that_another_machine_made_meanwhile_is_taken(tmp_path: Path, monkeypatch) -> None:
+def test_an_experiment_that_another_machine_just_made_is_used(project: Path, monkeypatch) -> None:
     made = MlflowException("exists", error_code=3001)  # RESOURCE_ALREADY_EXISTS
     fail_once(monkeypatch, "create_experiment", False, made)
-    store = Store.open(sqlite_uri(tmp_path / "mlflow.db"), tmp_path, "test")
+    store = Store.open(sqlite_uri(project / "mlflow.db"), project, "test")
     assert store.client.get_experiment_by_name("test").experiment_id == store.experiment_id
 
 
-def test_only_what_is_not_there_is_absent(store: Store, monkeypatch, tmp_path: Path) -> None:
+def test_a_failing_store_is_not_taken_for_a_missing_artifact(store: Store, monkeypatch) -> None:
     store.client.patience = 0.0
     record = store.start_run("one", {})
     with store.artifact(record.run_id, "folder/a.txt") as path:
@@ -199,7 +201,7 @@ def test_only_what_is_not_there_is_absent(store: Store, monkeypatch, tmp_path: P
         store.get(record.run_id)
 
 
-def test_values_that_are_no_utf_8_are_recorded_escaped(store: Store) -> None:
+def test_values_that_are_not_utf_8_are_recorded_escaped(store: Store) -> None:
     odd, shown = "b\udcffd", "b\\udcffd"
     record = store.start_run(odd, {"a": odd})
     began = time.monotonic()
@@ -215,20 +217,20 @@ def test_values_that_are_no_utf_8_are_recorded_escaped(store: Store) -> None:
         assert path.read_text() == shown
 
 
-def test_an_experiment_made_through_a_server_is_refused_at_once(command, tmp_path: Path) -> None:
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+def test_an_experiment_made_through_a_server_is_refused_at_once(command, project: Path) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}")
     client.create_experiment("vae_sweep-smoke", artifact_location="mlflow-artifacts:/1")
     began = time.monotonic()
-    done = command(*SMALL, cwd=tmp_path)
+    done = command(*SMALL, cwd=project)
     assert time.monotonic() - began < 150
     assert done.returncode == 1
-    assert done.stderr == (
-        "vae_sweep: tracking.experiment=vae_sweep-smoke: it was made through a server, which alone knows where its "
-        "artifacts are; give the server's address as tracking.uri, or another tracking.experiment\n"
+    said = (
+        r"vae_sweep: tracking.experiment=vae_sweep-smoke: .*server.* as tracking\.uri, or another tracking.experiment\n"
     )
+    assert re.fullmatch(said, done.stderr)
 
 
-def test_the_database_of_an_older_mlflow_is_upgraded_by_the_commands_that_are_said(command, tmp_path: Path) -> None:
+def test_the_database_of_an_older_mlflow_is_refused_with_commands_that_upgrade_it(command, tmp_path: Path) -> None:
     root = tmp_path / "what? it's 100%"
     root.mkdir()
     older = (  # as an earlier MLflow left it
@@ -245,9 +247,7 @@ def test_the_database_of_an_older_mlflow_is_upgraded_by_the_commands_that_are_sa
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert (root / "mlflow.db").read_bytes() == before  # MLflow would have changed it unasked
-    said = re.search(
-        r"made by an older MLflow; take a copy first \((cp .*)\), then run: (mlflow db upgrade .*)", done.stderr
-    )
+    said = re.search(r"older MLflow; .*\((cp .*)\).*: (mlflow db upgrade .*)", done.stderr)
     assert said is not None
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     for line in said.groups():
@@ -257,18 +257,18 @@ def test_the_database_of_an_older_mlflow_is_upgraded_by_the_commands_that_are_sa
     Store.open(store_uri(None, root), root, "now it opens")
 
 
-def test_the_database_of_a_newer_mlflow_is_refused(store: Store, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection, connection:
+def test_the_database_of_a_newer_mlflow_is_refused(store: Store, project: Path) -> None:
+    with closing(sqlite3.connect(project / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     with pytest.raises(UserError, match=r"a newer MLflow than .* has changed this database; pip install -U mlflow"):
-        Store.open(store.uri, tmp_path, "test")
+        Store.open(store.uri, project, "test")
 
 
 @pytest.mark.parametrize(
     "uri",
     ["databricks", "databricks://profile", "databricks-uc", "uc:http://host:8080", "plugin:anything", "plugin://x"],
 )
-def test_what_mlflow_knows_is_passed_on(uri: str, monkeypatch) -> None:
+def test_other_kinds_of_store_that_mlflow_knows_are_accepted(uri: str, monkeypatch) -> None:
     class Point:
         name = "plugin"
 

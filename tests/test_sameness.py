@@ -14,11 +14,13 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from running import BASIC
 from vae_sweep import datasets
 from vae_sweep.training import checkpoint
 from vae_sweep.training.evaluation import evaluate
 
-TINY = ("-m", "params=tiny", "experiment=smoke", "training.max_epochs=1", "dataset.n_train=100", "dataset.n_test=30")
+TINY = ("-m", BASIC, "params=tiny", "experiment=smoke", "training.max_epochs=1")
+TINY += ("dataset.n_train=100", "dataset.n_test=30")
 OWN_MODEL = """
 from torch import nn
 from my_layers import layer
@@ -59,28 +61,28 @@ class Store:
 
 
 @pytest.fixture
-def sweep(command: Callable, tmp_path: Path) -> Callable[..., str]:
+def sweep(command: Callable, project: Path) -> Callable[..., str]:
     """Run a tiny sweep to its end; return what it said."""
 
     def run(*arguments: str, status: int = 0) -> str:
-        own = ("--config-dir", "my_conf") if (tmp_path / "my_conf").exists() else ()
-        done = command(*own, *TINY, *arguments, cwd=tmp_path)
+        own = ("--config-dir", "my_conf") if (project / "my_conf").exists() else ()
+        done = command(*own, *TINY, *arguments, cwd=project)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     return run
 
 
-def test_values_changed_and_changed_back_under_one_name(sweep: Callable, tmp_path: Path) -> None:
+def test_a_set_that_was_edited_and_edited_back_is_trained_once_per_content(sweep: Callable, project: Path) -> None:
     """In a file, as in sweeps kept in YAML: the words of the command are the same each time."""
-    (tmp_path / "my_conf" / "params").mkdir(parents=True)
-    file = tmp_path / "my_conf" / "params" / "mine.yaml"
+    (project / "my_conf" / "params").mkdir(parents=True)
+    file = project / "my_conf" / "params" / "mine.yaml"
     said = []
     for latents in (4, 6, 4):
         file.write_text(f"name: mine\nbatch_size: 32\nlr: 0.01\nlatent_dim: {latents}\n")
         said.append(sweep("model=linear", "params=mine"))
         said.append(sweep("model=linear", "params=mine", "sweep.name=named"))
-    store = Store(tmp_path)
+    store = Store(project)
     assert len(store.runs) == 2  # each is trained once
     assert [len(store.table(found)) for found in store.sweeps] == [1, 2, 1]  # 4; named: 4 and 6; 6
     for found in store.sweeps:
@@ -91,11 +93,11 @@ def test_values_changed_and_changed_back_under_one_name(sweep: Callable, tmp_pat
             assert run.data.metrics["test/loss"] == row["test_loss"]
 
 
-def test_a_cell_that_another_sweep_has_finished_is_shared(sweep: Callable, tmp_path: Path) -> None:
+def test_a_cell_that_another_sweep_has_finished_is_shared(sweep: Callable, project: Path) -> None:
     """Then the run is renamed, and asked for with other figures: still the same run."""
     sweep("model=linear", "seed=0")
     said = sweep("model=linear", "seed=0,1")
-    store = Store(tmp_path)
+    store = Store(project)
     first, second = store.sweeps
     assert [run.data.params["seed"] for run in store.runs] == ["0", "1"]
     assert store.runs[0].data.tags[f"vae_sweep.in_sweep.{second.info.run_id}"] == "reused"
@@ -110,7 +112,7 @@ def test_a_cell_that_another_sweep_has_finished_is_shared(sweep: Callable, tmp_p
         store.client.update_run(run.info.run_id, name="renamed")
     said = sweep("model=linear", "seed=0,1", "evaluation.n_samples=5", "evaluation.n_interpolations=2")
     assert "epoch 1" not in said
-    again = Store(tmp_path)
+    again = Store(project)
     assert [run.info.run_id for run in again.runs] == [run.info.run_id for run in store.runs]
     assert [(row["name"], row["status"]) for row in again.table(again.sweeps[-1])] == [("renamed", "FINISHED")] * 2
     assert {found.info.status for found in again.sweeps} == {"FINISHED"}
@@ -121,35 +123,35 @@ def test_a_cell_that_another_sweep_has_finished_is_shared(sweep: Callable, tmp_p
         assert now.data.metrics == before.data.metrics
 
     sweep("model=linear", "seed=0", "resume=false")
-    assert len(Store(tmp_path).runs) == 3
+    assert len(Store(project).runs) == 3
 
 
-def test_a_name_that_is_too_long_for_the_store(sweep: Callable, tmp_path: Path) -> None:
+def test_a_name_that_is_too_long_for_the_store_is_shortened_there(sweep: Callable, project: Path) -> None:
     name = "a" * 100
     for group, text in (("model", "_target_: vae_sweep.models.linear.LinearVAE\n"), ("params", "defaults: [tiny]\n")):
-        (tmp_path / "my_conf" / group).mkdir(parents=True)
-        (tmp_path / "my_conf" / group / "long.yaml").write_text(f"{text}name: {name}\n")
+        (project / "my_conf" / group).mkdir(parents=True)
+        (project / "my_conf" / group / "long.yaml").write_text(f"{text}name: {name}\n")
     beta = f"{'0' * 60}.5", f"{'0' * 60}.25"
     said = sweep("model=long", "params=long", f"objective.beta={','.join(beta)}")
-    store = Store(tmp_path)
+    store = Store(project)
     assert "PENDING" not in said
     assert [row["status"] for row in store.table(store.sweeps[0])] == ["FINISHED"] * 2
     assert len(store.runs[0].info.run_name) == 250
     assert len({row["name"] for row in store.table(store.sweeps[0])}) == 2  # in full
 
 
-def test_a_model_that_is_edited_is_trained_anew(sweep: Callable, tmp_path: Path) -> None:
-    (tmp_path / "my_conf" / "model").mkdir(parents=True)
-    (tmp_path / "my_conf" / "model" / "mine.yaml").write_text("_target_: my_vae.MyVAE\nname: mine\n")
-    (tmp_path / "my_vae.py").write_text(OWN_MODEL)
-    (tmp_path / "my_layers.py").write_text(LAYER)
+def test_a_model_that_is_edited_is_trained_anew(sweep: Callable, project: Path) -> None:
+    (project / "my_conf" / "model").mkdir(parents=True)
+    (project / "my_conf" / "model" / "mine.yaml").write_text("_target_: my_vae.MyVAE\nname: mine\n")
+    (project / "my_vae.py").write_text(OWN_MODEL)
+    (project / "my_layers.py").write_text(LAYER)
     sweep("model=mine")
-    (tmp_path / "my_layers.py").write_text(f"# a remark\n{LAYER}")
+    (project / "my_layers.py").write_text(f"# a remark\n{LAYER}")
     assert "is finished already" in sweep("model=mine")
-    (tmp_path / "my_layers.py").write_text(LAYER.replace("n)\n", "n, bias=False)\n"))
-    shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)  # two edits within a second
+    (project / "my_layers.py").write_text(LAYER.replace("n)\n", "n, bias=False)\n"))
+    shutil.rmtree(project / "__pycache__", ignore_errors=True)  # two edits within a second
     assert "my_layers.py changed since run" in sweep("model=mine")
-    store = Store(tmp_path)
+    store = Store(project)
     before, now = store.runs
     assert before.data.params["n_parameters"] != now.data.params["n_parameters"]
     assert [row["run_id"] for row in store.table(store.sweeps[-1])] == [now.info.run_id]
@@ -157,28 +159,28 @@ def test_a_model_that_is_edited_is_trained_anew(sweep: Callable, tmp_path: Path)
     assert "class MyVAE" in store.path(now, "source/my_vae.py").read_text()
 
 
-def test_what_was_planned_is_trained(start: Callable, tmp_path: Path) -> None:
+def test_files_edited_during_a_sweep_do_not_change_its_runs(start: Callable, project: Path) -> None:
     """Files are edited while the first of three cells trains."""
     for group, name, text in (
         ("model", "mine", "_target_: my_vae.MyVAE\nname: mine\n"),
         ("params", "edited", "name: edited\nbatch_size: 50\nlr: 0.01\nlatent_dim: 3\n"),
     ):
-        (tmp_path / "my_conf" / group).mkdir(parents=True)
-        (tmp_path / "my_conf" / group / f"{name}.yaml").write_text(text)
-    (tmp_path / "my_vae.py").write_text(OWN_MODEL)
-    (tmp_path / "my_layers.py").write_text(LAYER)
+        (project / "my_conf" / group).mkdir(parents=True)
+        (project / "my_conf" / group / f"{name}.yaml").write_text(text)
+    (project / "my_vae.py").write_text(OWN_MODEL)
+    (project / "my_layers.py").write_text(LAYER)
     process = start(
-        *("--config-dir", "my_conf", *TINY, "hydra/launcher=basic", "params=edited", "model=linear,fc,mine"),
-        cwd=tmp_path,
+        *("--config-dir", "my_conf", *TINY, "params=edited", "model=linear,fc,mine"),
+        cwd=project,
         until="linear-edited epoch 1:",
     )
-    file = tmp_path / "my_conf" / "params" / "edited.yaml"
+    file = project / "my_conf" / "params" / "edited.yaml"
     file.write_text(file.read_text().replace("0.01", "0.5").replace("latent_dim: 3", "latent_dim: 5"))
-    (tmp_path / "my_layers.py").write_text(LAYER.replace("n)\n", "n, bias=False)\n"))
+    (project / "my_layers.py").write_text(LAYER.replace("n)\n", "n, bias=False)\n"))
     assert process.stdout is not None
     said = process.stdout.read()
     assert process.wait(timeout=120) == 1
-    store = Store(tmp_path)
+    store = Store(project)
     runs = {run.data.params["model.name"]: run for run in store.runs if run.data.params}
     rows = {row["model"]: row for row in store.table(store.sweeps[0])}
     assert (runs["fc"].info.status, runs["fc"].data.params["params.lr"]) == ("FINISHED", "0.01")
@@ -188,51 +190,51 @@ def test_what_was_planned_is_trained(start: Callable, tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_runs_that_share_a_folder_keep_their_own_checkpoints(sweep: Callable, tmp_path: Path) -> None:
+def test_runs_that_share_a_folder_keep_their_own_checkpoints(sweep: Callable, project: Path) -> None:
     """One subfolder for all seeds, one folder for two sweeps: habits that Hydra's own pages suggest."""
     shared = "hydra.sweep.subdir=${model.name}", "hydra.sweep.dir=outputs/fixed"
     sweep("model=fc", "seed=0,1,2,3", *shared)
     sweep("model=fc", "seed=0,4", "resume=false", *shared)
-    store = Store(tmp_path)
+    store = Store(project)
     assert len(store.runs) == 6
     for run in store.runs:
         model, content = checkpoint.load(store.path(run, "checkpoint.pt"))
-        data = datasets.load(datasets.create(content["config"]["dataset"]), tmp_path / "data" / "cache")
+        data = datasets.load(datasets.create(content["config"]["dataset"]), project / "data" / "cache")
         assert evaluate(model, torch.from_numpy(data.test.images)).loss == run.data.metrics["test/loss"]
         own, _ = checkpoint.load(Path(run.data.tags["vae_sweep.outputs"]) / "checkpoint.pt")
         assert all(torch.equal(own.state_dict()[key], value) for key, value in model.state_dict().items())
     assert len({run.data.tags["vae_sweep.outputs"] for run in store.runs}) == 6
 
 
-def test_a_checkpoint_that_the_store_does_not_hold_is_no_finished_run(tmp_path: Path) -> None:
+def test_a_checkpoint_that_the_store_lost_is_noticed(project: Path) -> None:
     from vae_sweep.base.errors import UserError
     from vae_sweep.models.linear import LinearVAE
 
     model, other = LinearVAE((3, 4, 4), 2), LinearVAE((3, 4, 4), 2)
-    path = tmp_path / "checkpoint.pt"
+    path = project / "checkpoint.pt"
     checkpoint.save(path, model, {}, {})
     checkpoint.check_holds(path, model)
-    (tmp_path / "empty.pt").touch()
-    (tmp_path / "half.pt").write_bytes(path.read_bytes()[:1000])
-    for wrong, weights in ((path, other), (None, model), (tmp_path / "empty.pt", model), (tmp_path / "half.pt", model)):
+    (project / "empty.pt").touch()
+    (project / "half.pt").write_bytes(path.read_bytes()[:1000])
+    for wrong, weights in ((path, other), (None, model), (project / "empty.pt", model), (project / "half.pt", model)):
         with pytest.raises(UserError, match="does not hold the checkpoint"):
             checkpoint.check_holds(wrong, weights)
 
 
-def test_a_refresh_reads_the_run_that_changed(sweep: Callable, tmp_path: Path) -> None:
+def test_a_refresh_reads_the_run_that_changed(sweep: Callable, project: Path) -> None:
     """What the last one left is used: another run's change is seen at the end, when all are read."""
     from vae_sweep.report.publish import refresh
     from vae_sweep.tracking.store import Store as Tracking
 
     sweep("model=linear", "seed=0,1")
-    store = Store(tmp_path)
+    store = Store(project)
     parent = store.sweeps[0].info.run_id
-    tracking = Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", store.sweeps[0].info.experiment_id)
+    tracking = Tracking(f"sqlite:///{project / 'mlflow.db'}", store.sweeps[0].info.experiment_id)
     for run in store.runs:
         store.client.log_metric(run.info.run_id, "test/loss", 5.0)
     changed = store.runs[0].info.run_id
-    rows = refresh(tracking, parent, (), tmp_path, figures=False, changed=changed)
+    rows = refresh(tracking, parent, (), project, figures=False, changed=changed)
     assert {row.run_id: row.test_loss == 5.0 for row in rows} == {
         run.info.run_id: run.info.run_id == changed for run in store.runs
     }
-    assert [row.test_loss for row in refresh(tracking, parent, (), tmp_path, figures=False)] == [5.0, 5.0]
+    assert [row.test_loss for row in refresh(tracking, parent, (), project, figures=False)] == [5.0, 5.0]

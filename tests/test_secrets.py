@@ -72,13 +72,15 @@ def test_a_server_is_asked_with_the_credentials_of_its_address(clean: None, uri:
         ("me:s3cret@host", "MLflow no longer keeps runs in plain folders"),
     ],
 )
-def test_what_cannot_be_read_is_refused_without_the_secret(clean: None, uri: str, reason: str) -> None:
+def test_an_address_that_cannot_be_read_is_refused_without_showing_the_secret(
+    clean: None, uri: str, reason: str
+) -> None:
     with pytest.raises(UserError, match=reason) as caught:
         store_uri(uri, Path("/root"))
     assert SECRET not in str(caught.value)
 
 
-def test_a_process_that_did_not_inherit_the_secret_says_so(clean: None, monkeypatch) -> None:
+def test_a_process_without_the_secret_says_which_variable_to_set(clean: None, monkeypatch) -> None:
     shown = store_uri("postgresql://me:s3cret@host/runs", Path("/root"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:s3cret@other/runs")
     with pytest.raises(UserError, match="set MLFLOW_TRACKING_URI where it starts"):
@@ -106,6 +108,7 @@ def holding(word: str, *folders: Path) -> list[str]:
     return [str(file) for file in files if word.encode() in file.read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["user", "token", "query"])
 def test_a_secret_is_in_no_file_of_a_sweep_of_several_processes(
     form: str, request: pytest.FixtureRequest, command, tmp_path: Path

@@ -8,17 +8,21 @@ import socket
 import socketserver
 import threading
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
-from running import ENDLESS
+from running import BASIC, ENDLESS
+
+pytestmark = pytest.mark.slow
 
 
 def test_training_goes_on_while_the_server_is_away(server, start, tmp_path: Path) -> None:
     address, start_server, stop_server = server
-    grid = ["-m", "model=fc", "params=tiny", "experiment=smoke", "hydra/launcher=basic"]
+    grid = ["-m", "model=fc", "params=tiny", "experiment=smoke", BASIC]
     epochs = 60
     process = start(
         *(*grid, f"training.max_epochs={epochs}", f"training.patience={epochs}"),
@@ -51,11 +55,11 @@ def test_training_goes_on_while_the_server_is_away(server, start, tmp_path: Path
     assert "checkpoint.pt" in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
 
 
-def test_a_server_that_stays_away_ends_the_sweep_in_lines_and_the_command_completes_it(
+def test_a_server_that_stays_away_ends_the_sweep_and_the_same_command_completes_it(
     server, start, command, tmp_path: Path
 ) -> None:
     address, start_server, stop_server = server
-    grid = ["-m", "model=fc", "params=tiny", "experiment=smoke", "hydra/launcher=basic", "tracking.patience=0"]
+    grid = ["-m", "model=fc", "params=tiny", "experiment=smoke", BASIC, "tracking.patience=0"]
     own = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     grid += ["training.max_epochs=60", "training.patience=60"]
     process = start(*grid, cwd=tmp_path, until="epoch 3:", **own)
@@ -110,30 +114,39 @@ class Passing(socketserver.BaseRequestHandler):
             sink.shutdown(socket.SHUT_WR)
 
 
-def test_no_epoch_waits_for_a_server_that_swallows_everything(server, start, tmp_path: Path) -> None:
-    address, _, _ = server
+@pytest.fixture
+def line(server) -> Iterator[Line]:
+    """A line to the server of the test."""
+    with Line(int(server[0].rpartition(":")[2])) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def address(line: Line) -> dict[str, str]:
+    return {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{line.server_address[1]}"}
+
+
+def test_no_epoch_waits_for_a_server_that_never_answers(server, line: Line, start, tmp_path: Path) -> None:
     epochs = 100
-    with Line(int(address.rpartition(":")[2])) as line:
-        threading.Thread(target=line.serve_forever, daemon=True).start()
-        process = start(
-            *("model=fc", "params=tiny", "experiment=smoke", "dataset.n_train=100"),
-            *(f"training.max_epochs={epochs}", f"training.patience={epochs}"),
-            cwd=tmp_path,
-            until="epoch 3:",
-            MLFLOW_TRACKING_URI=f"http://127.0.0.1:{line.server_address[1]}",
-        )
-        line.silent.set()
-        lines = [time.monotonic()]
-        for text in process.stdout:
-            lines.append(time.monotonic())
-            if " epoch 80:" in text:
-                break
-        line.silent.clear()
-        output, _ = process.communicate(timeout=240)
-        line.shutdown()
+    process = start(
+        *("model=fc", "params=tiny", "experiment=smoke", "dataset.n_train=100"),
+        *(f"training.max_epochs={epochs}", f"training.patience={epochs}"),
+        cwd=tmp_path,
+        until="epoch 3:",
+        **address(line),
+    )
+    line.silent.set()
+    lines = [time.monotonic()]
+    for text in process.stdout:
+        lines.append(time.monotonic())
+        if " epoch 80:" in text:
+            break
+    line.silent.clear()
+    output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     assert max(after - before for before, after in pairwise(lines)) < 20  # one request alone is given up after 30
-    client = MlflowClient(tracking_uri=address)
+    client = MlflowClient(tracking_uri=server[0])
     (experiment,) = client.search_experiments(filter_string="name = 'vae_sweep-smoke'")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
@@ -143,19 +156,16 @@ def test_no_epoch_waits_for_a_server_that_swallows_everything(server, start, tmp
         assert [point.timestamp for point in history] == sorted(point.timestamp for point in history)
 
 
-def test_an_interrupt_does_not_wait_for_a_server_that_swallows_everything(server, start, tmp_path: Path) -> None:
-    with Line(int(server[0].rpartition(":")[2])) as line:
-        threading.Thread(target=line.serve_forever, daemon=True).start()
-        process = start(
-            *("-m", "model=fc", "params=tiny", "experiment=smoke", "hydra/launcher=basic", *ENDLESS),
-            cwd=tmp_path,
-            until="epoch 3:",
-            MLFLOW_TRACKING_URI=f"http://127.0.0.1:{line.server_address[1]}",
-        )
-        line.silent.set()
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=90)  # MLflow alone would take two minutes for each request
-        line.shutdown()
+def test_an_interrupt_does_not_wait_for_a_server_that_never_answers(line: Line, start, tmp_path: Path) -> None:
+    process = start(
+        *("-m", "model=fc", "params=tiny", "experiment=smoke", BASIC, *ENDLESS),
+        cwd=tmp_path,
+        until="epoch 3:",
+        **address(line),
+    )
+    line.silent.set()
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=90)  # MLflow alone would take two minutes for each request
     assert process.returncode == 130
     assert "Traceback" not in output
     assert output.rstrip().endswith("vae_sweep: interrupted; the same command continues")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import pytest
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
-from running import ENDLESS, rows, statuses
+from running import BASIC, ENDLESS, rows, statuses
 from vae_sweep.base.errors import StoreError
 from vae_sweep.sweeps import folders
 from vae_sweep.sweeps.setup import _hide_password
@@ -81,7 +80,7 @@ def test_epochs_that_the_store_did_not_take_are_sent_later(monkeypatch, caplog: 
     assert later.took == [record.took[1], record.took[3]]  # with the times at which they were measured
 
 
-def test_a_store_that_failed_is_left_alone_for_a_while(monkeypatch) -> None:
+def test_a_store_that_failed_is_not_asked_again_at_once(monkeypatch) -> None:
     monkeypatch.setattr(sender, "RETRY_AFTER", 1000.0)
     record = Flaky()
     record.up = False
@@ -115,20 +114,20 @@ def test_no_epoch_waits_for_a_store_that_does_not_answer() -> None:
     assert [step for step, _, _ in record.took] == list(range(1, 101))
 
 
-def test_metrics_sent_twice_count_once(tmp_path: Path) -> None:
+def test_metrics_sent_twice_count_once(project: Path) -> None:
     """The answer to a request was lost, so it is sent again with the time that it had."""
-    store = Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, "twice")
+    store = Store.open(f"sqlite:///{project / 'mlflow.db'}", project, "twice")
     record = store.start_run("one", {})
     for _ in range(2):
         record.log_metrics({"a": 1.0, "b": 2.0}, 3, 1_700_000_000_000)
     assert [(m.step, m.value) for m in store.client.get_metric_history(record.run_id, "a")] == [(3, 1.0)]
 
 
-def test_runs_that_start_at_once_share_their_dataset(tmp_path: Path) -> None:
+def test_runs_that_start_at_once_share_their_dataset(project: Path) -> None:
     """MLflow looks for a dataset and then inserts it: of several at once, all but one found that it was taken."""
     records = []
     for _ in range(6):
-        store = Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, "test")
+        store = Store.open(f"sqlite:///{project / 'mlflow.db'}", project, "test")
         records.append(store.start_run("run", {}))
     barrier = threading.Barrier(len(records))
 
@@ -142,33 +141,32 @@ def test_runs_that_start_at_once_share_their_dataset(tmp_path: Path) -> None:
     assert [[found.dataset.digest for found in of_run] for of_run in inputs] == [["0" * 32]] * len(records)
 
 
-def test_every_failure_of_the_store_is_of_one_kind(tmp_path: Path) -> None:
-    store = Store.open(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, "broken")
+def test_every_failure_of_the_store_is_a_store_error(project: Path) -> None:
+    store = Store.open(f"sqlite:///{project / 'mlflow.db'}", project, "broken")
     record = store.start_run("one", {})
     with pytest.raises(StoreError, match=r"the tracking store sqlite:///.* failed"):
         store.record("0" * 32).log_metrics({"a": 1.0})
-    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection, connection:
+    with closing(sqlite3.connect(project / "mlflow.db")) as connection, connection:
         connection.execute("DROP TABLE metrics")
     with pytest.raises(StoreError, match="no such table"):
         record.log_metrics({"a": 1.0})
-    shutil.rmtree(tmp_path / "mlruns")
-    (tmp_path / "mlruns").write_text("in the way")
+    shutil.rmtree(project / "mlruns")
+    (project / "mlruns").write_text("in the way")
     with pytest.raises(StoreError):
         record.log_text("a", "a.txt")
 
 
-GRID = ["-m", "model=fc", "params=tiny", "params.lr=0.001,0.002", "experiment=smoke", "training.max_epochs=6"]
+GRID = ["-m", "model=fc", "params=tiny", "params.lr=0.001,0.002", "experiment=smoke", BASIC, "training.max_epochs=6"]
 
 
-def test_a_full_disk_stops_a_run_that_can_be_continued(command, start, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_run_that_a_full_disk_stopped_can_be_continued(command, start, new_project) -> None:
     """The state's next write goes to a device that is always full."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    whole, full = tmp_path / "whole", tmp_path / "full"
-    whole.mkdir()
-    full.mkdir()
+    whole, full = new_project("whole"), new_project("full")
     long = [*GRID[:-1], "training.max_epochs=30", "training.patience=30"]
-    process = start(*long, "hydra/launcher=basic", cwd=full, until="epoch 3:")
+    process = start(*long, cwd=full, until="epoch 3:")
     (lock,) = full.glob("outputs/state/*/*/lock")
     (lock.parent / "link").symlink_to("/dev/full")
     os.replace(lock.parent / "link", lock.parent / "state.pt.tmp")
@@ -177,22 +175,21 @@ def test_a_full_disk_stops_a_run_that_can_be_continued(command, start, tmp_path:
     assert "Traceback" not in output
     last = output.rstrip().splitlines()[-1]
     assert last.startswith("vae_sweep: fc-tiny-lr=0.001: ")
-    assert "state.pt: cannot be written (No space left on device); mend that, and the same command continues" in last
+    assert re.search(r"state\.pt: .*No space left on device.* the same command continues", last)
     assert statuses(full)["fc-tiny-lr=0.001"] == "FAILED"
     assert statuses(full)["fc-tiny-lr=0.002"] == "FINISHED"  # one failing cell does not stop the others
-    again = command(*long, "hydra/launcher=basic", cwd=full)
+    again = command(*long, cwd=full)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "fc-tiny-lr=0.001 continues after epoch" in again.stdout
     assert command(*long, cwd=whole).returncode == 0
     assert rows(full) == rows(whole)
 
 
-def test_damaged_files_are_replaced_and_the_numbers_stay(command, start, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_damaged_files_are_replaced_and_the_numbers_stay(command, start, new_project) -> None:
     """The newest state is cut short and the prepared pictures are changed; the continued sweep does not show it."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir()
-    broken.mkdir()
-    process = start(*GRID, "hydra/launcher=basic", cwd=broken, until="epoch 4:")
+    whole, broken = new_project("whole"), new_project("broken")
+    process = start(*GRID, cwd=broken, until="epoch 4:")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     (newest,) = broken.glob("outputs/state/*/*/state.pt")
@@ -210,19 +207,16 @@ def test_damaged_files_are_replaced_and_the_numbers_stay(command, start, tmp_pat
     assert set(statuses(broken).values()) == {"FINISHED"}
 
 
-def test_a_moved_project_goes_on_where_it_was(command, start, tmp_path: Path) -> None:
-    before = tmp_path / "before it moved"
-    before.mkdir()
-    process = start(*GRID, "hydra/launcher=basic", cwd=before, until="lr=0.002 epoch 2:")
+def test_a_sweep_continues_after_its_project_was_moved(command, start, new_project, tmp_path: Path) -> None:
+    before = new_project("before it moved")
+    process = start(*GRID, cwd=before, until="lr=0.002 epoch 2:")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     first = sorted(before.glob("mlruns/*/artifacts/checkpoint.pt"))
     assert len(first) == 1
     before.rename(tmp_path / "moved")
     moved = tmp_path / "moved"
-    done = subprocess.run(
-        [sys.executable, "-m", "vae_sweep.relocate", "moved"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = command("moved", cwd=tmp_path, module="vae_sweep.relocate")
     assert (done.returncode, done.stdout) == (0, f"3 runs now find their artifacts in {moved / 'mlruns'}\n")
     client = MlflowClient(tracking_uri=f"sqlite:///{moved / 'mlflow.db'}")
     run_id = first[0].parent.parent.name
@@ -240,14 +234,11 @@ def test_a_moved_project_goes_on_where_it_was(command, start, tmp_path: Path) ->
     assert not moved.exists()
 
 
-def test_relocate_names_a_folder_without_a_store(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "vae_sweep.relocate", str(tmp_path)], capture_output=True, text=True, check=False
-    )
+def test_relocate_refuses_a_folder_without_a_store(real_command, tmp_path: Path) -> None:
+    done = real_command(str(tmp_path), cwd=tmp_path, module="vae_sweep.relocate")
     assert done.returncode == 1
-    assert (
-        done.stderr == f"vae_sweep: {tmp_path}: no mlflow.db here; give the folder that holds mlflow.db and mlruns/\n"
-    )
+    assert done.stderr.startswith(f"vae_sweep: {tmp_path}: no mlflow.db here; give the folder")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_password_does_not_travel_with_the_results() -> None:
@@ -265,7 +256,7 @@ def test_a_password_does_not_travel_with_the_results() -> None:
     assert config.hydra.overrides.hydra == ['tracking.uri="postgresql://me:***@host/runs"']  # for one in a file
 
 
-def test_a_project_id_keeps_its_name(tmp_path: Path) -> None:
+def test_a_project_keeps_its_id_when_it_is_moved(tmp_path: Path) -> None:
     name = folders.project_id(tmp_path / "a")
     assert folders.project_id(tmp_path / "a") == name
     assert folders.project_id(tmp_path / "b") != name
@@ -273,7 +264,7 @@ def test_a_project_id_keeps_its_name(tmp_path: Path) -> None:
     assert folders.project_id(tmp_path / "c") == name
 
 
-def test_a_project_id_has_one_name_for_all_who_come_first(tmp_path: Path, monkeypatch) -> None:
+def test_processes_that_start_at_once_agree_on_the_project_id(tmp_path: Path, monkeypatch) -> None:
     """Several processes find no name and make one: as if each looked before any wrote."""
     barrier = threading.Barrier(8)
     exists = Path.exists
@@ -291,19 +282,27 @@ def test_a_project_id_has_one_name_for_all_who_come_first(tmp_path: Path, monkey
     assert sorted(path.name for path in (tmp_path / "outputs" / "state").iterdir()) == ["place"]
 
 
-def test_two_sweeps_of_one_project_do_not_disturb_each_other(start, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_sweeps_of_one_project_do_not_disturb_each_other(command, start, project: Path) -> None:
     """The second one opens the store, and closes dead runs, while the first one is at work."""
     first = start(
-        "-m", "model=linear", "params=tiny", "seed=1,2", "experiment=smoke", *ENDLESS, cwd=tmp_path, until="epoch 2:"
+        "-m",
+        "model=linear",
+        "params=tiny",
+        "seed=1,2",
+        "experiment=smoke",
+        BASIC,
+        *ENDLESS,
+        cwd=project,
+        until="epoch 2:",
     )
-    second = start(*GRID, cwd=tmp_path, until="epoch 1:")
-    output, _ = second.communicate(timeout=240)
-    assert second.returncode == 0, output
+    second = command(*GRID, cwd=project)
+    assert second.returncode == 0, second.stdout + second.stderr
     assert first.poll() is None
-    found = statuses(tmp_path)
+    found = statuses(project)
     assert found["shapes: seed=1,2"] == "RUNNING"
-    assert "RUNNING" in {found.get("linear-tiny-s1"), found.get("linear-tiny-s2")}
+    assert found["linear-tiny-s1"] == "RUNNING"
     assert found["fc-tiny-lr=0.001"] == found["fc-tiny-lr=0.002"] == "FINISHED"
     first.send_signal(signal.SIGTERM)
     first.communicate(timeout=60)
-    assert set(statuses(tmp_path).values()) == {"FINISHED", "KILLED"}
+    assert set(statuses(project).values()) == {"FINISHED", "KILLED"}

@@ -41,11 +41,3 @@ def test_schema_yaml_and_source_agree(schema: Any, source: type[Source]) -> None
     assert values.keys() == fields(source).keys()
     for key in values.keys() - {"root", "path"}:
         assert values[key] == fields(schema)[key] == fields(source)[key], key
-
-
-@pytest.mark.parametrize(("schema", "source"), PAIRS)
-def test_every_default_says_why(schema: Any, source: type[Source]) -> None:
-    lines = (CONF / f"{schema.name}.yaml").read_text().splitlines()
-    for key in fields(source):
-        (line,) = (line for line in lines if line.startswith(f"{key}:"))
-        assert "  # " in line, key
