@@ -183,9 +183,7 @@ ENVIRONMENT = {
 
 DATA = {
     "no path": Bad("dataset=folder", "dataset.path has no value; add dataset.path=... to the command"),
-    "no folder": Bad(
-        FOLDER, "dataset.path=./pictures: there is no folder ./pictures; give the folder of your images"
-    ),
+    "no folder": Bad(FOLDER, "dataset.path=./pictures: there is no folder ./pictures; give the folder of your images"),
     "file for a folder": Bad(FOLDER, "./pictures is a file; give a folder, and unpack", bad.file("pictures")),
     "empty folder": Bad(FOLDER, "no images in ./pictures or below; known endings: apng", bad.folder("pictures")),
     "no pictures": Bad(FOLDER, "or below, only 1 files ending in .txt; known", bad.file("pictures/notes.txt", b"x")),

@@ -21,15 +21,15 @@ from vae_sweep.sweeps import watch
 from vae_sweep.sweeps.watch import _SweepOwner
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from vae_sweep import lease; lease.BEAT_EVERY = 0.2\n"
-    "with lease.lease(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(100)"
+    "import sys, time; from pathlib import Path; from vae_sweep.base import locks; locks.HEARTBEAT_EVERY = 0.2\n"
+    "with locks.hold_lock(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(100)"
 )
 
 
 @pytest.fixture
 def holder(tmp_path: Path, monkeypatch) -> Iterator[subprocess.Popen]:
     """Another process, which holds ``tmp_path``; its heart beats quickly."""
-    monkeypatch.setattr(module, "BEATS_WITHIN", 2.0)
+    monkeypatch.setattr(module, "HEARTBEAT_WITHIN", 2.0)
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -56,7 +56,7 @@ def test_a_holder_whose_lock_does_not_reach_is_known_by_its_heartbeat(
     if elsewhere:
         from_elsewhere(tmp_path)
     assert is_held(tmp_path)
-    with pytest.raises(UserError, match="it is at work already, in process"), hold_lock(tmp_path, "it"):
+    with pytest.raises(UserError, match="it is already running, in process"), hold_lock(tmp_path, "it"):
         pass
     assert is_held(tmp_path)  # who was refused has taken nothing away
     holder.kill()
@@ -70,7 +70,7 @@ def test_a_holder_whose_lock_does_not_reach_is_known_by_its_heartbeat(
 def test_a_dead_holder_of_this_machine_is_not_waited_for(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
     holder.kill()
     holder.wait()
-    monkeypatch.setattr(module, "BEATS_WITHIN", 1000.0)
+    monkeypatch.setattr(module, "HEARTBEAT_WITHIN", 1000.0)
     assert not is_held(tmp_path)
     from_elsewhere(tmp_path)
     (tmp_path / "heartbeat").write_text(str(time.time() - 3600))

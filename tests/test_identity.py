@@ -41,7 +41,7 @@ def test_the_table_says_of_every_shipped_key_what_it_decides() -> None:
     assert found[Decides.PLACE] == {
         *("dataset.path", "dataset.root", "dataset.download", "fail_fast", "metrics.inception_weights"),
         *("paths.data", "paths.root", "resume", "sweep.name"),
-        *("tracking.experiment", "tracking.patience", "tracking.uri"),
+        *("tracking.experiment", "tracking.retry_seconds", "tracking.uri"),
     }
     assert found[Decides.SHOWN] == {"evaluation.n_samples", "evaluation.n_interpolations"}
     assert found[Decides.MEASURED] == {k for k in keys if k.startswith("metrics.")} - {"metrics.inception_weights"}

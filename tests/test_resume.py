@@ -85,17 +85,17 @@ def test_a_pickled_state_is_not_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_lease_ends_with_its_holder(tmp_path: Path) -> None:
+def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
     hold = (
-        "import sys, time; from pathlib import Path; from vae_sweep.base.locks import lease\n"
-        f"with lease(Path({str(tmp_path)!r}), 'it'): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from vae_sweep.base.locks import hold_lock\n"
+        f"with hold_lock(Path({str(tmp_path)!r}), 'it'): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         assert is_held(tmp_path)
         with (
-            pytest.raises(UserError, match=f"it is at work already, in process {holder.pid} on "),
+            pytest.raises(UserError, match=f"it is already running, in process {holder.pid} on "),
             hold_lock(tmp_path, "it"),
         ):
             pass
@@ -191,7 +191,7 @@ def test_the_same_sweep_twice_at_once_is_refused(command, tmp_path: Path) -> Non
                 break
         second = command(*endless, cwd=tmp_path)
         assert second.returncode == 1
-        assert f"this sweep is at work already, in process {first.pid} on " in second.stderr
+        assert f"this sweep is already running, in process {first.pid} on " in second.stderr
         first.send_signal(signal.SIGTERM)
         first.stdout.read()
         assert first.wait(timeout=60) == 130

@@ -118,7 +118,7 @@ def test_what_stays(error: Exception) -> None:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     opened = Store.open(sqlite_uri(tmp_path / "mlflow.db"), tmp_path, "test")
-    opened.client.patience = 60.0
+    opened.client.retry_for = 60.0
     return opened
 
 
@@ -177,7 +177,7 @@ def test_an_experiment_that_another_machine_made_meanwhile_is_taken(tmp_path: Pa
 
 
 def test_only_what_is_not_there_is_absent(store: Store, monkeypatch, tmp_path: Path) -> None:
-    store.client.patience = 0.0
+    store.client.retry_for = 0.0
     record = store.start_run("one", {})
     with store.artifact(record.run_id, "folder/a.txt") as path:
         assert path is None

@@ -55,7 +55,7 @@ def test_a_server_that_stays_away_ends_the_sweep_in_lines_and_the_command_comple
     server, start, command, tmp_path: Path
 ) -> None:
     address, start_server, stop_server = server
-    grid = ["-m", "model=fc", "params=tiny", "experiment=smoke", "hydra/launcher=basic", "tracking.patience=0"]
+    grid = ["-m", "model=fc", "params=tiny", "experiment=smoke", "hydra/launcher=basic", "tracking.retry_seconds=0"]
     own = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     grid += ["training.max_epochs=60", "training.patience=60"]
     process = start(*grid, cwd=tmp_path, until="epoch 3:", **own)

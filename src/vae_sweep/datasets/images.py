@@ -179,9 +179,7 @@ def _without_metadata(path: Path) -> io.BytesIO:
             end = start + 12 + int.from_bytes(data[start : start + 4])
             kind, checksum = data[start + 4 : start + 8], int.from_bytes(data[end - 4 : end])
             whole = zlib.crc32(data[start + 4 : end - 4]) == checksum
-            if (
-                kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and whole)
-            ):  # upper case: the pixels need it
+            if kind[:1].isupper() or kind == b"tRNS" or (kind == b"eXIf" and whole):  # upper case: the pixels need it
                 kept.append(data[start:end])
             start = end
         return io.BytesIO(PNG + b"".join(kept))

@@ -26,14 +26,14 @@ class Context:
     swept: tuple[str, ...] = ()  # override keys with several values
     cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
     code: str | None = None  # hash of what the first process trains with; a worker elsewhere may have another version
-    patience: float = 0.0  # seconds that a run waits for a store that is away
+    retry_for: float = 0.0  # seconds that requests to a failing store are retried
     features: str = "none"  # network of distribution distances, the same for all runs of a sweep
     features_reason: str = ""  # why this one, or why none
     progress_bar: bool = False  # one run alone on a terminal
 
     def store(self, without_retries: bool = False) -> Store:
         """The store that the run writes to; a failing one is waited for, or not."""
-        return Store(self.uri, self.experiment_id, 0.0 if without_retries else self.patience)
+        return Store(self.uri, self.experiment_id, 0.0 if without_retries else self.retry_for)
 
 
 @dataclass(frozen=True)

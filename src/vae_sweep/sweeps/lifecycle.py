@@ -144,7 +144,7 @@ def open_sweep(config: DictConfig) -> Context:
         project=project_id(root),
         owner=this_process(),
         code=training_code(),
-        patience=config.tracking.patience,
+        retry_for=config.tracking.retry_seconds,
         features=features,
         features_reason=reason,
         fail_fast=config.fail_fast,
@@ -196,7 +196,7 @@ def open_single(config: DictConfig) -> Context:
         *(str(root), store.uri, store.experiment_id),
         project=project_id(root),
         owner=this_process(),
-        patience=config.tracking.patience,
+        retry_for=config.tracking.retry_seconds,
         features=features,
         features_reason=reason,
         progress_bar=sys.stderr.isatty(),
@@ -206,13 +206,13 @@ def open_single(config: DictConfig) -> Context:
 def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
     from vae_sweep.report import publish, summary, text
-    from vae_sweep.tracking.store import hurry
+    from vae_sweep.tracking.client import shorten_timeouts
     from vae_sweep.tracking.uris import ui_command
 
     assert context.parent_id is not None
     interrupted = isinstance(error, KeyboardInterrupt)
     if interrupted:
-        hurry()
+        shorten_timeouts()
     store, root = context.store(without_retries=interrupted), Path(context.root)
     status = "KILLED" if interrupted else "FAILED"
     try:

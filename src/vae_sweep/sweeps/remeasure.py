@@ -21,7 +21,7 @@ from vae_sweep.base.system import resolve_path
 from vae_sweep.base.timing import listed
 from vae_sweep.comparison.identity import Decides, decides, flatten
 from vae_sweep.metrics import linear
-from vae_sweep.metrics.measure import Settings, measure, measure_reference
+from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_linear
 from vae_sweep.models.vae import VAE
 from vae_sweep.report.publish import NAMES
 from vae_sweep.sweeps.context import Job
@@ -71,7 +71,8 @@ def measure_and_record(
     # Linear algebra rounds differently with every number of threads.
     with threadpool_limits(cfg.training.threads), inference(device):
         found = measure(model, averages, cfg.objective.reduction, dataset, settings, cfg.seed)
-        line = measure_reference(spectrum, *loss, dataset, settings, device)
+        linear_model = linear_vae(spectrum, *loss, dataset.image_shape).to(device)
+        line = measure_linear(linear_model, spectrum, *loss[1:], dataset, settings)
     values = {f"test/{key}": value for key, value in found.values.items()}
     values |= {f"reference/{key}": value for key, value in line.values.items()}
     record.log_changed({key: value for key, value in values.items() if np.isfinite(value)})

@@ -23,8 +23,9 @@ from vae_sweep.sweeps.preparation import identity_of
 from vae_sweep.sweeps.record import best_effort, train_and_record
 from vae_sweep.sweeps.remeasure import redraw, remeasure
 from vae_sweep.sweeps.watch import ends_with_its_sweep
+from vae_sweep.tracking.client import shorten_timeouts, versions
 from vae_sweep.tracking.names import MACHINE, MADE_OF, ROLE, RUN_KEY, SETTINGS, SWEEP_KEY, linked
-from vae_sweep.tracking.store import RunRecord, Store, StoredRun, hurry, versions
+from vae_sweep.tracking.store import RunRecord, Store, StoredRun
 from vae_sweep.training import checkpoint, state
 from vae_sweep.training.device import resolve_device
 
@@ -105,8 +106,8 @@ def _continued(job: Job, on_change: Callable[[str, bool], None]) -> float:
     except Stopped as error:
         reason = str(error)
     except KeyboardInterrupt:
-        store.client.patience = 0.0
-        hurry()
+        store.client.retry_for = 0.0
+        shorten_timeouts()
         raise
     except Exception as error:
         expected = isinstance(error, UserError)
