@@ -82,7 +82,7 @@ def test_a_disk_without_locks_is_said_once(holder: subprocess.Popen, tmp_path: P
     assert caplog.text == ""
     unlock(tmp_path)
     warn_without_locks(tmp_path)
-    assert "file locks do not work on this disk; heartbeats tell" in caplog.text
+    assert "file locks do not work on this disk; heartbeats show" in caplog.text
 
 
 @pytest.mark.parametrize(
