@@ -13,7 +13,8 @@ from scipy import ndimage, stats
 from vae_sweep import models
 from vae_sweep.datasets.base import ImageDataset, Split
 from vae_sweep.metrics import bounds, latents, linear, quality
-from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_linear
+from vae_sweep.metrics.measure import METRICS, Settings, linear_vae, measure, measure_linear
+from vae_sweep.metrics.subject import Subject
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import randomness
 from vae_sweep.training.evaluation import Averages, evaluate, to_float
@@ -193,6 +194,17 @@ def test_everything_is_measured_and_the_same_again(tmp_path: Path) -> None:
     )
     assert all(map(math.isfinite, found.values.values()))
     assert found.spectrum.sum() == pytest.approx(averages.kl, rel=1e-4)
+
+
+def test_a_metric_of_ones_own_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def width(subject: Subject) -> dict[str, float]:
+        return {"largest_code": float(np.abs(subject.test.mean).max())}
+
+    monkeypatch.setitem(METRICS, "mine", width)
+    model, data = a_model(), dataset(tmp_path)
+    found = measure(model, evaluate(model, torch.from_numpy(data.test.images)), "sum", data, SETTINGS, prior_seed=0)
+    assert found.values["largest_code"] > 0
+    assert "mine" in found.seconds
 
 
 def test_an_averaged_squared_error_is_undone(tmp_path: Path) -> None:
