@@ -1,4 +1,4 @@
-"""MLflow's client, with retries; its errors and its limits."""
+"""MLflow's client, with retries, and its errors."""
 
 from __future__ import annotations
 
