@@ -16,7 +16,7 @@ import torch
 
 import common
 from vae_sweep.metrics.features import resolve
-from vae_sweep.metrics.measure import Settings, measure, measure_reference
+from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_linear
 from vae_sweep.sweeps.preparation import prepare
 from vae_sweep.training.evaluation import evaluate
 
@@ -33,7 +33,8 @@ def main() -> None:
     latents = cfg.params.latent_dim
     with tempfile.TemporaryDirectory() as folder:
         data, spectrum = prepare(cfg, Path(folder))
-        line = measure_reference(spectrum, latents, 1.0, "sum", data, settings)
+        model = linear_vae(spectrum, latents, 1.0, "sum", data.image_shape)
+        line = measure_linear(model, spectrum, 1.0, "sum", data, settings)
         print(f"10,000 test images of 3x32x32, {latents} latents, one thread; {why}\n")
         found = {"linear, and the real side": line.seconds}
         for name, cell in cells.items():

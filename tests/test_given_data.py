@@ -20,7 +20,7 @@ from vae_sweep import datasets
 from vae_sweep.config import schema
 from vae_sweep.datasets.base import Split
 from vae_sweep.metrics import linear
-from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_reference
+from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_linear
 from vae_sweep.training.evaluation import evaluate
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -115,7 +115,8 @@ def test_metrics_that_images_of_one_colour_do_not_define_are_left_out(
     data = dataset(tmp_path, {"train": n_train, "val": 2, "test": 60}, colour)
     spectrum = linear.spectrum(data.train.images)
     settings = Settings(4, 10, 2, 10, "none", 50, None)
-    found = measure_reference(spectrum, 4, 1.0, "sum", data, settings)
+    model = linear_vae(spectrum, 4, 1.0, "sum", data.image_shape)
+    found = measure_linear(model, spectrum, 1.0, "sum", data, settings)
     assert found.undefined == ("probe on PCA scores: the training images do not differ",)
     assert not found.missing
     assert found.values["neg_elbo"] == pytest.approx(0, abs=1e-6)

@@ -21,7 +21,7 @@ from vae_sweep.sweeps import watch
 from vae_sweep.sweeps.watch import _SweepOwner
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from vae_sweep.base import locks; locks.BEAT_EVERY = 0.2\n"
+    "import sys, time; from pathlib import Path; from vae_sweep.base import locks; locks.HEARTBEAT_EVERY = 0.2\n"
     "with locks.hold_lock(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(100)"
 )
 
@@ -29,7 +29,7 @@ HOLD = (
 @pytest.fixture
 def holder(tmp_path: Path, monkeypatch) -> Iterator[subprocess.Popen]:
     """Another process, which holds ``tmp_path``; its heart beats quickly."""
-    monkeypatch.setattr(module, "BEATS_WITHIN", 2.0)
+    monkeypatch.setattr(module, "HEARTBEAT_WITHIN", 2.0)
     line = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
@@ -71,7 +71,7 @@ def test_a_heartbeat_protects_where_file_locks_do_not_work(
 def test_a_dead_process_holds_no_lock(holder: subprocess.Popen, tmp_path: Path, monkeypatch) -> None:
     holder.kill()
     holder.wait()
-    monkeypatch.setattr(module, "BEATS_WITHIN", 1000.0)
+    monkeypatch.setattr(module, "HEARTBEAT_WITHIN", 1000.0)
     assert not is_held(tmp_path)
     from_elsewhere(tmp_path)
     (tmp_path / "heartbeat").write_text(str(time.time() - 3600))

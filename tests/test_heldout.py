@@ -13,7 +13,8 @@ from scipy import ndimage, stats
 from vae_sweep import models
 from vae_sweep.datasets.base import ImageDataset, Split
 from vae_sweep.metrics import bounds, latents, linear, quality
-from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_reference
+from vae_sweep.metrics.measure import METRICS, Settings, linear_vae, measure, measure_linear
+from vae_sweep.metrics.subject import Subject
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import randomness
 from vae_sweep.training.evaluation import Averages, evaluate, to_float
@@ -195,6 +196,17 @@ def test_everything_is_measured_and_the_same_again(tmp_path: Path) -> None:
     assert found.spectrum.sum() == pytest.approx(averages.kl, rel=1e-4)
 
 
+def test_a_metric_of_ones_own_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def width(subject: Subject) -> dict[str, float]:
+        return {"largest_code": float(np.abs(subject.test.mean).max())}
+
+    monkeypatch.setitem(METRICS, "mine", width)
+    model, data = a_model(), dataset(tmp_path)
+    found = measure(model, evaluate(model, torch.from_numpy(data.test.images)), "sum", data, SETTINGS, prior_seed=0)
+    assert found.values["largest_code"] > 0
+    assert "mine" in found.seconds
+
+
 def test_an_averaged_squared_error_is_undone(tmp_path: Path) -> None:
     model, data = a_model(), dataset(tmp_path)
     test = torch.from_numpy(data.test.images)
@@ -202,22 +214,22 @@ def test_an_averaged_squared_error_is_undone(tmp_path: Path) -> None:
     assert by_mean.values["neg_elbo"] == pytest.approx(evaluate(model, test).loss, rel=1e-5)
 
 
-def test_the_reference_gets_the_same_metrics_once(tmp_path: Path) -> None:
+def test_the_linear_vae_gets_the_same_metrics_once(tmp_path: Path) -> None:
     data = dataset(tmp_path)
     spectrum = linear.spectrum(data.train.images)
-    found = measure_reference(spectrum, 8, 1.0, "sum", data, SETTINGS)
     model = linear_vae(spectrum, 8, 1.0, "sum", SHAPE)
+    found = measure_linear(model, spectrum, 1.0, "sum", data, SETTINGS)
     averages = evaluate(model, torch.from_numpy(data.test.images))
     assert averages.loss == pytest.approx(linear.linear_loss(spectrum, data.test.images, 8).loss, rel=0.03)  # 203 draws
     own = measure(model, averages, "sum", data, SETTINGS, prior_seed=0)
     assert found.values == own.values | {"probe_accuracy_pca": found.values["probe_accuracy_pca"]}
     (file,) = tmp_path.glob("linear-*.json")
-    again = measure_reference(spectrum, 8, 1.0, "sum", data, SETTINGS)
+    again = measure_linear(model, spectrum, 1.0, "sum", data, SETTINGS)
     assert again.values == found.values
     assert np.array_equal(again.spectrum, found.spectrum)
     assert again.seconds == {}  # read, not measured
     file.write_text("damaged")
-    assert measure_reference(spectrum, 8, 1.0, "sum", data, SETTINGS).values == found.values
+    assert measure_linear(model, spectrum, 1.0, "sum", data, SETTINGS).values == found.values
 
 
 def test_a_collapsed_model_uses_nothing(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_every_key_of_the_configuration_is_classified() -> None:
         *("dataset.path", "dataset.root", "dataset.download", "fail_fast", "metrics.inception_weights"),
         "model.baseline",
         *("paths.data", "paths.root", "resume", "sweep.name"),
-        *("tracking.experiment", "tracking.patience", "tracking.uri"),
+        *("tracking.experiment", "tracking.retry_seconds", "tracking.uri"),
     }
     assert found[Decides.SHOWN] == {"evaluation.n_samples", "evaluation.n_interpolations"}
     assert found[Decides.MEASURED] == {k for k in keys if k.startswith("metrics.")} - {"metrics.inception_weights"}

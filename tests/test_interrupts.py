@@ -146,8 +146,8 @@ class Client:
         return "written"
 
 
-def patient(client: Client, guard: Callable = deferred_interrupts, patience: float = 0.0) -> RetryingClient:
-    return RetryingClient(client, "sqlite:///x", (OSError,), lambda error: True, patience, guard)
+def retrying(client: Client, guard: Callable = deferred_interrupts, retry_for: float = 0.0) -> RetryingClient:
+    return RetryingClient(client, "sqlite:///x", (OSError,), lambda error: True, retry_for, guard)
 
 
 @pytest.mark.parametrize(
@@ -164,37 +164,37 @@ def test_an_interrupt_waits_for_a_write_to_end(
 ) -> None:
     client = Client(*numbers)
     with pytest.raises(KeyboardInterrupt) as caught:
-        patient(client).write()
+        retrying(client).write()
     assert caught.type is expected
     assert client.done == 1
     client.numbers = ()
-    assert patient(client).write() == "written"  # and is forgotten then
+    assert retrying(client).write() == "written"  # and is forgotten then
 
 
 def test_an_interrupt_during_a_failing_write_ends_the_retries(ours: None) -> None:
     client = Client(signal.SIGINT, error=OSError("busy"))
     with pytest.raises(KeyboardInterrupt):
-        patient(client, patience=60).write()  # nor is a minute spent on trying again
+        retrying(client, retry_for=60).write()  # nor is a minute spent on trying again
     assert client.began == 1
     client.numbers = ()
     with pytest.raises(StoreError, match="busy"):
-        patient(client).write()
+        retrying(client).write()
 
 
 def test_a_second_interrupt_does_not_wait_for_the_write(ours: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "INSISTS_AFTER", 0.0)
+    monkeypatch.setattr(signals, "SECOND_SIGNAL_AFTER", 0.0)
     client = Client(signal.SIGINT, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        patient(client).write()
+        retrying(client).write()
     assert (client.began, client.done) == (1, 0)
     client.numbers = ()
-    assert patient(client).write() == "written"  # nothing is left over
+    assert retrying(client).write() == "written"  # nothing is left over
 
 
 def test_a_request_to_a_server_is_interrupted_at_once(ours: None, tmp_path: Path) -> None:
     client = Client(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        patient(client, nullcontext).write()
+        retrying(client, nullcontext).write()
     assert client.done == 0
     assert Store("http://127.0.0.1:1", "0").client._guard is nullcontext
     assert Store(f"sqlite:///{tmp_path / 'mlflow.db'}", "0").client._guard is deferred_interrupts

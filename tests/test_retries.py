@@ -118,7 +118,7 @@ def test_a_lasting_failure_is_not_tried_again(error: Exception) -> None:
 @pytest.fixture
 def store(project: Path) -> Store:
     opened = Store.open(sqlite_uri(project / "mlflow.db"), project, "test")
-    opened.client.patience = 60.0
+    opened.client.retry_for = 60.0
     return opened
 
 
@@ -179,7 +179,7 @@ def test_an_experiment_that_another_machine_just_made_is_used(project: Path, mon
 
 
 def test_a_failing_store_is_not_taken_for_a_missing_artifact(store: Store, monkeypatch) -> None:
-    store.client.patience = 0.0
+    store.client.retry_for = 0.0
     record = store.start_run("one", {})
     with store.artifact(record.run_id, "folder/a.txt") as path:
         assert path is None

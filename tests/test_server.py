@@ -59,7 +59,7 @@ def test_a_server_that_stays_away_ends_the_sweep_and_the_same_command_completes_
     server, start, command, tmp_path: Path
 ) -> None:
     address, start_server, stop_server = server
-    grid = ["-m", "model=fc", "params=tiny", "experiment=smoke", BASIC, "tracking.patience=0"]
+    grid = ["-m", "model=fc", "params=tiny", "experiment=smoke", BASIC, "tracking.retry_seconds=0"]
     own = {"MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     grid += ["training.max_epochs=60", "training.patience=60"]
     process = start(*grid, cwd=tmp_path, until="epoch 3:", **own)

@@ -11,7 +11,7 @@ from vae_sweep.datasets.base import ImageDataset
 from vae_sweep.datasets.cache import load
 from vae_sweep.datasets.shapes import Shapes
 from vae_sweep.metrics import linear
-from vae_sweep.metrics.measure import Settings, measure_reference
+from vae_sweep.metrics.measure import Settings, linear_vae, measure_linear
 from vae_sweep.training import loop, randomness
 
 NODES = {
@@ -78,7 +78,8 @@ def trained(name: str, data: ImageDataset) -> tuple[float, float]:
 def measured(data: ImageDataset) -> dict[str, float]:
     settings = Settings(10, 20, 2, 50, "none", 50, None)
     spectrum = linear.spectrum(data.train.images)
-    return measure_reference(spectrum, 4, 1.0, "sum", data, settings).values
+    model = linear_vae(spectrum, 4, 1.0, "sum", data.image_shape)
+    return measure_linear(model, spectrum, 1.0, "sum", data, settings).values
 
 
 @pytest.mark.parametrize("name", NODES)

@@ -11,6 +11,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,18 @@ def test_a_download_lands_whole_and_is_read(server: str, tmp_path: Path, monkeyp
     root = tmp_path / "new"
     assert len(load(Cifar10(root=str(root)), tmp_path / "cache").train) == 90
     assert sorted(path.name for path in root.iterdir() if path.suffix != ".lock") == [FORMS[0]]
+    assert (root / FORMS[0]).stat().st_mode & 0o777 == 0o644  # others may read it
+
+
+def test_of_several_that_need_the_archive_one_downloads_it(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(CIFAR10, "url", f"{server}/{FORMS[0]}")
+    caplog.set_level("INFO")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: Cifar10(root=str(tmp_path / "new"))._download(), range(4)))
+    assert set(found) == {tmp_path / "new" / FORMS[0]}
+    assert [line.startswith("downloading") for line in caplog.messages].count(True) == 1
 
 
 @pytest.mark.parametrize("path", [f"{FORMS[1]}/batches.meta", "absent"])  # another checksum; error 404

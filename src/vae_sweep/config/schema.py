@@ -137,7 +137,7 @@ class Paths:
 class Tracking:
     uri: str | None = None  # null: MLFLOW_TRACKING_URI if set, else SQLite at <root>/mlflow.db
     experiment: str = "vae_sweep"  # MLflow experiment name
-    patience: float = 300.0  # seconds that a run waits, at its start and end, for a store that is away
+    retry_seconds: float = 300.0  # how long the start and the end of a run retry requests to a failing store
 
 
 @dataclass

@@ -60,7 +60,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "training.channels_last": (lambda v: v == "auto" or isinstance(v, bool), "auto, true or false"),
     "training.precision": (lambda v: v in ("float32", "tf32", "bfloat16"), "float32, tf32 or bfloat16"),
     "training.threads": _whole(1, 256),
-    "tracking.patience": _number("0", "1e6", " (seconds)"),
+    "tracking.retry_seconds": _number("0", "1e6", " (seconds)"),
     "evaluation.noise_draws": _whole(1, 1000),
     "evaluation.n_samples": _whole(1, 1024),
     "evaluation.n_interpolations": _whole(1, 64),

@@ -1,6 +1,6 @@
 """Likelihood bounds on held-out images, in nats per image; lower is better throughout.
 
-The decoder is the Gaussian that the summed squared error stands for: N(x; decode(z), 1/2), D = C H W values an image.
+The decoder is the Gaussian of the summed squared error: N(x; decode(z), 1/2), D = C H W values per image.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from vae_sweep.models.vae import VAE
 from vae_sweep.training.evaluation import NOISE_SEED, for_inference, to_float
 from vae_sweep.training.objective import gaussian_constant
 
-DECODED_AT_ONCE = 100  # images: what the processor's cache holds
+DECODED_AT_ONCE = 100  # images: they fit into the processor's cache
 
 
 def elbo_bounds(squared_error: float, kl: float, n_values: int) -> dict[str, float]:
-    """Return the forms of the negative ELBO that follow from E[SSE] and E[KL], both nats per image.
+    """Return the forms of the negative ELBO that follow from E[SSE] and E[KL], both in nats per image.
 
     ``neg_elbo``: SSE + KL, decoder variance 1/2, without its constant (Kingma & Welling 2014, eq. 10).
     ``neg_elbo_with_constant``: with (D/2) ln pi, so a bound on -ln p(x) for x in [0, 1]^D.
     ``optimal_sigma``: sigma* = sqrt(E[SSE] / D), the decoder's best standard deviation after training, in units of
     [0, 1]; ``neg_elbo_optimal_sigma`` = (D/2)(ln(2 pi sigma*^2) + 1) + KL (Rybkin et al. 2021, eq. 6).
-    ``bits_per_dim...``: nats / (D ln 2) + 8, the same bound for 8-bit values spread evenly over their bins. The
-    customary 2.9 bits/dim of CIFAR-10 come from discretised likelihoods and are another quantity.
+    ``bits_per_dim...``: nats / (D ln 2) + 8, the same bound for 8-bit values that are uniform in their bins. The usual
+    2.9 bits/dim of CIFAR-10 are of discretised likelihoods and not comparable.
     """
     variance = max(squared_error / n_values, 1e-12)
     full = squared_error + kl + gaussian_constant(n_values)
@@ -42,7 +42,7 @@ def elbo_bounds(squared_error: float, kl: float, n_values: int) -> dict[str, flo
 def bits_per_dim(nats: float, n_values: int) -> float:
     """Return -ln p(x) of values in [0, 1], nats per image, as bits per value of 8-bit images.
 
-    By the customary 8 = log2(256); bins of v / 255 are log2(255) = 7.994 wide, which would be 0.006 less.
+    With the usual 8 = log2(256); the bins of v / 255 have a width of 1 / 255, which gives 0.006 less.
     """
     return nats / (n_values * math.log(2)) + 8
 
@@ -53,9 +53,9 @@ def iwae(
     images: torch.Tensor,  # uint8 (N, C, H, W)
     samples: int,  # k, posterior draws per image
 ) -> dict[str, float]:
-    """Return the importance-weighted bound -ln (1/k) sum_i p(x, z_i) / q(z_i | x), on fixed noise.
+    """Return the importance-weighted bound -ln (1/k) sum_i p(x, z_i) / q(z_i | x), with fixed noise.
 
-    Burda et al. 2016, eq. 8, without the constant (D/2) ln pi, as ``neg_elbo``. Keys: ``iwae_<k>``;
+    Burda et al. 2016, eq. 8, without the constant (D/2) ln pi, like ``neg_elbo``. Keys: ``iwae_<k>``;
     ``iwae_<k>_gain``, the negative ELBO of the same images and draws minus it (>= 0; 0 where q is exact); and
     ``iwae_<k>_ess``, the effective sample size (sum w)^2 / sum w^2 of k (Kong 1992), mean over images.
     """
@@ -68,7 +68,7 @@ def iwae(
         posterior = model.encode(x)
         mean, logvar = posterior.mean[:, None], posterior.logvar[:, None]  # (B, 1, L)
         draws = [torch.randn(samples, model.latent_dim, generator=source) for _ in range(len(x))]
-        noise = torch.stack(draws).to(device)  # (B, k, L), whatever B is
+        noise = torch.stack(draws).to(device)  # (B, k, L), independent of B
         z = mean + torch.exp(0.5 * logvar) * noise
         decoded = model.decode(z.flatten(0, 1)).unflatten(0, noise.shape[:2])  # (B, k, C, H, W)
         squared_error = decoded.sub_(x[:, None]).square_().sum((2, 3, 4))  # (B, k)

@@ -1,4 +1,4 @@
-"""What the latents do: how many are used, how their aggregate differs from the prior, what a probe finds in them."""
+"""Metrics of the latents: active units, KL spectrum, aggregate posterior against the prior, mixture prior, probe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-ACTIVE = 0.01  # variance of a latent's posterior mean from which on it counts as used (Burda et al. 2016)
+ACTIVE = 0.01  # a latent is active if its posterior mean has a larger variance (Burda et al. 2016)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Codes:
     variance: Floats
 
     def draws(self, stream: int) -> Floats:
-        """Return one draw from each posterior, (N, L), on fixed noise."""
+        """Return one draw from each posterior, (N, L), with fixed noise."""
         noise = np.random.default_rng([NOISE_SEED, stream]).standard_normal(self.mean.shape)
         return self.mean + np.sqrt(self.variance) * noise
 
@@ -50,15 +50,15 @@ def kl_spectrum(codes: Codes) -> Floats:
 
 
 def active_units(codes: Codes) -> int:
-    """Return the number of latents whose posterior mean varies by more than 0.01 over images (Burda et al. 2016)."""
+    """Return the number of latents whose posterior mean has a variance above 0.01 (Burda et al. 2016)."""
     return int((codes.mean.var(0) > ACTIVE).sum())
 
 
 def aggregate(codes: Codes) -> dict[str, float]:
-    """Return how the aggregate posterior q(z) = mean over images of q(z|x) differs from N(0, I), by its moments.
+    """Return moments of the aggregate posterior q(z), the mean over images of q(z|x), and its distance from N(0, I).
 
     ``aggregate_mean_norm``: length of its mean, 0 for the prior. ``aggregate_variance``: its variance averaged over
-    latents, 1 for the prior. ``aggregate_kl``: KL(N(m, S) || N(0, I)) of its mean m and covariance S, nats; a lower
+    latents, 1 for the prior. ``aggregate_kl``: KL(N(m, S) || N(0, I)) of its mean m and covariance S, in nats; a lower
     bound on KL(q(z) || p(z)), the "marginal KL" of Hoffman & Johnson 2016.
     """
     mean = codes.mean.mean(0)  # (L,)
@@ -75,8 +75,8 @@ def aggregate(codes: Codes) -> dict[str, float]:
 def fit_mixture(train: Codes, val: Codes, components: int) -> GaussianMixture:
     """Return a Gaussian mixture fitted to draws from the aggregate posterior of the training images.
 
-    Full covariances (Ghosh et al. 2020, section 4), ``components`` of them or one, whichever gives the validation
-    images' draws the higher likelihood: with many latents and few images ten components only memorise.
+    Full covariances (Ghosh et al. 2020, section 4). It has ``components`` components, or one if draws of the validation
+    images are then more likely: with many latents and few images ten components overfit.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -84,7 +84,7 @@ def fit_mixture(train: Codes, val: Codes, components: int) -> GaussianMixture:
     z, held = train.draws(stream=1), val.draws(stream=3)
     fitted = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # EM's last steps change little here
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the last steps of EM change little
         for n in sorted({1, min(components, len(z))}):
             mixture = GaussianMixture(n, random_state=0, max_iter=20, reg_covar=1e-4, init_params="k-means++")
             fitted.append(mixture.fit(z))
@@ -92,7 +92,7 @@ def fit_mixture(train: Codes, val: Codes, components: int) -> GaussianMixture:
 
 
 def draw_mixture(mixture: GaussianMixture, n: int) -> Floats:
-    """Return n latents from the mixture, (n, L), the same ones each time, in random order."""
+    """Return n draws from the mixture, (n, L), the same ones each time, in random order."""
     weights, size = mixture.weights_, mixture.means_.shape[1]
     source = np.random.default_rng([NOISE_SEED, 4])
     chosen = source.choice(len(weights), n, p=weights)
@@ -107,7 +107,7 @@ def draw_mixture(mixture: GaussianMixture, n: int) -> Floats:
 def mixture_gain(mixture: GaussianMixture, test: Codes) -> float:
     """Return E[ln q_mixture(z) - ln p(z)] over draws from the posteriors of test images, nats per image.
 
-    What an ex-post sampler gains over the prior as a description of held-out latents; 0 where q(z) is the prior.
+    The gain in log-likelihood of held-out latents under an ex-post sampler; 0 where q(z) is the prior.
     """
     z = test.draws(stream=2)
     prior = -0.5 * (z**2 + np.log(2 * np.pi)).sum(1)
@@ -115,9 +115,9 @@ def mixture_gain(mixture: GaussianMixture, test: Codes) -> float:
 
 
 def probe(train: Floats, train_labels: NDArray[np.int64], test: Floats, test_labels: NDArray[np.int64]) -> float:
-    """Return the share of test images, in %, whose label a logistic regression on codes (N, L) gets right.
+    """Return the test accuracy, in %, of a linear probe: a logistic regression on codes (N, L) (Alain & Bengio 2016).
 
-    scikit-learn's, with its default L2 penalty (Alain & Bengio 2016); codes as they are, on the prior's unit scale.
+    scikit-learn's, with its default L2 penalty. Codes are not scaled: the prior has unit variance.
     """
     from sklearn.linear_model import LogisticRegression
 

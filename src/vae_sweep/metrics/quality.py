@@ -1,4 +1,4 @@
-"""How close reconstructions are to the test images."""
+"""Distances between reconstructions and images: PSNR and SSIM."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ def psnr(model: VAE, images: torch.Tensor) -> float:
 
 @torch.no_grad()
 def ssim(model: VAE, images: torch.Tensor, facts: Mapping[str, Any] = MappingProxyType({})) -> float:
-    """Return the structural similarity of decoded posterior means and images, mean over images; 1 is equality.
+    """Return the structural similarity of decoded posterior means and images, mean over images; 1 for equal ones.
 
-    ``facts``: those of the dataset; pixels that it permuted are put back, since the measure looks at neighbours.
-
-    ``images``: uint8 (N, C, H, W), H and W of 11 or more. As Wang et al. 2004 define it, by a Gaussian window of 11
-    pixels and sigma 1.5, which is coarse on 32x32 pixels; borders are mirrored.
+    ``images``: uint8 (N, C, H, W), H and W of 11 or more. ``facts``: of the dataset; permuted pixels are unshuffled,
+    since SSIM compares neighbourhoods. As in Wang et al. 2004: a Gaussian window of 11 pixels with sigma 1.5, which is
+    coarse on 32x32 pixels; borders are mirrored.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -44,7 +43,7 @@ def ssim(model: VAE, images: torch.Tensor, facts: Mapping[str, Any] = MappingPro
 
 
 def _pairs(model: VAE, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Reconstructions, clipped, and their images, batch by batch."""
+    """Yield clipped reconstructions and their images, batch by batch."""
     device = next(model.parameters()).device
     for start in range(0, len(images), BATCH):
         x = to_float(images[start : start + BATCH].to(device))

@@ -23,11 +23,11 @@ class Context:
     swept: tuple[str, ...] = ()  # override keys with several values
     cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
     code: str | None = None  # hash of what the first process trains with; a worker elsewhere may have another version
-    patience: float = 0.0  # seconds in which a run tries a failing store again
+    retry_for: float = 0.0  # seconds that requests to a failing store are retried
     features: str = "none"  # network of distribution distances, the same for all runs of a sweep
     features_reason: str = ""  # why this one, or why none
     progress_bar: bool = False  # one run alone on a terminal
 
     def store(self, retry: bool = True) -> Store:
         """Return the store that the runs write to."""
-        return Store(self.uri, self.experiment_id, self.patience if retry else 0.0)
+        return Store(self.uri, self.experiment_id, self.retry_for if retry else 0.0)

@@ -28,8 +28,20 @@ from vae_sweep.sweeps.record import best_effort, train_and_record
 from vae_sweep.sweeps.remeasure import redraw, remeasure
 from vae_sweep.sweeps.run import Job, Run
 from vae_sweep.sweeps.watch import ends_with_its_sweep
-from vae_sweep.tracking.names import MACHINE, MADE_OF, ROLE, RUN_KEY, SETTINGS, SWEEP_KEY, linked
-from vae_sweep.tracking.store import RunRecord, StoredRun, hurry, versions
+from vae_sweep.tracking.client import shorten_timeouts, versions
+from vae_sweep.tracking.names import (
+    ERROR,
+    MACHINE,
+    MADE_OF,
+    OUTPUTS,
+    PROJECT,
+    ROLE,
+    RUN_KEY,
+    SETTINGS,
+    SWEEP_KEY,
+    linked,
+)
+from vae_sweep.tracking.store import RunRecord, StoredRun
 from vae_sweep.tracking.uris import masked
 from vae_sweep.training import checkpoint, state
 
@@ -138,8 +150,8 @@ def _closed_at_the_end(run: Run, outcome: Outcome) -> Iterator[None]:
     except Stopped as error:
         outcome.reason = str(error)
     except KeyboardInterrupt:
-        record.client.patience = 0.0
-        hurry()
+        record.client.retry_for = 0.0
+        shorten_timeouts()
         raise
     except Exception as error:
         expected = isinstance(error, UserError)
@@ -150,7 +162,7 @@ def _closed_at_the_end(run: Run, outcome: Outcome) -> Iterator[None]:
     finally:
         if outcome.reason:
             with best_effort("the reason"):
-                record.set_tags({"vae_sweep.error": outcome.reason})
+                record.set_tags({ERROR: outcome.reason})
         with best_effort("the final status"):
             record.finish(outcome.status)
             outcome.recorded = True
@@ -196,10 +208,10 @@ def _is_complete(run: StoredRun) -> bool:
 def _reopened(job: Job, before: StoredRun) -> RunRecord:
     if before.tags.get(MACHINE) != machine_kind(job.device):
         log.warning("%s began on another kind of machine (%s): rounding differs", job.name, before.tags.get(MACHINE))
-    if "vae_sweep.outputs" in before.tags:
-        (Path(before.tags["vae_sweep.outputs"]) / checkpoint.UNFINISHED).unlink(missing_ok=True)
+    if OUTPUTS in before.tags:
+        (Path(before.tags[OUTPUTS]) / checkpoint.UNFINISHED).unlink(missing_ok=True)
     record = job.store.reopen(before.run_id)
-    record.set_tags(environment() | {"vae_sweep.place": job.context.project})
+    record.set_tags(environment() | {PROJECT: job.context.project})
     return record
 
 
@@ -217,6 +229,6 @@ def _started(job: Job) -> RunRecord:
     tags |= {
         MADE_OF: json.dumps(job.made_of),
         MACHINE: machine_kind(job.device),
-        "vae_sweep.place": job.context.project,
+        PROJECT: job.context.project,
     }
     return job.store.start_run(job.name, {**tags, **environment(), **versions()}, job.context.parent_id)

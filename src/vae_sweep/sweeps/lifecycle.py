@@ -34,7 +34,7 @@ from vae_sweep.config.validation import validate, validate_launcher
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
 from vae_sweep.sweeps.setup import choose_features, open_store, project_root, quoted
-from vae_sweep.tracking.names import PLAN, ROLE, RUN_KEY, SWEEP_KEY
+from vae_sweep.tracking.names import ERROR, OUTPUTS, PLAN, PROJECT, ROLE, RUN_KEY, SWEEP_KEY
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.rows import Cell, Row
@@ -125,7 +125,7 @@ def open_sweep(config: DictConfig) -> Context:
         project=project_id(root),
         owner=this_process(),
         code=training_code(),
-        patience=config.tracking.patience,
+        retry_for=config.tracking.retry_seconds,
         features=features,
         features_reason=reason,
         fail_fast=config.fail_fast,
@@ -151,9 +151,9 @@ def _open_parent(
     own = {ROLE: "sweep", SWEEP_KEY: key}
     tags = {
         **environment(),
-        "vae_sweep.place": project_id(root),
+        PROJECT: project_id(root),
         "vae_sweep.overrides": " ".join(config.hydra.overrides.task),
-        "vae_sweep.outputs": str(config.hydra.sweep.dir),
+        OUTPUTS: str(config.hydra.sweep.dir),
     }
     before = store.newest(own) if config.resume else None
     if before:
@@ -187,12 +187,12 @@ def _close_orphaned_runs(store: Store, root: Path) -> None:
     """Close runs of this project folder that say RUNNING while no process holds their lock any more."""
     for run in store.running():
         folder = folder_of(root, run.tags.get(SWEEP_KEY, ""), run.tags.get(RUN_KEY, ""))
-        if run.tags.get("vae_sweep.place") == project_id(root) and not is_held(folder):
+        if run.tags.get(PROJECT) == project_id(root) and not is_held(folder):
             _kill(store.record(run.run_id), "its process ended without closing it")
 
 
 def _kill(record: RunRecord, reason: str) -> None:
-    record.set_tags({"vae_sweep.error": reason})
+    record.set_tags({ERROR: reason})
     record.finish("KILLED")
 
 
@@ -222,7 +222,7 @@ def open_single(config: DictConfig) -> Context:
         *(str(root), store.uri, store.experiment_id),
         project=project_id(root),
         owner=this_process(),
-        patience=config.tracking.patience,
+        retry_for=config.tracking.retry_seconds,
         features=features,
         features_reason=reason,
         progress_bar=sys.stderr.isatty(),
@@ -232,13 +232,13 @@ def open_single(config: DictConfig) -> Context:
 def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
     from vae_sweep.report import publish, text
-    from vae_sweep.tracking.store import hurry
+    from vae_sweep.tracking.client import shorten_timeouts
     from vae_sweep.tracking.uris import ui_command
 
     assert context.parent_id is not None
     interrupted = isinstance(error, KeyboardInterrupt)
     if interrupted:
-        hurry()
+        shorten_timeouts()
     store, root = context.store(retry=not interrupted), Path(context.root)
     status = "KILLED" if interrupted else "FAILED"
     try:

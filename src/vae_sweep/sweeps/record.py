@@ -30,7 +30,7 @@ from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.folders import own_folder, stop_requested
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
 from vae_sweep.sweeps.run import Run
-from vae_sweep.tracking.names import DATA, TRAINING_STATE
+from vae_sweep.tracking.names import DATA, OUTPUTS, TRAINING_STATE
 from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.training import checkpoint, loop, state
 from vae_sweep.training.device import device_tags
@@ -164,7 +164,7 @@ def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
     for module, text in own_sources(run.cfg.model, run.cfg.dataset).items():
         record.log_text(text, f"source/{module.replace('.', '/')}.py")
     record.log_text(OmegaConf.to_yaml(run.cfg, resolve=True), "config.yaml")
-    record.set_tags({**device_tags(run.device, run.cfg.training.precision), "vae_sweep.outputs": str(output_dir)})
+    record.set_tags({**device_tags(run.device, run.cfg.training.precision), OUTPUTS: str(output_dir)})
     profile = {
         "image_shape": list(dataset.image_shape),
         "skipped": dataset.facts.get("skipped", 0),

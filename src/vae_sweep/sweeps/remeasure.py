@@ -19,7 +19,7 @@ from vae_sweep.base.system import resolve_path
 from vae_sweep.base.timing import listed
 from vae_sweep.comparison.identity import Decides, decides, flatten
 from vae_sweep.metrics.linear import linear_curve
-from vae_sweep.metrics.measure import Settings, measure, measure_reference
+from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_linear
 from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.run import Run
 from vae_sweep.tracking.names import LINEAR, MEASURED, METRIC_NAMES, SPECTRUM, UNDEFINED
@@ -54,7 +54,8 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
     # Linear algebra rounds differently with every number of threads.
     with threadpool_limits(cfg.training.threads), inference(device):
         found = measure(model, averages, cfg.objective.reduction, run.dataset, settings, cfg.seed)
-        linear = measure_reference(run.spectrum, *loss, run.dataset, settings, device)
+        linear_model = linear_vae(run.spectrum, *loss, run.dataset.image_shape).to(device)
+        linear = measure_linear(linear_model, run.spectrum, *loss[1:], run.dataset, settings)
     values = {f"test/{key}": value for key, value in found.values.items()}
     values |= {f"reference/{key}": value for key, value in linear.values.items()}
     record.log_changed({key: value for key, value in values.items() if np.isfinite(value)})

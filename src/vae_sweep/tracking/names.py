@@ -1,4 +1,6 @@
-"""Names in the tracking store. Stored runs have them, so they never change."""
+"""Names of tags and artifacts in the tracking store, and how long values may be. Stored runs have them: they stay."""
+
+from __future__ import annotations
 
 # Tags.
 ROLE = "vae_sweep.role"  # run, or sweep
@@ -7,18 +9,33 @@ SWEEP_KEY = "vae_sweep.sweep_key"  # identity of the sweep that trained it
 SETTINGS = "vae_sweep.settings"  # hash of its configuration alone
 MADE_OF = "vae_sweep.made_of"  # its images and code, by name: JSON
 MACHINE = "vae_sweep.machine"  # what two machines share that compute the same bits
+PROJECT = "vae_sweep.place"  # id of the project folder
+OUTPUTS = "vae_sweep.outputs"  # Hydra's folder
+START = "vae_sweep.start"  # unique per run, and known before the store has the run
+ERROR = "vae_sweep.error"  # why a run ended early
+FEATURES = "vae_sweep.features"  # network of the distances; with .sha256, .resize and .images more about it
 TRAINING_STATE = "vae_sweep.training_state"  # how training ended; with .why after it, in a sentence
 MEASURED = "vae_sweep.metrics"  # settings and code that a run's held-out metrics come from
 METRIC_NAMES = "vae_sweep.metrics.names"  # the held-out metrics of the last measuring, without prefix
 UNDEFINED = "vae_sweep.metrics.undefined"  # metrics that the images do not define, and why, a line each
 
+# Tags of MLflow.
+PARENT = "mlflow.parentRunId"  # the sweep of a run
+NOTE = "mlflow.note.content"  # description in Markdown, shown by the UI
+KIND = "mlflow.experimentKind"  # of an experiment; without it the UI opens in its mode for language models
+TABLES = "mlflow.loggedArtifacts"  # artifacts that the UI shows as tables
+
 # Artifacts.
 PLAN = "sweep.json"  # of a sweep: its cells, also those that have not started
-DATA = "data.json"  # of a run: what its data set was taken for
+DATA = "data.json"  # of a run: what its dataset was taken for
 SPECTRUM = "kl_spectrum.npy"  # of a run: KL per latent, (L,)
 LINEAR = "reference.json"  # of a run: KL spectrum of the closed-form linear VAE, and its rate-distortion curve
 
+NOTE_LIMIT = 8000  # characters of a tag; MLflow refuses longer ones
+PARAM_LIMIT = 6000  # characters of a parameter
+NAME_LIMIT = 250  # characters of a run's name
+
 
 def linked(sweep_id: str) -> str:
-    """Return the tag of a finished run that another sweep, the one of run ``sweep_id``, uses instead of training it."""
+    """Return the tag of a finished run that the sweep of run ``sweep_id`` reuses instead of training it."""
     return f"vae_sweep.in_sweep.{sweep_id}"

@@ -1,4 +1,4 @@
-"""A moved or copied project folder: MLflow stores absolute artifact paths, and these are made to follow."""
+"""Artifact paths of a moved or copied project folder: MLflow stores absolute ones, which are rewritten here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 log = logging.getLogger(__name__)
 
-PATHS = (  # where MLflow keeps the places of artifacts
+PATHS = (  # tables and columns of MLflow with artifact paths
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -20,9 +20,9 @@ PATHS = (  # where MLflow keeps the places of artifacts
 
 
 def relocate(database: Path) -> int:
-    """Let the runs of ``database`` whose artifacts lie in ``mlruns`` beside it point there; return how many changed.
+    """Point the runs of ``database`` whose artifacts are in ``mlruns`` beside it there; return how many changed.
 
-    A place outside the project that exists, while nothing of it lies here, was meant and is left alone.
+    An existing artifact folder outside the project stays, unless runs of it have artifacts here.
 
     Raises:
         sqlite3.Error: where the store cannot be read or written.

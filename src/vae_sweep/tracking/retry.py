@@ -1,4 +1,4 @@
-"""A tracking store that may be away for a while: one kind of error, and retries where they are worth it."""
+"""Retries of requests to a tracking store, and which failures are transient."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 RETRY_EVERY = 5.0  # seconds
 T = TypeVar("T")
 
-# What may pass; anything else is final at once.
+# Transient failures; all others are final.
 CODES = ("TEMPORARILY_UNAVAILABLE", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED")  # of MLflow
 OF_SQLITE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_IOERR)
 OF_MYSQL = (1040, 1205, 1213, 2002, 2003, 2006, 2013)  # too many connections, deadlock, no or a lost connection
@@ -32,19 +32,19 @@ OF_SYSTEM = (errno.EAGAIN, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ESTALE)
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Return whether a failure of a store may pass by itself; the innermost error that says what it is decides."""
-    passes = False
-    while error is not None and not isinstance(error, StoreError):  # an earlier call's
-        known = _passes(error)
-        passes = passes if known is None else known
+    """Return whether a failure of a store may pass by itself, by the innermost error of a known kind."""
+    transient = False
+    while error is not None and not isinstance(error, StoreError):  # of an earlier call
+        known = _is_transient(error)
+        transient = transient if known is None else known
         error = error.__cause__ or error.__context__
-    return passes
+    return transient
 
 
-def _passes(error: BaseException) -> bool | None:
-    """Whether this error may pass; None where it does not say."""
+def _is_transient(error: BaseException) -> bool | None:
+    """Whether this error is transient; None for an error of another kind."""
     if isinstance(error, exc.DBAPIError):
-        return _of_database(error)
+        return _database_is_transient(error)
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return error.response.status_code in (408, 429) or error.response.status_code >= 500
     if isinstance(error, (requests.exceptions.SSLError, ssl.SSLError, UnicodeError)):
@@ -60,7 +60,7 @@ def _passes(error: BaseException) -> bool | None:
     return None if code is None else code in CODES or (code == "INTERNAL_ERROR" and hasattr(error, "json"))
 
 
-def _of_database(error: exc.DBAPIError) -> bool:
+def _database_is_transient(error: exc.DBAPIError) -> bool:
     cause: Any = error.orig
     if isinstance(cause, sqlite3.Error):
         return getattr(cause, "sqlite_errorcode", 0) & 0xFF in OF_SQLITE  # the rest of its bits are details
@@ -74,11 +74,13 @@ def _of_database(error: exc.DBAPIError) -> bool:
 
 
 class RetryingClient:
-    """Calls of ``client``, tried again for ``patience`` seconds where a failure may pass; what fails is a StoreError.
+    """The methods of ``client``, retried for ``retry_for`` seconds after transient failures; they raise StoreError.
 
-    ``failures`` are the kinds of errors that the client raises, ``is_transient`` tells those that time may end. Each
-    try runs inside ``guard()``; between tries an interrupt ends the waiting.
+    ``failures`` are the errors that the client raises. Each try runs inside ``guard()``; an interrupt between two tries
+    ends the wait.
     """
+
+    # Not by tenacity: the guard, one warning per outage and StoreError around it need more lines than this loop.
 
     def __init__(
         self,
@@ -86,33 +88,33 @@ class RetryingClient:
         uri: str,
         failures: tuple[type[Exception], ...],
         is_transient: Callable[[Exception], bool],
-        patience: float = 0.0,
+        retry_for: float = 0.0,
         guard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self._client, self._uri, self._failures, self._may_pass = client, uri, failures, is_transient
+        self._client, self._uri, self._failures, self._is_transient = client, uri, failures, is_transient
         self._guard = guard
-        self.patience = patience
+        self.retry_for = retry_for
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments, **named: self.retry(lambda client: getattr(client, name)(*arguments, **named))
 
     def retry(self, work: Callable[[Any], T]) -> T:
-        """Return what ``work`` makes of the client; where it calls several methods, all of it is tried again."""
-        began, said = time.monotonic(), False
+        """Return ``work(client)``; all of it is retried, also where it calls several methods."""
+        started, warned = time.monotonic(), False
         while True:
             try:
                 with self._guard():
                     return work(self._client)
             except self._failures as error:
                 failure = StoreError(f"the tracking store {self._uri} failed ({first_line(error)})")
-                left = self.patience - (time.monotonic() - began)
-                if left <= 0 or not self._may_pass(error):
+                left = self.retry_for - (time.monotonic() - started)
+                if left <= 0 or not self._is_transient(error):
                     raise failure from error
-                if not said:
+                if not warned:
                     log.warning("%s; trying again for up to %.0f s", failure, left)
-                    said = True
+                    warned = True
                 time.sleep(min(RETRY_EVERY, left))
 
     def without_retries(self) -> RetryingClient:
         """Return the same client without retries."""
-        return RetryingClient(self._client, self._uri, self._failures, self._may_pass, 0.0, self._guard)
+        return RetryingClient(self._client, self._uri, self._failures, self._is_transient, 0.0, self._guard)

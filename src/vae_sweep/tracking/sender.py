@@ -1,4 +1,4 @@
-"""The epochs of a run: kept in its state, and sent to the tracking store while training goes on."""
+"""Sends the metrics of each epoch to the tracking store while training goes on."""
 
 from __future__ import annotations
 
@@ -8,64 +8,67 @@ import time
 from collections.abc import Collection
 
 from vae_sweep.base.errors import StoreError
-from vae_sweep.tracking.store import RunRecord
+from vae_sweep.tracking.record import RunRecord
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER = 30.0  # seconds in which a store that failed is left alone
-UNDER_WAY = 1.0  # seconds for the request that is under way, before the rest is sent beside it
+RETRY_AFTER = 30.0  # seconds between requests to a store that fails
+JOIN_WITHIN = 1.0  # seconds for the current request of the thread to end, before the rest is sent without it
 
 
 class EpochSender:
-    """The metrics of every epoch so far, sent by a thread of its own: no update waits for a store.
+    """Sends the metrics of every epoch from a thread of its own, so that no update waits for the store.
 
-    A store that fails or does not answer does not stop the training: what it lacks is sent again later, in order and
-    with the time at which it was measured, so that nothing is recorded twice even where a request arrived and only its
-    answer was lost. MLflow's own asynchronous logging does not fit: it drops a batch that failed, and waits for its
-    queue without a limit when the process ends.
+    A store that fails or does not answer does not stop the training: the epochs stay in the run's state on disk and are
+    sent later, in order and with the time at which they were measured. An epoch that is sent twice, because its answer
+    was lost, is stored once.
+
+    MLflow's asynchronous logging (3.13 to 3.17) logs the error of a failed batch and drops the batch, and its ten
+    worker threads send batches out of order. ``RunOperations.wait`` and its exit handler wait without a time limit, so
+    a silent server would keep the process from ending.
     """
 
     def __init__(self, record: RunRecord, entries: list[dict[str, float]], stored: Collection[int]) -> None:
         self.entries = entries  # one per epoch: epoch, time_ms and the metrics
-        self._record, self._hurried = record, record.without_retries()
+        self._record, self._once = record, record.without_retries()
         self._stored = set(stored)  # epochs that the store has
         self._failed = False
-        self._lock = threading.Lock()  # of _sender
-        self._sender: threading.Thread | None = None  # while there is something to send
+        self._lock = threading.Lock()  # of _thread
+        self._thread: threading.Thread | None = None  # while there is something to send
         self._closing = threading.Event()
 
     def add(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Take in one epoch; it is sent in the background."""
+        """Add an epoch and return; the thread sends it."""
         self.entries.append({"epoch": epoch, "time_ms": int(time.time() * 1000), **metrics})
         with self._lock:
-            if self._sender is None:
-                # A daemon: a process that ends does not wait for it, since the run's state has the epochs, too.
-                self._sender = threading.Thread(target=self._send_all, name="vae_sweep-epochs", daemon=True)
-                self._sender.start()
+            if self._thread is None:
+                # A daemon: the process need not wait for it, since the run's state on disk has the epochs, too.
+                self._thread = threading.Thread(target=self._send_all, name="vae_sweep-epochs", daemon=True)
+                self._thread.start()
 
     def send(self) -> None:
-        """Send what the store still lacks; it is waited for as in all calls of the run.
+        """Send all epochs that the store lacks, with the run's retries.
 
         Raises:
-            StoreError: where it does not take it.
+            StoreError: where the store fails.
         """
         self._closing.set()
-        sender = self._sender
-        if sender is not None:
-            sender.join(UNDER_WAY)
+        thread = self._thread
+        if thread is not None:
+            thread.join(JOIN_WITHIN)
         for entry in self._missing():
             self._send(self._record, entry)
 
     def _send_all(self) -> None:
-        """The thread: send, in order, until nothing is left."""
+        """The thread: send in order until nothing is left."""
         while not self._closing.is_set():
             with self._lock:
                 missing = self._missing()
                 if not missing:
-                    self._sender = None
+                    self._thread = None
                     return
             try:
-                self._send(self._hurried, missing[0])
+                self._send(self._once, missing[0])
             except StoreError as error:
                 if not self._failed:
                     log.warning("%s; training goes on, the metrics are kept on disk and sent later", error)

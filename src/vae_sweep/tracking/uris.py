@@ -1,7 +1,7 @@
-"""Where runs are stored: one address, absolute and without its secret, and the way to look at it.
+"""The tracking URI: absolute and without its password, and the command that shows its runs.
 
-An address comes in through :func:`store_uri` only. What it holds of a secret goes into the environment, which the
-processes of a sweep inherit, and comes out of it in :func:`with_secret` only: what is shown, pickled or kept has none.
+A URI enters through :func:`store_uri` only. Its password goes into the environment, which the processes of a sweep
+inherit, and :func:`with_secret` alone reads it there: what is shown, pickled or stored has no password.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from vae_sweep.base.errors import UserError, first_line
 LIGHT_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"  # 2 processes instead of 15
 GIVE = "give sqlite:///path/mlflow.db, a database or http://host:port"
 SERVERS = ("http://", "https://")
-HIDDEN = "***"  # in the place of a secret
-SHOWN = "timeout|mode|cache|uri|sslmode|charset|connect_timeout|driver"  # of an address's query; it may hide the rest
+HIDDEN = "***"  # instead of a password
+SHOWN = "timeout|mode|cache|uri|sslmode|charset|connect_timeout|driver"  # of a query; other values may be passwords
 
 
 def store_uri(uri: str | None, root: Path) -> str:
     """Return the tracking URI to use: ``uri``, else MLFLOW_TRACKING_URI, else SQLite at ``root``/mlflow.db.
 
-    A relative SQLite path is made absolute here, once: in another working directory it would silently name a second,
-    empty store. A user, a password or a token moves into the environment.
+    A relative SQLite path becomes absolute: in another working directory it would name another, empty store. A user, a
+    password or a token moves into the environment.
 
     Raises:
         UserError: for a store that MLflow cannot use.
@@ -47,7 +47,7 @@ def store_uri(uri: str | None, root: Path) -> str:
 
 
 def _database(uri: str, root: Path) -> str:
-    """The address of a database; a SQLite file's is absolute."""
+    """The URI of a database; of a SQLite file, absolute."""
     if "://" not in uri or uri.startswith("file:"):
         raise UserError(f"tracking.uri={masked(uri)}: MLflow no longer keeps runs in plain folders; {GIVE}")
     path = sqlite_path(uri)
@@ -65,11 +65,11 @@ def _database(uri: str, root: Path) -> str:
 
 
 def _server(uri: str) -> str:
-    """The address of a server, its user in the variables that MLflow reads: MLflow's errors name the whole address."""
+    """The URI of a server; its user goes into MLflow's variables, since MLflow's errors show the whole URI."""
     try:
         parts = urlsplit(uri)
         valid = parts.port != 0 and "@" not in parts.path and not parts.query and not parts.fragment
-    except ValueError:  # a port that is no number: a / or a # in the password
+    except ValueError:  # a port that is not a number: a / or a # in the password
         valid = False
     if not valid:
         raise UserError(
@@ -88,10 +88,10 @@ def _server(uri: str) -> str:
 
 
 def with_secret(uri: str) -> str:
-    """Return the address that MLflow opens for ``uri``, which :func:`store_uri` returned, here or in another process.
+    """Return the URI that MLflow opens for ``uri``, which :func:`store_uri` returned in this or another process.
 
     Raises:
-        UserError: where this process did not inherit the secret.
+        UserError: where this process did not inherit the password.
     """
     if HIDDEN not in uri:
         return uri
@@ -105,7 +105,7 @@ def with_secret(uri: str) -> str:
 
 
 def masked(uri: str) -> str:
-    """Return ``uri`` with stars for its password or token, and for what its query may hide: to be shown or kept."""
+    """Return ``uri`` with stars for password or token and for unknown values of its query: to be shown or stored."""
     start = "://" if "://" in uri else "^"
     user = r"(://)(?!/).*@" if uri.startswith(SERVERS) else rf"({start}[^:@/]*:).*@"  # a server's user may be a token
     uri = re.sub(user, rf"\1{HIDDEN}@", uri, flags=re.DOTALL)
@@ -120,27 +120,27 @@ def _plugins() -> set[str]:
 
 
 def is_plugin(uri: str) -> bool:
-    """Return whether ``uri`` is of Databricks, or of a store that another package brings to MLflow."""
+    """Return whether ``uri`` is of Databricks, or of a store that another package adds to MLflow."""
     return uri.partition(":")[0] in _plugins()
 
 
 def is_database(uri: str) -> bool:
-    """Return whether this process writes to a database itself, and artifacts lie where it says."""
+    """Return whether this process writes to a database and to artifacts itself, not through a server."""
     return not uri.startswith(SERVERS) and not is_plugin(uri)
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the file of a SQLite address; None for any other store."""
+    """Return the file of a SQLite URI; None for any other store."""
     return Path(_parsed(uri).database or "") if uri.startswith("sqlite") else None
 
 
 def sqlite_uri(path: Path, scheme: str = "sqlite") -> str:
-    """Return the address of a SQLite file.
+    """Return the URI of a SQLite file.
 
-    MLflow makes the folder of a ``sqlite:///`` address as it is written, so one that must be quoted names its driver.
+    MLflow creates the folder of a ``sqlite:///`` URI without unquoting it, so a quoted path needs the driver's name.
 
     Raises:
-        UserError: where no address can name it.
+        UserError: where no URI can name it.
     """
     quoted = str(path).replace("%", "%25").replace("?", "%3F")
     plain, named = f"{scheme}:///{path}", f"{scheme if '+' in scheme else 'sqlite+pysqlite'}:///{quoted}"
@@ -161,7 +161,7 @@ def _parsed(uri: str) -> Any:
 
 
 def ui_command(uri: str, root: Path) -> str:
-    """Return the command or address that shows the runs of the store at ``uri``."""
+    """Return the command, or the address, that shows the runs of the store at ``uri``."""
     if not is_database(uri):
         return uri
     if uri == sqlite_uri(root / "mlflow.db"):
@@ -170,19 +170,19 @@ def ui_command(uri: str, root: Path) -> str:
 
 
 def check_answers(uri: str) -> None:
-    """Ask a server for its health, a database for a connection: MLflow would retry for minutes before it says no.
+    """Check that a server is healthy, or a database accepts a connection: MLflow would retry for minutes.
 
     Raises:
-        UserError: where nothing answers, or not to this user.
+        UserError: where nothing answers, or the user is refused.
     """
-    if is_database(uri) and (not uri.startswith("sqlite") or "?" in uri):  # a query may hold what SQLite does not know
+    if is_database(uri) and (not uri.startswith("sqlite") or "?" in uri):  # a query may have unknown options
         _connect(uri)
     if uri.startswith(SERVERS):
         try:
             with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
                 pass
         except urllib.error.HTTPError:
-            pass  # something answers; MLflow will say what it thinks of the credentials
+            pass  # it answers; MLflow checks the credentials
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise UserError(
                 f"tracking.uri={uri}: no MLflow server answers there ({first_line(error)}); "
@@ -206,7 +206,7 @@ def _connect(uri: str) -> None:
         raise UserError(f"tracking.uri={uri}: its driver {error.name} is missing; {extra}") from error
     except sqlalchemy.exc.NoSuchModuleError as error:
         raise UserError(f"tracking.uri={uri}: no such kind of store; {GIVE}") from error
-    except (sqlalchemy.exc.SQLAlchemyError, TypeError) as error:  # TypeError: an option that its driver does not know
+    except (sqlalchemy.exc.SQLAlchemyError, TypeError) as error:  # TypeError: an unknown option
         raise UserError(
             f"tracking.uri={uri}: cannot be opened ({first_line(error)}); "
             "check address, user and password, or give another tracking.uri"
