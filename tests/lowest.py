@@ -1,45 +1,50 @@
 """The fast tests and a rehearsal with the lowest versions that pyproject.toml allows.
 
-    python tests/lowest.py [folder of the environment]
+    python tests/lowest.py                              # all of them
+    python tests/lowest.py --except torch torchvision   # but for these, whose old wheels take gigabytes
 
-Makes a virtual environment with this Python, installs every direct dependency in the lowest version of its range, and
-runs `pytest` and a sweep there. PyTorch's wheels of that time take gigabytes, so this is not part of every test run.
+Makes a virtual environment with this Python, installs every direct dependency in the lowest version of its range, then
+runs a sweep and the fast tests there. Not part of CI: PyTorch 2.4 and its CUDA libraries take long to download.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
-import sys
 import tempfile
 import tomllib
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("fd",)  # those whose versions the package itself is written for
 
 
-def lowest() -> list[str]:
-    """Return ``name==version`` of every direct dependency, from the lower bounds."""
+def lowest(but: list[str]) -> list[str]:
+    """Return ``name==version`` of every direct dependency, from the lower bounds; the feature networks' too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = project["dependencies"] + [need for extra in EXTRAS for need in project["optional-dependencies"][extra]]
-    return [re.sub(r"^([\w.-]+)(?:\[.*\])?(?:>=|==)([\w.]+).*", r"\1==\2", need) for need in wanted]
+    needs = project["dependencies"] + project["optional-dependencies"]["fd"]
+    found = [re.match(r"([\w.-]+)(?:>=|==)([\w.]+)", need) for need in needs]
+    return [f"{need[1]}=={need[2]}" for need in found if need and need[1] not in but]
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="lowest-"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--except", nargs="+", default=[], dest="but", help="packages that may be of any version")
+    parser.add_argument("--folder", type=Path, help="where the environment goes; without it a temporary folder")
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="lowest-"))
     venv.create(folder, with_pip=True)
-    python = str(folder / "bin" / "python")
-    (folder / "lowest.txt").write_text("\n".join(lowest()) + "\n", encoding="utf-8")
-    print((folder / "lowest.txt").read_text(encoding="utf-8"), flush=True)
+    pinned = lowest(given.but)
+    (folder / "lowest.txt").write_text("\n".join(pinned) + "\n", encoding="utf-8")
+    print(*pinned, flush=True)
     for line in (
         ["-m", "pip", "install", "--quiet", "-e", f"{ROOT}[dev]", "-c", str(folder / "lowest.txt")],
         ["-m", "vae_sweep", "-m", "model=fc,conv", "params=tiny", "experiment=smoke", f"paths.root={folder}"],
-        ["-m", "pytest", "-m", "not slow", "--ignore", "tests/test_quality.py"],
+        ["-m", "pytest", "--ignore", "tests/test_quality.py"],  # types and format are those of the newest
     ):
         print("+ python", *line, flush=True)
-        subprocess.run([python, *line], cwd=ROOT, check=True)
+        subprocess.run([str(folder / "bin" / "python"), *line], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":

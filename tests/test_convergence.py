@@ -324,6 +324,7 @@ def test_an_averaged_error_is_in_no_nats_and_collapses(collapsed: tuple[Path, st
     assert "Not converged: 2 of 2 runs (2 collapsed). On shapes, conv against fc is inconclusive in test" in output
 
 
+@pytest.mark.slow
 def test_a_run_that_diverged_says_so_in_table_and_report(command, project: Path) -> None:
     done = command(
         *(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -55,7 +56,7 @@ def test_a_name_that_the_locale_cannot_hold_is_refused(module: str, typed: str, 
     done = real_command(typed, cwd=tmp_path, module=module, **ASCII)
     assert done.returncode == 1
     shown = typed.replace("Ü", r"\xdc")
-    assert done.stderr == f"vae_sweep: {shown}: the locale (ascii) does not have these letters; set PYTHONUTF8=1\n"
+    assert re.fullmatch(rf"vae_sweep: {re.escape(shown)}: .*\(ascii\).* set PYTHONUTF8=1\n", done.stderr)
 
 
 def test_every_text_file_and_pipe_is_opened_with_an_encoding() -> None:
@@ -139,8 +140,8 @@ def test_a_launcher_that_is_not_installed_says_what_to_install(
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = real_command("-m", "experiment=smoke", f"hydra/launcher={launcher}", cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 1
-    said = f"hydra/launcher={launcher}: not installed; pip install 'vae-sweep[{extra}]' brings it"
-    assert done.stderr == f"vae_sweep: {said}\n"
+    said = rf"vae_sweep: hydra/launcher={launcher}: .*pip install 'vae-sweep\[{extra}\]'.*\n"
+    assert re.fullmatch(said, done.stderr)
 
 
 def test_a_current_folder_that_was_deleted_is_refused(tmp_path: Path) -> None:

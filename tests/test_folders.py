@@ -59,7 +59,14 @@ def test_a_store_in_any_folder(name: str, empty_database: Path, tmp_path: Path, 
     assert {path.name for path in tmp_path.iterdir()} == {moved.name}
 
 
-@pytest.mark.parametrize("name", ["Übung 日本 it's", "a?b #1", "100% p%20q\ttab"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Übung 日本 it's",
+        pytest.param("a?b #1", marks=pytest.mark.slow),
+        pytest.param("100% p%20q\ttab", marks=pytest.mark.slow),
+    ],
+)
 def test_a_sweep_in_any_folder(name: str, command, new_project, tmp_path: Path) -> None:
     root = new_project(name)
     done = command(*TWO, *FEW, cwd=root)

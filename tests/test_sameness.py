@@ -190,6 +190,7 @@ def test_files_edited_during_a_sweep_do_not_change_its_runs(start: Callable, pro
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_runs_that_share_a_folder_keep_their_own_checkpoints(sweep: Callable, project: Path) -> None:
     """One subfolder for all seeds, one folder for two sweeps: habits that Hydra's own pages suggest."""
     shared = "hydra.sweep.subdir=${model.name}", "hydra.sweep.dir=outputs/fixed"
