@@ -79,7 +79,7 @@ CONFIGURATION = {
     "no value": Bad("params.lr", "params.lr: | key=value | params.lr=...?"),
     "type": Bad("params.lr=abc", "params.lr: | 'abc' | Float"),
     "mirrored noise": Bad("params.mirror=true dataset.permute_pixels=true", "params.mirror=true: | permuted"),
-    "no blocks": Bad("model=fc_res model.blocks=0", "model.blocks=0: | whole number from 1 to 100"),
+    "no blocks": Bad(f"model=fc_res model.blocks=0 {SMALL}", "model.blocks=0: | whole number from 1 to 100"),
     "no such schedule": Bad("params.schedule=cosine", "params.schedule=cosine: | constant or one_cycle"),
     "schedule without a length": Bad("params.schedule=one_cycle", "params.schedule=one_cycle | epochs"),
     "length without a schedule": Bad("params.epochs=5", "params.epochs=5: | one_cycle | early stopping"),
@@ -91,7 +91,9 @@ CONFIGURATION = {
     "overflow": Bad("objective.beta=1e308", "objective.beta=1e+308: | number from 1e-6 to 1e6 | 1 = the ELBO"),
     "no such word": Bad("objective.reduction=avg", "objective.reduction=avg: | sum or mean"),
     "seed": Bad("seed=-1", "seed=-1: | whole number from 0 to 2^63 - 1"),
-    "width": Bad("model=fc model.hidden_dims=[64,0]", "model.hidden_dims=[64, 0]: | 1 to 100 widths | [64,32]"),
+    "width": Bad(
+        f"model=fc model.hidden_dims=[64,0] {SMALL}", "model.hidden_dims=[64, 0]: | 1 to 100 widths | [64,32]"
+    ),
     "several at once": Bad(
         "params.lr=0 training.patience=0 seed=-1",
         "seed=-1: | from 0 to 2^63 - 1; params.lr=0.0: | from 1e-12 to 1e12; training.patience=0: | from 1 to",
@@ -124,10 +126,10 @@ CONFIGURATION = {
     "too many swept": Bad("-m seed=range(9999999999999)", "1,000 runs | seed | fewer values"),
     "swept data": Bad("-m dataset=celeba,shapes", "dataset=celeba: | ./data/img_align_celeba | dataset=shapes works"),
     "call as a model": Bad(
-        f"model._target_=os.system {SMALL}", "model._target_='os.system': | vae_sweep.models.vae.VAE | nothing else"
+        f"model._target_=os.system {SMALL}", "model._target_='os.system': | subclass of vae_sweep.models.vae.VAE"
     ),
     "call as data": Bad(
-        "dataset._target_=os.system", "dataset._target_='os.system': | vae_sweep.datasets.base.Source | nothing else"
+        "dataset._target_=os.system", "dataset._target_='os.system': | subclass of vae_sweep.datasets.base.Source"
     ),
     "no such class": Bad(
         f"model._target_=my.VAE {SMALL}", "model._target_='my.VAE': | No module named 'my' | my_module.MyVAE"
@@ -209,7 +211,7 @@ ENVIRONMENT = {
 
 DATA = {
     "no path": Bad("dataset=folder", "dataset.path | no value | dataset.path=..."),
-    "no folder": Bad(FOLDER, "dataset.path=./pictures: | no folder ./pictures | name the folder"),
+    "no folder": Bad(FOLDER, "dataset.path=./pictures: | no folder ./pictures | give the folder"),
     "file for a folder": Bad(FOLDER, "./pictures is a file | folder | unpack", bad.file("pictures")),
     "empty folder": Bad(FOLDER, "dataset.path=./pictures: no | known endings: apng | webp", bad.folder("pictures")),
     "no pictures": Bad(
@@ -343,22 +345,25 @@ CHECKPOINTS = {
         MAKE,
     ),
     "no images known": Bad(
-        "run=checkpoint.pt what=reconstructions", "run=checkpoint.pt: | images | what=samples", bad.saved(), MAKE
+        "run=checkpoint.pt what=reconstructions",
+        "run=checkpoint.pt: | images | samples and interpolations need none",
+        bad.saved(),
+        MAKE,
     ),
 }
 
 RUNS = {
-    "nothing asked": Bad("what=samples", "run= | missing | give a run id | checkpoint.pt", module=MAKE),
+    "nothing asked": Bad("what=samples", "run= | missing | give the id | checkpoint.pt", module=MAKE),
     "no such picture": Bad("run=x what=movie", "what=movie: | samples, interpolation, reconstructions", module=MAKE),
-    "no number": Bad("run=x n=many", "n=many: | whole number", module=MAKE),
+    "no number": Bad("run=x n=many", "n=many: | Integer", module=MAKE),
     "too many": Bad("run=x n=4096", "n=4096: | whole number from 1 to 2,048 | what=samples", module=MAKE),
     "no option": Bad("run=x m=1", f"m=1: | key=value | {OF_A_RUN}", module=MAKE),
-    "no store": Bad("run=0123", "run=0123: no checkpoint | no runs are stored here", module=MAKE),
-    "no run id": Bad("run=best", "run=best: no such file | no run id | 0-9 and a-f", module=MAKE),
+    "no store": Bad("run=0123", "run=0123: | no runs are stored here | sqlite:///./mlflow.db", module=MAKE),
+    "no run id": Bad("run=best", "run=best: no such file | not a run id | 0-9 and a-f", module=MAKE),
     "unknown run": Bad(
         "run=0123456789abcdef", "run=0123456789abcdef: | sqlite:///./mlflow.db | mlflow ui", bad.store, MAKE
     ),
-    "ambiguous run": Bad("run=LETTER", "several runs begin so ( | give more", bad.store, MAKE),
+    "ambiguous run": Bad("run=LETTER", "several run ids begin with this ( | give more", bad.store, MAKE),
     "run of a sweep": Bad("run=SWEEP", "sweep is FAILED | no checkpoint | id of a finished run", bad.store, MAKE),
     "failed run": Bad("run=FAILED", "conv-p1 is FAILED | no checkpoint | id of a finished run", bad.store, MAKE),
     "no server of runs": Bad(
@@ -420,7 +425,7 @@ HABITS = {
     "value for a section": Bad("sweep=mine", "sweep=mine: | section | sweep.name=..."),
     "key of another choice": Bad(
         "model=fc model.channels=[8]",
-        "model.channels: | _target_, name, hidden_dims | model=conv and model=fc_matched and model=conv_res",
+        "model.channels: | _target_, name, baseline, hidden_dims | model=conv and model=fc_matched and model=conv_res",
     ),
     "added section": Bad("+trainer.gpus=1", f"+trainer: | `+` cannot | {SECTIONS}"),
     "folder for a name": Bad("dataset=./p", "celeba, cifar10, folder, shapes | dataset=folder dataset.path=./p"),

@@ -134,7 +134,7 @@ def test_a_user_of_hydra_keeps_the_configuration_that_is_being_composed(here: Pa
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: vs.load_run("0" * 32), r"^run=0+: no such run in sqlite:.*`mlflow ui` lists what there is$"),
+        (lambda: vs.load_run("0" * 32), r"^run=0+: no such run in sqlite:.*`mlflow ui` lists its runs$"),
         (lambda: vs.load_run("0" * 9, tracking_uri="sqlite:///none.db"), r"^run=0+: no runs are stored here \(sqlite:"),
         (lambda: vs.load_model("nowhere.pt"), r"nowhere\.pt: no such file; give a run id, or the path"),
         (lambda: vs.load_model("best"), r"^run=best: no such file, and not a run id"),

@@ -37,6 +37,7 @@ def inserted(package: Path) -> None:
             continue
         file = package / place[1]
         lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        assert sum(place[3] in line for line in lines) == 1, f"CONTRIBUTING.md: {place[3]!r} is not one line of {file}"
         (at,) = [i + (place[2] == "below") for i, line in enumerate(lines) if place[3] in line]
         indent = re.match(r" *", lines[at])[0]
         new = "".join(f"{indent}{line}" if line.strip() else line for line in code[place.end() :].splitlines(True))
@@ -81,14 +82,14 @@ def test_every_example_of_a_sweep_runs(project: Path, command) -> None:
     assert {"linear-tiny", "mine-tiny", "linear-small", "mine-small"} <= set(found)
     assert set(found.values()) == {"FINISHED"}
     with closing(sqlite3.connect(project / "mlflow.db")) as connection:
-        keys = connection.execute("SELECT key FROM metrics WHERE key LIKE '%contrast'").fetchall()
+        keys = connection.execute("SELECT key FROM metrics WHERE key LIKE '%spread'").fetchall()
         data = connection.execute("SELECT DISTINCT value FROM params WHERE key = 'dataset.name'").fetchall()
-    assert sorted(keys) == [("reference/contrast",)] * 4 + [("test/contrast",)] * 4
+    assert sorted(keys) == [("reference/spread",)] * 4 + [("test/spread",)] * 4
     assert set(data) == {("shapes",), ("stripes",)}
     assert len(list(project.glob("mlruns/*/artifacts/figures/origin.png"))) == 4
     tables = [path.read_text(encoding="utf-8") for path in project.glob("mlruns/*/artifacts/comparison.csv")]
     assert len(tables) == 2
-    assert all("test/contrast" in table.partition("\n")[0] for table in tables)
+    assert all("test/spread" in table.partition("\n")[0] for table in tables)
 
 
 def test_the_example_of_a_model_refuses_its_bad_arguments(project: Path, command) -> None:
@@ -113,4 +114,4 @@ def test_the_example_of_a_test_passes(project: Path) -> None:
 
 def test_the_example_of_a_metric_is_in_the_printed_list(project: Path, command) -> None:
     done = command(cwd=project, module="vae_sweep.metrics.catalogue", **changed_package(project))
-    assert re.search(r"^\| `test/contrast` \| contrast kept \|", done.stdout, re.MULTILINE), done.stderr
+    assert re.search(r"^\| `test/spread` \| spread kept \|", done.stdout, re.MULTILINE), done.stderr

@@ -103,4 +103,4 @@ def test_a_folder_that_is_no_utf_8_is_refused_in_one_line(command, tmp_path: Pat
     done = command(*TWO, *FEW, cwd=root)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "\\xdcbung: a folder name that is no UTF-8 cannot be recorded; rename it" in done.stderr
+    assert "\\xdcbung: the folder name is not valid UTF-8; rename it" in done.stderr

@@ -145,7 +145,7 @@ def test_workers_go_on_where_file_locks_do_not_work(start, project: Path) -> Non
     unlock(lock.parent)
     until = time.monotonic() + 6
     for line in process.stdout:
-        assert "stopping: the sweep has lost its first process" not in line
+        assert "stopping: the sweep has lost the process that started it" not in line
         if time.monotonic() > until:
             break
     assert process.poll() is None

@@ -107,7 +107,7 @@ def test_a_killed_worker_ends_the_sweep_with_one_clear_line(start, project: Path
     os.kill(int(owner.read_text().partition('"pid": ')[2].rstrip("}")), signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    before, line, _ = output.partition("\nvae_sweep: a worker process was killed from outside, usually because memory")
+    before, line, _ = output.partition("\nvae_sweep: a worker process was killed, usually because memory")
     assert line
     assert "Traceback" not in before
     assert wait_until_gone(process.pid) == set()

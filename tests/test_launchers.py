@@ -45,5 +45,5 @@ def test_every_launcher_gives_the_same_numbers(
     assert len(rows(basic)) > 60
     if launcher == "submitit":  # another launcher finds what this one left
         done = command(*GRID, BASIC, cwd=project)
-        assert done.stdout.count("is finished already") == 2
+        assert done.stdout.count("is already finished") == 2
         assert done.returncode == 0

@@ -131,7 +131,7 @@ def test_a_finished_run_records_its_losses_and_times(smoke: Project) -> None:
         assert m["images_per_s"] == pytest.approx(720 / m["train_time_s"], rel=1e-6)
         assert m["wall_time_s"] > m["train_time_s"] > 0
         listed = dict(part.split() for part in run.data.tags["vae_sweep.time_s"].split(", "))
-        parts = {"start", "training", "validation", "tracking", "state", "losses", "checkpoint", "pictures", "metrics"}
+        parts = {"start", "training", "validation", "tracking", "state", "losses", "checkpoint", "figures", "metrics"}
         assert set(listed) == parts
         assert sum(map(float, listed.values())) == pytest.approx(m["wall_time_s"], abs=0.5 + 0.05 * len(parts))
 

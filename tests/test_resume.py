@@ -100,7 +100,7 @@ def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         assert is_held(tmp_path)
-        with pytest.raises(UserError, match=rf"^it is .* already.* {holder.pid} on "), hold_lock(tmp_path, "it"):
+        with pytest.raises(UserError, match=rf"^it is already running.* {holder.pid} on "), hold_lock(tmp_path, "it"):
             pass
         holder.kill()  # -9: nothing of its own runs any more
     assert not is_held(tmp_path)
@@ -145,7 +145,7 @@ def test_a_killed_sweep_is_continued_by_the_same_command(launcher: str, command,
 
     again = command(*GRID, launcher, cwd=broken)  # a third time: all is done
     assert again.returncode == 0
-    assert again.stdout.count("is finished already, as run") == 2
+    assert again.stdout.count("is already finished, as run") == 2
     assert "epoch 1:" not in again.stdout
     assert rows(broken) == rows(whole)
     for name in ("linear-tiny", "fc-tiny"):
@@ -160,7 +160,7 @@ def test_the_same_sweep_twice_at_once_is_refused(command, start, project: Path) 
     first = start(*GRID, BASIC, *ENDLESS, cwd=project, until="epoch 2:")
     second = command(*GRID, BASIC, *ENDLESS, cwd=project)
     assert second.returncode == 1
-    assert re.search(rf"this sweep is .*already.* {first.pid} on ", second.stderr), second.stderr
+    assert re.search(rf"this sweep is already running.* {first.pid} on ", second.stderr), second.stderr
     first.send_signal(signal.SIGTERM)
     first.communicate(timeout=60)
     assert first.returncode == 130

@@ -147,7 +147,7 @@ def test_a_model_that_is_edited_is_trained_anew(sweep: Callable, project: Path) 
     (project / "my_layers.py").write_text(LAYER)
     sweep("model=mine")
     (project / "my_layers.py").write_text(f"# a remark\n{LAYER}")
-    assert "is finished already" in sweep("model=mine")
+    assert "is already finished" in sweep("model=mine")
     (project / "my_layers.py").write_text(LAYER.replace("n)\n", "n, bias=False)\n"))
     shutil.rmtree(project / "__pycache__", ignore_errors=True)  # two edits within a second
     assert "my_layers.py changed since run" in sweep("model=mine")

@@ -227,7 +227,7 @@ def test_a_sweep_continues_after_its_project_was_moved(command, start, new_proje
     again = command(*GRID, cwd=after)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "the artifacts of 3 runs" in again.stdout
-    assert "fc-tiny-lr=0.001 is finished already" in again.stdout
+    assert "fc-tiny-lr=0.001 is already finished" in again.stdout
     assert "fc-tiny-lr=0.002 continues after epoch" in again.stdout
     assert len(statuses(after)) == 3
     assert len(list(after.glob("mlruns/*/artifacts/checkpoint.pt"))) == 2

@@ -43,7 +43,7 @@ CELL = {  # what the command prints about a cell, and the stage that begins with
     "resumed": r"- (\S+) continues after epoch (\d+)",
     "epoch": r"- (\S+) epoch (\d+): ",
     "finished": r"- (\S+) finished: test loss ",
-    "skipped": r"- (\S+) is finished already, as run ",
+    "skipped": r"- (\S+) is already finished, as run ",
 }
 
 

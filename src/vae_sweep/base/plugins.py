@@ -49,9 +49,7 @@ def find(target: str, base: type[T], key: str) -> type[T]:
             f"such as my_module.My{base.__name__}"
         ) from error
     if not (inspect.isclass(cls) and issubclass(cls, base)):
-        raise UserError(
-            f"{key}={target!r}: must be a subclass of {base.__module__}.{base.__name__}, nothing else is called"
-        )
+        raise UserError(f"{key}={target!r}: must be a subclass of {base.__module__}.{base.__name__}")
     return cls
 
 

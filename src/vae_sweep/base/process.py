@@ -31,12 +31,12 @@ def set_up() -> None:
     try:
         names = [os.getcwd(), *sys.argv]
     except FileNotFoundError as error:
-        raise UserError("the current folder does not exist any more; change into one that does") from error
+        raise UserError("the current folder no longer exists; cd to another") from error
     encoding = sys.getfilesystemencoding()
     for name in names if encoding != "utf-8" else ():
         if any("\udc80" <= letter <= "\udcff" for letter in name):
             shown = os.fsencode(name).decode("utf-8", "replace")
-            raise UserError(f"{shown}: the locale ({encoding}) does not have these letters; set PYTHONUTF8=1")
+            raise UserError(f"{shown}: the locale ({encoding}) cannot encode this name; set PYTHONUTF8=1")
 
 
 def _ensure_home() -> None:

@@ -19,14 +19,14 @@ from vae_sweep.config.arguments import bash_quoted, suggest_sweep
 from vae_sweep.config.keys import GROUPS, choices_with, closest, did_you_mean, similar_keys
 
 _FIXABLE = {
-    errno.EACCES: "give yourself the permission, or use another folder",
-    errno.EPERM: "give yourself the permission, or use another folder",
+    errno.EACCES: "change its permissions, or use another folder",
+    errno.EPERM: "change its permissions, or use another folder",
     errno.EROFS: "use a folder on a disk that may be written",
     errno.ENOSPC: "free some space, then start again",
-    errno.ENOTDIR: "a file stands where a folder must be; move it away",
+    errno.ENOTDIR: "this is a file, and a folder is needed; rename or move the file",
     errno.ENOENT: "the folder that it belongs in does not exist and cannot be made; use another",
     errno.ENAMETOOLONG: "the name is too long for a file; use a shorter one",
-    errno.EEXIST: "a file stands where a folder must be; move it away",
+    errno.EEXIST: "this is a file, and a folder is needed; rename or move the file",
 }
 _EXTRAS = {  # launchers that an extra of the package installs
     **dict.fromkeys(("ray", "ray_aws", "ray_local", "ray_cluster"), "ray"),
@@ -61,7 +61,7 @@ def explain(error: BaseException) -> str | None:
         return f"{error.filename}: {error.strerror}; {_FIXABLE[error.errno]}"
     if isinstance(error, UnicodeEncodeError) and error.encoding != "utf-8":
         name = error.object if len(error.object) <= 200 else f"{error.object[:200]}..."
-        return f"{_flat(name)}: the locale ({error.encoding}) does not have these letters; set PYTHONUTF8=1"
+        return f"{_flat(name)}: the locale ({error.encoding}) cannot encode this name; set PYTHONUTF8=1"
     if (raised_by, type(error).__name__) in _LAUNCHER_FAILED:
         return _LAUNCHER_FAILED[raised_by, type(error).__name__]
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -71,7 +71,7 @@ def explain(error: BaseException) -> str | None:
         return f"Hydra cannot compose this command ({reason}); --help lists the choices"
     if type(error).__name__ in _KILLED_WORKER:
         return (
-            "a worker process was killed from outside, usually because memory ran out; the same command continues, "
+            "a worker process was killed, usually because memory ran out; the same command continues, "
             f"and fewer runs at once need less memory ({_KILLED_WORKER[type(error).__name__]})"
         )
     return None

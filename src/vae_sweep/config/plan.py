@@ -35,7 +35,8 @@ def plan(config: DictConfig) -> tuple[dict[str, tuple[list[str], DictConfig]], d
     control = [key for key in swept if decides(key) is not Decides.TRAINED and not key.startswith("dataset.")]
     if control:
         raise UserError(
-            f"{control[0]}={','.join(swept[control[0]])}: decides no run's numbers and cannot be swept; give one value"
+            f"{control[0]}={','.join(swept[control[0]])}: cannot be swept, because it changes no run's numbers; "
+            "give one value"
         )
     if not known_ahead:
         return {}, swept
@@ -69,10 +70,10 @@ def _spans(config: DictConfig, known_ahead: bool) -> dict[str, list[str]]:
         elif override.is_discrete_sweep():
             spans[key] = [str(value) for value in itertools.islice(override.sweep_string_iterator(), MAX_CELLS + 1)]
             if not spans[key]:
-                raise UserError(f"{override.input_line}: holds no value, so there is nothing to train; give it some")
+                raise UserError(f"{override.input_line}: has no value; give at least one")
         elif known_ahead:
             raise UserError(
-                f"{override.input_line}: a range without steps; list its values, or use choice() or range()"
+                f"{override.input_line}: an interval has no steps; list its values, or use choice() or range()"
             )
         else:
             spans[key] = [str(override.input_line).partition("=")[2], "..."]

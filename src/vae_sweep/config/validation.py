@@ -131,7 +131,7 @@ def validate(cfg: DictConfig) -> None:
     """
     replaced = [key for key in SECTIONS if OmegaConf.is_interpolation(cfg, key)]
     if replaced:
-        raise UserError(f"{replaced[0]}: one section cannot stand for another; set the keys in it one by one")
+        raise UserError(f"{replaced[0]}: a section cannot be replaced by another; set the keys in it one by one")
     problems = [
         f"+{key}: no such key; a `+` cannot add one here; known keys: {', '.join(known)}"
         for key, known in _unknown_keys(cfg)

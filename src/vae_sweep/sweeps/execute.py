@@ -81,7 +81,7 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
     except Terminated:
         if context.owner == this_process():
             raise
-        raise RunFailed(f"{name}: its process was told to end; the same command continues it") from None
+        raise RunFailed(f"{name}: its process was terminated; the same command continues it") from None
     except UserError as error:
         raise RunFailed(f"{name}: {error}") from None
 
@@ -93,7 +93,8 @@ def _check_may_start(context: Context, name: str) -> None:
     if context.code not in (None, training_code()):
         where = f"{this_process()['host']}, {Path(__file__).parent}"
         raise RunFailed(
-            f"{name}: not started: the worker ({where}) has other code than the sweep; install the same there"
+            f"{name}: not started: the worker ({where}) has another version of vae_sweep than the sweep; "
+            "install the same version there"
         )
 
 
@@ -132,7 +133,9 @@ class Outcome:
     def check(self, run: Run) -> None:
         """Raise RunFailed unless the run finished and the store knows it."""
         if self.status == "FINISHED" and not self.recorded:
-            raise RunFailed(f"{run.name}: trained, but not recorded as finished; the same command completes it")
+            raise RunFailed(
+                f"{run.name}: trained, but the store could not record it as finished; the same command completes it"
+            )
         if self.status == "FAILED" and run.context.fail_fast and run.context.parent_id:
             request_stop(run.root, run.context.sweep_key, FAIL_FAST)
         if self.status != "FINISHED":
@@ -188,13 +191,13 @@ def _before(job: Job) -> StoredRun | None:
     own = {ROLE: "run", RUN_KEY: job.key}
     before = job.store.newest({**own, SWEEP_KEY: job.context.sweep_key}, job.context.parent_id)
     if before and _is_complete(before):
-        log.info("%s is finished already, as run %s; resume=false trains it again", job.name, before.run_id[:8])
+        log.info("%s is already finished, as run %s; resume=false trains it again", job.name, before.run_id[:8])
     elif job.context.parent_id:
         found = job.store.newest({**own, MACHINE: machine_kind(job.device)}, status="FINISHED")
         if found and _is_complete(found):
             job.store.record(found.run_id).set_tags({linked(job.context.parent_id): "reused"})
             log.info(
-                "%s is finished already, as run %s of %s; resume=false trains it again",
+                "%s is already finished, as run %s of %s; resume=false trains it again",
                 *(job.name, found.run_id[:8], f"sweep {found.parent_id[:8]}" if found.parent_id else "its own"),
             )
             return found
@@ -207,7 +210,11 @@ def _is_complete(run: StoredRun) -> bool:
 
 def _reopened(job: Job, before: StoredRun) -> RunRecord:
     if before.tags.get(MACHINE) != machine_kind(job.device):
-        log.warning("%s began on another kind of machine (%s): rounding differs", job.name, before.tags.get(MACHINE))
+        log.warning(
+            "%s started on another kind of machine (%s): its numbers are not bit-identical",
+            job.name,
+            before.tags.get(MACHINE),
+        )
     if OUTPUTS in before.tags:
         (Path(before.tags[OUTPUTS]) / checkpoint.UNFINISHED).unlink(missing_ok=True)
     record = job.store.reopen(before.run_id)
@@ -222,7 +229,7 @@ def _started(job: Job) -> RunRecord:
     difference = changed(json.loads(other.tags[MADE_OF]), job.made_of) if other else ""
     if other and difference:
         log.warning(
-            "%s: %s changed since run %s of the same configuration; it is trained anew",
+            "%s: %s changed since run %s of the same configuration; a new run is trained",
             *(job.name, difference, other.run_id[:8]),
         )
     tags = {ROLE: "run", RUN_KEY: job.key, SWEEP_KEY: job.context.sweep_key, SETTINGS: settings}

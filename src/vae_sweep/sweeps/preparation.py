@@ -70,7 +70,7 @@ def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, linear.
         )
     channels, height, width = dataset.image_shape
     if channels not in (1, 3):
-        raise UserError(f"dataset={dataset.name}: images have {channels} channels; 1 or 3 can be shown")
+        raise UserError(f"dataset={dataset.name}: images have {channels} channels; they must have 1 or 3")
     # The optimum uses at most latent_dim directions; 512 are more than this loss can pay for on any usual data.
     directions = max(512, cfg.params.latent_dim)
     n_values = channels * height * width

@@ -80,7 +80,7 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
     for reason in undefined:
         log.warning("%s: not defined on these images: %s", run.name, reason)
     for reason in missing:
-        log.warning("%s: not all could be measured: %s; the same command tries again", run.name, reason)
+        log.warning("%s: some metrics could not be measured: %s; the same command tries again", run.name, reason)
     log.info("%s measured in %.1f s (%s)", run.name, sum(found.seconds.values()), tags["vae_sweep.measuring_s"])
 
 

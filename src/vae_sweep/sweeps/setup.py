@@ -47,12 +47,14 @@ def project_root(config: DictConfig) -> Path:
     if not root.is_absolute():
         raise UserError(f"paths.root={named}: must be an absolute path, or left out for the current folder")
     if "${" in str(root) or "\\" in str(root):
-        raise UserError(f"paths.root={root}: a folder name with ${{ or a backslash cannot be configured; use another")
+        raise UserError(
+            f"paths.root={root}: the folder name has ${{ or a backslash, which Hydra cannot read; use another folder"
+        )
     try:
         str(root).encode()
     except UnicodeEncodeError as error:
         shown = os.fsencode(root).decode(errors="backslashreplace")
-        raise UserError(f"paths.root={shown}: a folder name that is no UTF-8 cannot be recorded; rename it") from error
+        raise UserError(f"paths.root={shown}: the folder name is not valid UTF-8; rename it") from error
     return root
 
 

@@ -78,7 +78,9 @@ def _watch(context: Context, done: threading.Event) -> None:
         asked = stop_requested(root, context.sweep_key) == INTERRUPTED
         alone = not independent and first.is_lost()
         if asked or alone:
-            log.warning("stopping: the sweep %s", "was interrupted" if asked else "has lost its first process")
+            log.warning(
+                "stopping: the sweep %s", "was interrupted" if asked else "has lost the process that started it"
+            )
             os.kill(os.getpid(), signal.SIGTERM)
             done.wait(CLOSE_WITHIN)
             if alone:

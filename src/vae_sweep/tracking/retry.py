@@ -111,7 +111,7 @@ class RetryingClient:
                 if left <= 0 or not self._is_transient(error):
                     raise failure from error
                 if not warned:
-                    log.warning("%s; trying again for up to %.0f s", failure, left)
+                    log.warning("%s; retrying for up to %.0f s", failure, left)
                     warned = True
                 time.sleep(min(RETRY_EVERY, left))
 

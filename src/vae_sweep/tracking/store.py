@@ -173,7 +173,9 @@ class Store:
             found = [run for run in self._search(self._all_experiments()) if run.info.run_id.startswith(run_id)]
             if len(found) > 1:
                 names = ", ".join(run.info.run_id for run in found[:5])
-                raise UserError(f"{key}={run_id}: the ids of several runs begin so ({names}); give more of the id")
+                raise UserError(
+                    f"{key}={run_id}: the ids of several run ids begin with this ({names}); give more of the id"
+                )
             if not found:
                 raise StoreError("no id begins so")
             return _stored(found[0])

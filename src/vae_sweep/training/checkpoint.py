@@ -52,7 +52,7 @@ def check_holds(path: Path | None, model: VAE) -> None:
     weights = model.state_dict()
     same = found.keys() == weights.keys() and all(_same(found[key], weights[key].cpu()) for key in weights)
     if not same:
-        raise UserError("the store does not hold the checkpoint that was written to it; start the same command again")
+        raise UserError("the store does not have the checkpoint that was written to it; start the same command again")
 
 
 def _same(stored: torch.Tensor, own: torch.Tensor) -> bool:

@@ -66,7 +66,7 @@ def load(folder: Path) -> dict[str, Any] | None:
             content = torch.load(path, map_location="cpu", weights_only=True)
             if content["format"] == FORMAT:
                 return content
-            log.warning("%s: of another format; it is not used", path)
+            log.warning("%s: written by another version; it is ignored", path)
         except Exception as error:
             log.warning("%s: cannot be read (%s); an older state or none is used", path, type(error).__name__)
     return None
