@@ -73,10 +73,10 @@ def test_the_rooms_are_those_of_the_package() -> None:
     assert sorted(named) == sorted([*rooms, *set(modules) - {"testing"}])
 
 
-def test_every_example_of_a_sweep_runs(project: Path, command) -> None:
+def test_every_example_of_a_sweep_runs(project: Path, real_command) -> None:
     assert len(COMMANDS) == 2
     for line in COMMANDS:
-        done = command(*shlex.split(line)[3:], cwd=project, **changed_package(project))
+        done = real_command(*shlex.split(line)[3:], cwd=project, **changed_package(project))
         assert done.returncode == 0, done.stdout + done.stderr
     found = statuses(project)
     assert {"linear-tiny", "mine-tiny", "linear-small", "mine-small"} <= set(found)
@@ -92,9 +92,9 @@ def test_every_example_of_a_sweep_runs(project: Path, command) -> None:
     assert all("test/spread" in table.partition("\n")[0] for table in tables)
 
 
-def test_the_example_of_a_model_refuses_its_bad_arguments(project: Path, command) -> None:
+def test_the_example_of_a_model_refuses_its_bad_arguments(project: Path, real_command) -> None:
     typed = shlex.split(COMMANDS[0])[3:]
-    done = command(*typed, "model=mine", "model.width=0", cwd=project, **changed_package(project))
+    done = real_command(*typed, "model=mine", "model.width=0", cwd=project, **changed_package(project))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "vae_sweep: model.width=0: must be a whole number from 1 to 10,000"
 
@@ -112,6 +112,6 @@ def test_the_example_of_a_test_passes(project: Path) -> None:
     assert "1 passed" in done.stdout
 
 
-def test_the_example_of_a_metric_is_in_the_printed_list(project: Path, command) -> None:
-    done = command(cwd=project, module="vae_sweep.metrics.catalogue", **changed_package(project))
+def test_the_example_of_a_metric_is_in_the_printed_list(project: Path, real_command) -> None:
+    done = real_command(cwd=project, module="vae_sweep.metrics.catalogue", **changed_package(project))
     assert re.search(r"^\| `test/spread` \| spread kept \|", done.stdout, re.MULTILINE), done.stderr

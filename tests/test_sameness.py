@@ -218,7 +218,7 @@ def test_a_checkpoint_that_the_store_lost_is_noticed(project: Path) -> None:
     (project / "empty.pt").touch()
     (project / "half.pt").write_bytes(path.read_bytes()[:1000])
     for wrong, weights in ((path, other), (None, model), (project / "empty.pt", model), (project / "half.pt", model)):
-        with pytest.raises(UserError, match="does not hold the checkpoint"):
+        with pytest.raises(UserError, match="does not have the checkpoint"):
             checkpoint.check_holds(wrong, weights)
 
 
