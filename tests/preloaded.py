@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+import threading
 from typing import Any
 
 MODULES = (
@@ -45,6 +46,7 @@ def become(request: dict[str, Any], set_by_imports: dict[str, str]) -> None:
     try:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
     finally:
+        threading._shutdown()  # joblib ends its workers here; functions of atexit come after it, as in any process
         atexit._run_exitfuncs()  # a fork ends without them, and without taking down every module, which takes long
 
 

@@ -15,7 +15,7 @@ import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from running import BASIC, ENDLESS
+from running import ENDLESS
 from vae_sweep.base import signals
 from vae_sweep.base.errors import StoreError
 from vae_sweep.base.signals import Terminated, deferred_interrupts, interrupt
@@ -90,7 +90,7 @@ def test_workers_end_when_the_first_process_is_killed(start, project: Path) -> N
     process = start(*GRID, "hydra.launcher.n_jobs=2", *ENDLESS, cwd=project, until="epoch 3:")
     process.kill()  # -9, the first process alone
     assert wait_until_gone(process.pid) == set()
-    again = start(*GRID, BASIC, *ENDLESS, cwd=project, until="continues after epoch")
+    again = start(*GRID, "hydra.launcher.n_jobs=2", *ENDLESS, cwd=project, until="continues after epoch")
     again.send_signal(signal.SIGTERM)
     again.communicate(timeout=60)
     runs = stored(project)

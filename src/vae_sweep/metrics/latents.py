@@ -62,7 +62,7 @@ def aggregate(codes: Codes) -> dict[str, float]:
     bound on KL(q(z) || p(z)), the "marginal KL" of Hoffman & Johnson 2016.
     """
     mean = codes.mean.mean(0)  # (L,)
-    covariance = np.cov(codes.mean, rowvar=False, bias=True).reshape(len(mean), -1) + np.diag(codes.variance.mean(0))
+    covariance = np.cov(codes.mean.T, bias=True).reshape(len(mean), -1) + np.diag(codes.variance.mean(0))
     _, log_determinant = np.linalg.slogdet(covariance)
     trace = float(np.trace(covariance))
     return {
