@@ -355,7 +355,7 @@ CHECKPOINTS = {
 RUNS = {
     "nothing asked": Bad("what=samples", "run= | missing | give the id | checkpoint.pt", module=MAKE),
     "no such picture": Bad("run=x what=movie", "what=movie: | samples, interpolation, reconstructions", module=MAKE),
-    "no number": Bad("run=x n=many", "n=many: | Integer", module=MAKE),
+    "no number": Bad("run=x n=many", "n=many: | whole number", module=MAKE),
     "too many": Bad("run=x n=4096", "n=4096: | whole number from 1 to 2,048 | what=samples", module=MAKE),
     "no option": Bad("run=x m=1", f"m=1: | key=value | {OF_A_RUN}", module=MAKE),
     "no store": Bad("run=0123", "run=0123: | no runs are stored here | sqlite:///./mlflow.db", module=MAKE),

@@ -19,6 +19,8 @@ from vae_sweep.config.messages import user_message
 
 T = TypeVar("T")
 
+_ALLOWED = {"int": "a whole number", "bool": "true or false"}  # type of a field -> its values in words
+
 
 def option(help: str, default: Any = MISSING, positional: bool = False) -> Any:
     """Return a dataclass field with its line of ``--help``, required where it has no ``default``.
@@ -67,7 +69,8 @@ def read_options(schema: type[T], typed: list[str]) -> T:
         try:
             options[key] = known[key].default if value in ("", "null") else value
         except OmegaConfBaseException as error:
-            raise UserError(f"{word}: {str(error.msg or error).splitlines()[0]}") from error
+            allowed = _ALLOWED.get(str(known[key].type))
+            raise UserError(f"{word}: must be {allowed}" if allowed else f"{word}: {error.msg}") from error
     for key in sorted(OmegaConf.missing_keys(options)):
         raise UserError(f"{key}= is missing; give the {known[key].metadata['help']}")
     return OmegaConf.to_object(options)  # type: ignore[return-value]
