@@ -152,5 +152,5 @@ def test_a_current_folder_that_was_deleted_is_refused(tmp_path: Path) -> None:
         ["bash", "-c", line], env=clean_environment(), capture_output=True, text=True, encoding="utf-8"
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("vae_sweep: the current folder does not exist")
+    assert done.stderr.startswith("vae_sweep: the current folder no longer exists")
     assert done.stderr.count("\n") == 1
