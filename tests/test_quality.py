@@ -26,6 +26,13 @@ def test_format_lint_and_types_are_clean(tool: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_rooms_import_one_way() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 broken" in done.stdout
+
+
 def test_images_and_links_of_the_readme_exist() -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", (ROOT / "README.md").read_text())
     assert links
