@@ -115,7 +115,7 @@ def test_closed_forms_of_several_sizes_show_the_metrics_that_they_share() -> Non
 
 
 def test_csv_and_json_keep_every_number() -> None:
-    """Floats to the last bit, whole numbers whole, nothing for what is unknown."""
+    """Bit-identical floats, whole numbers as such, empty where a value is unknown."""
     third, tiny = 1 / 3, 5e-324
     rows = [*SWEEP, run("fc", "p2", 0.1 + 0.2, train_loss=tiny, metrics={"test/psnr": third})]
     table = frame(rows)
