@@ -194,6 +194,9 @@ ENVIRONMENT = {
     "Hydra's own variable": Bad("model=x", f"model=x: | {MODELS}", environment={"HYDRA_FULL_ERROR": "0"}),
     "no such environment": Bad("params.lr=${oc.env:NOWHERE}", "params.lr: | 'NOWHERE' not found"),
     "no such interpolation": Bad("params.lr=${nowhere}", "params.lr: | 'nowhere' not found"),
+    "no such interpolation under a debugger": Bad(
+        "params.lr=${nowhere}", "params.lr: | 'nowhere' not found", environment={"OC_CAUSE": "1"}
+    ),
     "folder as a database": Bad(
         SMALL, "sqlite:///./mlflow.db: | is a folder | sqlite:///path/mlflow.db", bad.folder("mlflow.db")
     ),

@@ -88,14 +88,14 @@ def _raised_by(error: BaseException) -> str:
 def _composition(error: BaseException) -> str:
     """Return Hydra's several lines as one, with the keys or choices that exist."""
     text = str(error)
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-    detail = cause if cause is not None else error if isinstance(error, OmegaConfBaseException) else None
     known = next(_known_failures(text), None)
     if known is not None:
         return known
-    if detail is not None and detail.full_key:
-        return _wrong_key(detail)
-    return _flat(f"{text} ({cause})" if cause is not None else text)
+    chain = [e for e in (error.__cause__, error) if isinstance(e, OmegaConfBaseException)]
+    for detail in chain:  # under a debugger the cause is an error of OmegaConf's own that has no key yet
+        if detail.full_key:
+            return _wrong_key(detail)
+    return _flat(f"{text} ({error.__cause__})" if error.__cause__ in chain else text)
 
 
 def _known_failures(text: str) -> Iterator[str]:
