@@ -79,7 +79,9 @@ CONFIGURATION = {
     "no value": Bad("params.lr", "params.lr: | key=value | params.lr=...?"),
     "type": Bad("params.lr=abc", "params.lr: | 'abc' | Float"),
     "mirrored noise": Bad("params.mirror=true dataset.permute_pixels=true", "params.mirror=true: | permuted"),
-    "no blocks": Bad(f"model=fc_res model.blocks=0 {SMALL}", "model.blocks=0: | whole number from 1 to 100"),
+    "no blocks": Bad(
+        "model=fc_res model.blocks=0 dataset.download=false", "model.blocks=0: | whole number from 1 to 100"
+    ),
     "no such schedule": Bad("params.schedule=cosine", "params.schedule=cosine: | constant or one_cycle"),
     "schedule without a length": Bad("params.schedule=one_cycle", "params.schedule=one_cycle | epochs"),
     "length without a schedule": Bad("params.epochs=5", "params.epochs=5: | one_cycle | early stopping"),
@@ -92,7 +94,8 @@ CONFIGURATION = {
     "no such word": Bad("objective.reduction=avg", "objective.reduction=avg: | sum or mean"),
     "seed": Bad("seed=-1", "seed=-1: | whole number from 0 to 2^63 - 1"),
     "width": Bad(
-        f"model=fc model.hidden_dims=[64,0] {SMALL}", "model.hidden_dims=[64, 0]: | 1 to 100 widths | [64,32]"
+        "-m model=fc params=p1,p2 model.hidden_dims=[64,0] dataset.download=false",
+        "model.hidden_dims=[64, 0]: | 1 to 100 widths | [64,32]",
     ),
     "several at once": Bad(
         "params.lr=0 training.patience=0 seed=-1",

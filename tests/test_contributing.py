@@ -96,7 +96,7 @@ def test_the_example_of_a_model_refuses_its_bad_arguments(project: Path, real_co
     typed = shlex.split(COMMANDS[0])[3:]
     done = real_command(*typed, "model=mine", "model.width=0", cwd=project, **changed_package(project))
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "vae_sweep: model.width=0: must be a whole number from 1 to 10,000"
+    assert done.stderr.splitlines()[-1] == "vae_sweep: model.width=0: must be a whole number from 1 to 1,000,000"
 
 
 def test_the_example_of_a_test_passes(project: Path) -> None:

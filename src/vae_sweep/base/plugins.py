@@ -59,7 +59,16 @@ def build(cls: type[T], node: Mapping[str, Any], where: str, **arguments: Any) -
     ``name`` and ``baseline`` say how tables show the choice, and are not passed on.
 
     Raises:
-        UserError: for arguments that the class does not take.
+        UserError: as :func:`check` and the constructor do.
+    """
+    return cls(**check(cls, node, where, **arguments))
+
+
+def check(cls: type, node: Mapping[str, Any], where: str, **arguments: Any) -> dict[str, Any]:
+    """Return what :func:`build` hands to ``cls``: the keys of ``node`` and ``arguments``.
+
+    Raises:
+        UserError: for arguments that the class does not take, or that one of its ``checks`` refuses.
     """
     given = {key: value for key, value in node.items() if key not in NOT_PASSED} | arguments
     try:
@@ -68,4 +77,7 @@ def build(cls: type[T], node: Mapping[str, Any], where: str, **arguments: Any) -
         raise UserError(
             f"{where}: {cls.__module__}.{cls.__qualname__} does not fit its configuration ({error})"
         ) from error
-    return cls(**given)
+    for key, check_value in getattr(cls, "checks", {}).items():
+        if key in given:
+            check_value(key, given[key])
+    return given

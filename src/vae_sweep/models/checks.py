@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from vae_sweep.base.errors import UserError
 
 MAX_WIDTH = 1_000_000  # units or channels of a layer
 MAX_LAYERS = 100
 
+Checks = Mapping[str, Callable[[str, object], None]]  # argument -> what raises UserError for a wrong (name, value)
 
-def check_size(key: str, value: object, most: int) -> None:
-    """Check that ``value`` is a whole number from 1 to ``most``.
+
+def check_width(key: str, value: object) -> None:
+    """Check that ``value`` is a number of units that a layer may have.
 
     Raises:
         UserError: where it is not.
     """
+    _check_size(key, value, MAX_WIDTH)
+
+
+def check_layers(key: str, value: object) -> None:
+    """Check that ``value`` is a number of layers that a model may have.
+
+    Raises:
+        UserError: where it is not.
+    """
+    _check_size(key, value, MAX_LAYERS)
+
+
+def _check_size(key: str, value: object, most: int) -> None:
     if type(value) is not int or not 1 <= value <= most:
         raise UserError(f"model.{key}={_short(value)}: must be a whole number from 1 to {most:,}")
 

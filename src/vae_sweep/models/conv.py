@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.models.checks import check_widths
+from vae_sweep.models.checks import Checks, check_widths
 from vae_sweep.models.vae import VAE, Posterior
 
 
@@ -19,13 +20,13 @@ class ConvVAE(VAE):
     ReLUs work in place, which gives the same numbers in 3 % less time.
 
     Raises:
-        UserError: for ``channels`` that are not a list of layer widths, or that halve the image more often than its
-            size allows.
+        UserError: for ``channels`` that halve the image more often than its size allows.
     """
+
+    checks: ClassVar[Checks] = {"channels": check_widths}
 
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, channels: Sequence[int]) -> None:
         super().__init__(image_shape, latent_dim)
-        check_widths("channels", channels)
         n_in, height, width = image_shape
         shrink = 2 ** len(channels)
         if height % shrink or width % shrink:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from vae_sweep.models.checks import MAX_LAYERS, MAX_WIDTH, check_size
+from vae_sweep.models.checks import Checks
 from vae_sweep.models.conv import ConvVAE
-from vae_sweep.models.fc_res import ResidualBlock
+from vae_sweep.models.fc_res import ResidualBlock, ResidualFCVAE
 from vae_sweep.models.vae import Posterior, bounded
 
 
@@ -23,14 +24,14 @@ class ResidualConvVAE(ConvVAE):
     begin as affine ones.
 
     Raises:
-        UserError: as ConvVAE and ResidualFCVAE do.
+        UserError: as ConvVAE does.
     """
+
+    checks: ClassVar[Checks] = {**ConvVAE.checks, **ResidualFCVAE.checks}
 
     def __init__(
         self, image_shape: tuple[int, int, int], latent_dim: int, channels: Sequence[int], width: int, blocks: int
     ) -> None:
-        check_size("width", width, MAX_WIDTH)
-        check_size("blocks", blocks, MAX_LAYERS)
         super().__init__(image_shape, latent_dim, channels)
         n_features, n_values = self.head.in_features, prod(image_shape)
         self.head = nn.Linear(n_features, width)

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from vae_sweep.models.checks import check_widths
+from vae_sweep.models.checks import Checks, check_widths
 from vae_sweep.models.vae import VAE, Posterior
 
 
 class FCVAE(VAE):
-    """Flatten -> Linear/ReLU per hidden width -> (mean, logvar); the decoder mirrors it and ends in a sigmoid.
+    """Flatten -> Linear/ReLU per hidden width -> (mean, logvar); the decoder mirrors it and ends in a sigmoid."""
 
-    Raises:
-        UserError: for ``hidden_dims`` that are not a list of layer widths.
-    """
+    checks: ClassVar[Checks] = {"hidden_dims": check_widths}
 
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, hidden_dims: Sequence[int]) -> None:
         super().__init__(image_shape, latent_dim)
-        check_widths("hidden_dims", hidden_dims)
         widths = [prod(image_shape), *hidden_dims]
         self.encoder = nn.Sequential(nn.Flatten(), *_linear_relu(widths))
         self.head = nn.Linear(widths[-1], 2 * latent_dim)  # mean and logvar in one matmul

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import ClassVar
 
 import torch
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.models.checks import MAX_WIDTH
+from vae_sweep.models.checks import MAX_WIDTH, Checks
 from vae_sweep.models.conv import ConvVAE
 from vae_sweep.models.fc import FCVAE
 
@@ -22,6 +23,8 @@ class MatchedFCVAE(FCVAE):
     Raises:
         UserError: as ConvVAE does, and for ``channels`` with more weights than an FCVAE may have.
     """
+
+    checks: ClassVar[Checks] = ConvVAE.checks
 
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, channels: Sequence[int]) -> None:
         super().__init__(image_shape, latent_dim, matched_widths(image_shape, latent_dim, channels))

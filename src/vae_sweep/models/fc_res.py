@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import nn
 
-from vae_sweep.models.checks import MAX_LAYERS, MAX_WIDTH, check_size
+from vae_sweep.models.checks import Checks, check_layers, check_width
 from vae_sweep.models.vae import VAE, Posterior, bounded
 
 
@@ -17,15 +18,12 @@ class ResidualFCVAE(VAE):
     The encoder maps the image, moved to [-1/2, 1/2], to ``width`` units, those through ``blocks`` blocks
     h + W2 relu(W1 h), and those to a bounded posterior; the decoder mirrors it. W2 starts at 0, so at its first step
     the model is a linear VAE behind a sigmoid, and every direction of the data is reached by a product of few matrices.
-
-    Raises:
-        UserError: for a ``width`` or a number of ``blocks`` that is not positive, or too large.
     """
+
+    checks: ClassVar[Checks] = {"width": check_width, "blocks": check_layers}
 
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, width: int, blocks: int) -> None:
         super().__init__(image_shape, latent_dim)
-        check_size("width", width, MAX_WIDTH)
-        check_size("blocks", blocks, MAX_LAYERS)
         n_values = prod(image_shape)
         self.encoder = nn.Sequential(
             nn.Flatten(),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
+
+from vae_sweep.models.checks import Checks
 
 
 @dataclass
@@ -39,7 +42,13 @@ def bounded(parameters: torch.Tensor) -> Posterior:
 
 
 class VAE(nn.Module):
-    """A variational autoencoder over images in [0, 1]; subclasses give ``encode`` and ``decode``."""
+    """A variational autoencoder over images in [0, 1]; subclasses give ``encode`` and ``decode``.
+
+    A class that takes arguments of its own may have ``checks`` for them, which run before the data are prepared. What
+    depends on the shape of the images is refused by its constructor.
+    """
+
+    checks: ClassVar[Checks] = {}
 
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int) -> None:
         super().__init__()

@@ -103,7 +103,8 @@ def prepare_cells(
     Raises:
         UserError: for the first cell that cannot work.
     """
-    for _, cfg in planned.values():
+    for _, cfg in planned.values():  # what needs no data
+        models.check(cfg.model)
         source(cfg.dataset, root)
         if local:
             resolve_device(cfg.training.device, cfg.training.precision)
