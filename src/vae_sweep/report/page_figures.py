@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
 from vae_sweep.comparison.evidence import Evidence, Images
-from vae_sweep.comparison.rows import REFERENCE, Row
+from vae_sweep.comparison.rows import Row
 from vae_sweep.comparison.statistics import Contrast
 from vae_sweep.metrics.losses import unit
 from vae_sweep.report import presentation as show
@@ -77,17 +77,19 @@ def of_dataset(evidence: Evidence, dataset: str) -> list[PageFigure]:
     ]
 
 
+def validation_curves(rows: Sequence[Row], histories: sweep_figures.Curves, models: Sequence[str] = ()) -> Figure:
+    """Validation loss of runs, and of the closed-form linear VAE beside them."""
+    cells = _cells(rows)
+    linear = {cells[row.name][1]: row.reference.val_loss for row in rows if row.reference}
+    return sweep_figures.validation_bands(histories, cells, linear, models, _unit(rows))
+
+
 def _validation_curves(evidence: Evidence, rows: Sequence[Row]) -> list[PageFigure]:
     names = {row.name for row in rows}
     histories = {name: curve for name, curve in evidence.histories.items() if name in names and len(curve[0])}
     if not histories:
         return []
-    levels = {(r.reference.beta, r.reference.reduction): r.reference.val_loss for r in rows if r.reference}
-    linear = {
-        REFERENCE + (f", beta {beta:g}, {reduction}" if len(levels) > 1 else ""): level
-        for (beta, reduction), level in levels.items()
-    }
-    figure = sweep_figures.validation_bands(histories, _cells(rows), linear, show.models(evidence), _unit(rows))
+    figure = validation_curves(rows, histories, show.models(evidence))
     models = " and ".join(dict.fromkeys(row.model for row in rows))
     caption = (
         "Validation loss against training images seen. Line and band: mean and range over seeds, as far as every "
@@ -170,7 +172,9 @@ def _mosaics(evidence: Evidence, dataset: str) -> list[PageFigure]:
 
 
 def _cells(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
-    return {row.name: (row.model, show.cell_of(row).params) for row in rows}
+    """Run -> model, and the set with what else tells the panels apart."""
+    data = len({row.dataset for row in rows}) > 1
+    return {row.name: (row.model, f"{row.dataset * data} {show.cell_of(row).params}".strip()) for row in rows}
 
 
 def _unit(rows: Sequence[Row]) -> str:

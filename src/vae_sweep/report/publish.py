@@ -7,23 +7,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock
 
 from vae_sweep.comparison.evidence import Evidence
-from vae_sweep.comparison.rows import REFERENCE, Cell, Row, finite, frame, to_csv, to_json, with_unique_names
+from vae_sweep.comparison.rows import Cell, Row, finite, frame, to_csv, to_json, with_unique_names
 from vae_sweep.metrics import catalogue
-from vae_sweep.metrics.losses import number, spec, unit
-from vae_sweep.report import sweep_figures, text
+from vae_sweep.metrics.losses import number, spec
+from vae_sweep.report import text
 from vae_sweep.report.collect import arrays_of, histories_of, rows_of
 from vae_sweep.tracking.store import NOTE, NOTE_LIMIT, Store, StoredRun
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 REDRAW_AFTER = 60.0  # seconds: cells that end faster do not each pay for figures
-SETTING = ["dataset", "beta", "reduction"]  # what a closed form belongs to
 
 
 def refresh(
@@ -45,7 +41,7 @@ def refresh(
         record.log_table(finite(table).to_dict("list"), "comparison_table.json")
         record.log_metrics({"cells": len(rows), "cells_finished": len(done)})
         if done and figures:
-            _log_figures(store, parent_id, rows, _closed_forms(table))
+            _log_figures(store, parent_id, rows)
             _beside(root, parent_id, "drawn").touch()
     return rows
 
@@ -121,16 +117,16 @@ def statistics_json(evidence: Evidence) -> str:
     return json.dumps(content, indent=1, allow_nan=False, default=asdict) + "\n"
 
 
-def _log_figures(store: Store, parent_id: str, rows: Sequence[Row], linear: Mapping[str, float]) -> None:
+def _log_figures(store: Store, parent_id: str, rows: Sequence[Row]) -> None:
     """The sweep's two figures: validation loss of all cells and the closed forms, and samples side by side."""
+    from vae_sweep.report import page_figures, style, sweep_figures  # here, since matplotlib takes its time
+
     started = [row for row in with_unique_names(rows) if row.run_id]
     where = ", ".join(sorted({row.dataset for row in rows}))
     seeds = ", ".join(map(str, sorted({row.seed for row in rows if row.seed is not None})))
-    curves = histories_of(store, started)
-    cells = {row.name: (row.model, "-".join(filter(None, [row.params, row.variant]))) for row in started}
-    record, measured = store.record(parent_id), unit({row.reduction for row in rows if row.reduction})
-    title = f"{where}: validation loss, seed {seeds}"
-    figure = sweep_figures.validation_curves(curves, cells, linear, title, measured)
+    record = store.record(parent_id)
+    figure = page_figures.validation_curves(started, histories_of(store, started))
+    style.heading(figure, f"{where}: validation loss, seed {seeds}")
     record.log_figure(figure, "figures/validation_loss.png")
     samples = arrays_of(store, [row for row in started if row.status == "FINISHED"], "samples.npy")
     captions = {
@@ -139,14 +135,3 @@ def _log_figures(store: Store, parent_id: str, rows: Sequence[Row], linear: Mapp
     if samples:
         title = f"{where}: samples from the prior, seed {seeds}"
         record.log_figure(sweep_figures.sample_columns(samples, title, captions=captions), "figures/samples.png")
-
-
-def _closed_forms(table: DataFrame) -> dict[str, float]:
-    """Name -> validation loss of each closed form, with what sets it apart from the others."""
-    found = table[table["status"] == "REFERENCE"]
-    levels = {}
-    for dataset, beta, reduction, latents, loss in found[[*SETTING, "latent_dim", "val_loss"]].itertuples(index=False):
-        said = zip(SETTING, (dataset, f"beta {beta:g}", reduction), strict=True)
-        parts = [part for key, part in said if found[key].nunique() > 1]
-        levels[", ".join([REFERENCE, *parts, f"{latents} latents"])] = loss
-    return levels

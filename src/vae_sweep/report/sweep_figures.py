@@ -29,40 +29,6 @@ Cells = Mapping[str, tuple[str, str]]  # run -> model, hyperparameter set with w
 _FLOOR = 1e-4  # nats: a latent with less carries nothing
 
 
-def validation_curves(
-    curves: Curves, cells: Cells, linear: Mapping[str, float], title: str, unit: str = "nats/image"
-) -> Figure:
-    """Validation loss of every run over training images seen: colour = model, line and marker = hyperparameter set.
-
-    Runs of one model and set share an entry of the legend. `linear`: label -> loss. The first epochs, and runs far
-    above the others, may lie above the panel, so that a few nats stay visible.
-    """
-    figure = Figure(figsize=(10, 5.4), dpi=DPI, layout="constrained")
-    axis = figure.subplots()
-    data = {name: (style.array(x), style.array(y)) for name, (x, y) in curves.items()}
-    levels = {label: level for label, level in linear.items() if np.isfinite(level)}
-    top = style.robust_limits(axis, [*(y for _, y in data.values()), *(np.array([v]) for v in levels.values())])
-    scale, many = style.millions(x for x, _ in data.values())
-    model_looks, set_looks = (style.looks(cells[name][i] for name in data) for i in (0, 1))
-    for model, params in dict.fromkeys(cells[name] for name in data):
-        names = [name for name in data if cells[name] == (model, params)]
-        _, dashes, marker = set_looks[params]
-        look: dict[str, Any] = {"ls": dashes, "marker": marker, "color": model_looks[model][0]}
-        label = _cell_label(f"{model}-{params}", {name: data[name][1] for name in names}, top)
-        for i, name in enumerate(names):
-            x, y = data[name]
-            axis.plot(x / scale, y, **look, ms=4, lw=1.6 if len(names) == 1 else 1.1, label="" if i else label)
-    for i, (label, level) in enumerate(levels.items()):
-        label = f"{style.wrap(label, 30)}\n({level:.2f})"
-        axis.axhline(level, color="black", lw=1.4, ls=DASHES[1 + i % 3], label=label)
-    y_label = f"validation loss ({unit})" if unit else "validation loss"
-    style.finish(axis, "validation images, lower is better", f"training images seen ({many})", y_label)
-    if data or levels:
-        figure.legend(loc="outside right center", fontsize=9, frameon=False, labelspacing=0.7, handlelength=3)
-    style.heading(figure, title)
-    return figure
-
-
 def sample_columns(
     samples: Mapping[str, Images], title: str, rows: int = 8, captions: Mapping[str, str] | None = None
 ) -> Figure:
@@ -170,15 +136,16 @@ def validation_bands(
 ) -> Figure:
     """Validation loss (in `unit`) against training images seen: one panel for each set, one colour for each model.
 
-    Line and band are the mean and the range of all seeds, as far as every seed trained; beyond that each seed goes
-    on as a thin line. The first epochs and a diverging run may lie above the panel.
+    `linear`: set -> loss of the closed-form linear VAE with its latents, beta and reduction. Line and band are the
+    mean and the range of all seeds, as far as every seed trained; beyond that each seed goes on as a thin line. The
+    first epochs and a diverging run may lie above the panel.
     """
     points = {run: (style.array(x), style.array(y)) for run, (x, y) in histories.items() if run in cells}
     shown = {run: (x[~np.isnan(x)], y[~np.isnan(x)]) for run, (x, y) in points.items() if not np.isnan(x).all()}
     scale, many = style.millions(x for x, _ in shown.values())
     looks = style.looks([*models, *(cells[run][0] for run in shown)])
-    levels = {label: level for label, level in (linear or {}).items() if np.isfinite(level)}
     sets = _by_set(shown, cells)
+    levels = {params: level for params, level in (linear or {}).items() if params in sets and np.isfinite(level)}
     figure, axes, y_labels = _set_panels(sets, f"validation loss\n({unit + ', ' if unit else ''}lower is better)")
     for axis, y_label, (params, by_model) in zip(axes, y_labels, sets.items(), strict=False):
         for model, names in by_model.items():
@@ -189,9 +156,10 @@ def validation_bands(
             x, all_y = _together(runs)
             axis.fill_between(x / scale, all_y.min(0), all_y.max(0), color=colour, alpha=0.18, lw=0)
             axis.plot(x / scale, all_y.mean(0), color=colour, ls=dashes, lw=1.8, label=short(model, 30))
-        for i, (label, level) in enumerate(levels.items()):
-            label = f"{short(label, 40)} ({level:.2f})"
-            axis.axhline(level, color="black", lw=1.2, ls=(DASHED, *DASHES[2:4])[i % 3], label=label)
+        if params in levels:
+            axis.axhline(levels[params], color="black", lw=1.2, ls=DASHED, label=REFERENCE)
+            place: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+            axis.text(0.995, levels[params], f"{levels[params]:.2f}", fontsize=8, clip_on=True, **place)
         style.finish(axis, short(params, 30), f"images seen ({many})", y_label)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
     style.robust_limits(axes[0], [*(y for _, y in shown.values()), *(np.array([v]) for v in levels.values())])
@@ -274,16 +242,6 @@ def rate_distortion(
     axis.grid(visible=False)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False, labelspacing=0.6)
     return figure
-
-
-def _cell_label(cell: str, losses: Mapping[str, Floats], top: float) -> str:
-    """The run's name, or that of its model and set when there are several, and its best loss."""
-    bests = [float(np.nanmin(y)) for y in losses.values() if np.isfinite(y).any()]
-    name = short(next(iter(losses)) if len(losses) == 1 else f"{cell}, {len(losses)} runs", 27)
-    if not bests:
-        return f"{name} (no finite loss)"
-    span = " to ".join(f"{loss:.2f}" for loss in dict.fromkeys((min(bests), max(bests))))
-    return f"{name} (best {span}{', off scale' if max(bests) > top else ''})"
 
 
 def _direction(metric: Metric) -> str:
