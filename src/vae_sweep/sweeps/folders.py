@@ -13,6 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep.base.errors import UserError
+from vae_sweep.base.files import atomic_write
 
 
 def folder_of(root: Path, sweep: str, run: str = "") -> Path:
@@ -39,10 +40,8 @@ def project_id(root: Path) -> str:
 
 def request_stop(root: Path, sweep: str, reason: str) -> None:
     """Tell the cells of a sweep to stop, in whatever process or machine they run."""
-    file = folder_of(root, sweep) / "stop"
-    temporary = file.with_name(f"stop-{os.getpid()}")
-    temporary.write_text(reason, encoding="utf-8")
-    os.replace(temporary, file)
+    with atomic_write(folder_of(root, sweep) / "stop", f"-{os.getpid()}") as file:
+        file.write_text(reason, encoding="utf-8")
 
 
 def stop_requested(root: Path, sweep: str) -> str | None:
@@ -79,9 +78,8 @@ def save_config(root: Path, sweep: str, run: str, cfg: DictConfig) -> None:
     """Keep the configuration of a run for the process that will train it, resolved."""
     folder = folder_of(root, sweep, run)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "config.yaml.tmp"  # what a killed process leaves is overwritten
-    temporary.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
-    os.replace(temporary, folder / "config.yaml")
+    with atomic_write(folder / "config.yaml") as file:
+        file.write_text(OmegaConf.to_yaml(cfg, resolve=True), encoding="utf-8")
 
 
 def load_config(root: Path, sweep: str, run: str) -> DictConfig:

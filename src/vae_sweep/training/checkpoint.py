@@ -16,6 +16,7 @@ import torch
 
 from vae_sweep.base import plugins
 from vae_sweep.base.errors import UserError
+from vae_sweep.base.files import atomic_write
 from vae_sweep.models.vae import VAE
 from vae_sweep.training.state import write
 
@@ -34,9 +35,8 @@ def save(path: Path, model: VAE, config: dict[str, Any], facts: dict[str, Any]) 
         "latent_dim": model.latent_dim,
         "facts": facts,
     }
-    temporary = path.with_name(UNFINISHED)
-    write(content, temporary)
-    os.replace(temporary, path)
+    with atomic_write(path) as temporary:
+        write(content, temporary)
 
 
 def check_holds(path: Path | None, model: VAE) -> None:

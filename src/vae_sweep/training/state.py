@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from vae_sweep.base.errors import UserError
+from vae_sweep.base.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -23,15 +23,13 @@ def save(folder: Path, content: dict[str, Any]) -> None:
     Raises:
         UserError: where the disk does not take it; the last state is untouched.
     """
-    temporary, newest = folder / "state.pt.tmp", folder / "state.pt"
+    newest = folder / "state.pt"
     try:
-        write({"format": FORMAT, **content}, temporary)
-        if newest.exists():
-            os.replace(newest, folder / "state.previous.pt")
-        os.replace(temporary, newest)
+        with atomic_write(newest) as temporary:
+            write({"format": FORMAT, **content}, temporary)
+            if newest.exists():
+                os.replace(newest, folder / "state.previous.pt")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise UserError(
             f"{newest}: cannot be written ({error.strerror}); fix that, then the same command continues after the last "
             "saved epoch"
