@@ -221,7 +221,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_with_few_images_nothing_is_measured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     real = real_features(extractor(), pictures(200, 0), pictures(49, 1), 5000, tmp_path, "digest")
-    assert "49 images a side, they need 50" in caplog.text
+    assert "they need 50 images on each side, not 49" in caplog.text
     assert real.features.shape == (49, N_FEATURES)
     assert real.floor == real.compare(extractor()(pictures(200, 2))) == {}
     assert distances(measured(points(60, 0)), points(49, 1)) == {}

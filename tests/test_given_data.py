@@ -131,7 +131,7 @@ def test_distances_of_few_images_are_left_out_before_a_network_is_asked_for(tmp_
     model = linear_vae(spectrum, 4, 1.0, "sum", data.image_shape)
     test = evaluate(model, torch.from_numpy(data.test.images), beta=1.0, reduction="sum")
     found = measure(model, test, "sum", data, Settings(0, 1, 0, 0, "efficientnet_lite0", 500, None), 0)
-    assert found.undefined == ("distances between image sets: they need 50 images a side, here 49",)
+    assert found.undefined == ("distances between image sets: they need 50 images on each side, not 49",)
     assert not [key for key in found.values if key.startswith(("fd", "kd"))]
 
 

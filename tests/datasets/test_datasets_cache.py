@@ -153,7 +153,7 @@ def test_one_line_says_that_another_process_is_waited_for(
     with caplog.at_level(logging.INFO):
         load(source, tmp_path)
     thread.join()
-    waiting = [record for record in caplog.messages if "waiting for another process that prepares" in record]
+    waiting = [record for record in caplog.messages if "waiting for another process that is preparing" in record]
     assert len(waiting) == 1
 
 

@@ -48,7 +48,7 @@ def once(path: Path, read: Callable[[Path], T], make: Callable[[], T]) -> T:
             return read(path)
         except DAMAGE as error:
             if path.exists():
-                log.warning("%s is unusable (%s: %s); it is made again", path, type(error).__name__, error)
+                log.warning("%s is unusable (%s: %s); it is rebuilt", path, type(error).__name__, error)
         return make()
 
 
@@ -131,7 +131,7 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            log.info("waiting for another process that prepares %s", path)
+            log.info("waiting for another process that is preparing %s", path)
             lock.acquire()
     except (OSError, NotImplementedError) as error:
         if not has_no_locks(error):

@@ -149,7 +149,7 @@ def _read(word: str, words: list[str], options: list[str], own: bool) -> str:
     key, override = start.lstrip("+~"), _parsed(word)
     kind = keys().get(key, "")
     if not key or (override is None and _parsed(f"{start}=x") is None):
-        raise UserError(f"{word}: {start or 'nothing'} is no key{_HELP}")
+        raise UserError(f"{word}: {start or 'nothing'} is not a key{_HELP}")
     value = override.value() if override else None
     parts = text.split(",") if _MULTIRUN & set(options) else [text]
     if override is None and kind in ("", *TEXT) and all(_PLAIN.fullmatch(part) for part in parts):
@@ -158,7 +158,7 @@ def _read(word: str, words: list[str], options: list[str], own: bool) -> str:
     if override is None or ends or _is_list_of_choices(key, text):
         meant = f"{start}=range({ends[1]},{int(ends[2]) + 1})" if ends else _corrected(word)
         if _parsed(meant) is None:
-            raise UserError(f"{word}: no value that Hydra reads; --help lists the choices")
+            raise UserError(f"{word}: not a value that Hydra can read; --help lists the choices")
         why = "not read as one value; several are a sweep, with commas between them"
         if kind in ("", *TEXT):
             why = "some of these characters have a meaning for Hydra, unless they stand in quotes"

@@ -35,7 +35,9 @@ def create(node: Mapping[str, Any]) -> Source:
     try:
         source: Source = instantiate(settings, Source, "dataset")  # type: ignore[type-abstract]
     except TypeError as error:
-        raise UserError(f"dataset: {settings.get('_target_')} cannot be made from its settings ({error})") from error
+        raise UserError(
+            f"dataset: {settings.get('_target_')} cannot be created from these settings ({error})"
+        ) from error
     if settings.get("name"):
         object.__setattr__(source, "name", str(settings["name"]))  # a user's own may be frozen
     object.__setattr__(source, "max_images", max_images)

@@ -89,7 +89,7 @@ class Folder(Source):
         files, left_out = self._walk()
         layout = self._arrange([file.name for file in files])
         if layout.unused:
-            log.warning("%d images in %s are outside its splits and not used", layout.unused, escaped(self._root))
+            log.warning("%d images in %s are outside its splits and are not used", layout.unused, escaped(self._root))
             left_out["images outside the splits"] = layout.unused
         classes = sorted({cls for members in layout.given.values() for _, cls in members if cls})
         number = {cls: i for i, cls in enumerate(classes)} | {"": -1}

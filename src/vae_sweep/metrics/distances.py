@@ -64,7 +64,7 @@ def real_features(
     """
     n = min(n, len(train_images), len(test_images))
     if n < MIN_IMAGES:
-        log.warning("distances between image sets are skipped: %d images a side, they need %d", n, MIN_IMAGES)
+        log.warning("distances between image sets are skipped: they need %d images on each side, not %d", MIN_IMAGES, n)
         return measured(extractor(_chosen(test_images, n)))
 
     def compute() -> RealFeatures:

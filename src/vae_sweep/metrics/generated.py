@@ -34,7 +34,7 @@ def distances(subject: Subject) -> dict[str, float]:
         return {}
     n = min(settings.feature_images, len(dataset.train), len(dataset.test))
     if n < MIN_IMAGES:
-        subject.undefined.append(f"distances between image sets: they need {MIN_IMAGES} images a side, here {n}")
+        subject.undefined.append(f"distances between image sets: they need {MIN_IMAGES} images on each side, not {n}")
         return {}
     device = next(subject.model.parameters()).device
     try:

@@ -92,7 +92,7 @@ def _quality(subject: Subject) -> dict[str, float]:
 
 def _mixture(subject: Subject) -> dict[str, float]:
     if subject.settings.gmm_components and len(subject.train.mean) < 2:
-        subject.undefined.append("gain of a mixture prior: a mixture needs 2 training images or more, there is 1")
+        subject.undefined.append("gain of a mixture prior: a mixture needs at least 2 training images, and there is 1")
     if subject.mixture is None:
         return {}
     gain = latents.mixture_gain(subject.mixture, subject.test)

@@ -136,8 +136,8 @@ def remeasure(run: Run, stored: StoredRun) -> bool:
     averages = evaluate(model, run.images("test"), **loss, noise_draws=cfg.evaluation.noise_draws)
     if not math.isclose(averages.loss, stored.metrics["test/loss"], rel_tol=1e-4):
         raise UserError(
-            f"{run.name}: its checkpoint now gives a test loss of {averages.loss:.4f}, recorded is "
-            f"{stored.metrics['test/loss']:.4f}; the code has changed, so resume=false trains it again"
+            f"{run.name}: its checkpoint now gives a test loss of {averages.loss:.4f}, but "
+            f"{stored.metrics['test/loss']:.4f} was recorded: the code has changed; resume=false trains it again"
         )
     measure_and_record(run, model, averages)
     return True

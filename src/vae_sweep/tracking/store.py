@@ -173,11 +173,9 @@ class Store:
             found = [run for run in self._search(self._all_experiments()) if run.info.run_id.startswith(run_id)]
             if len(found) > 1:
                 names = ", ".join(run.info.run_id for run in found[:5])
-                raise UserError(
-                    f"{key}={run_id}: the ids of several run ids begin with this ({names}); give more of the id"
-                )
+                raise UserError(f"{key}={run_id}: several run ids begin with this ({names}); give more of the id")
             if not found:
-                raise StoreError("no id begins so")
+                raise StoreError("no id begins with this")
             return _stored(found[0])
         except StoreError as error:
             if error.__cause__ is not None and error_code(error.__cause__) not in NO_SUCH_RUN:

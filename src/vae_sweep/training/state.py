@@ -66,7 +66,9 @@ def load(folder: Path) -> dict[str, Any] | None:
                 return content
             log.warning("%s: written by another version; it is ignored", path)
         except Exception as error:
-            log.warning("%s: cannot be read (%s); an older state or none is used", path, type(error).__name__)
+            log.warning(
+                "%s: cannot be read (%s); an older snapshot is used, if there is one", path, type(error).__name__
+            )
     return None
 
 
