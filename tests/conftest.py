@@ -9,17 +9,19 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
 from mlflow import MlflowClient
+from threadpoolctl import threadpool_limits
 
 from running import BASIC, Preloaded, clean_environment, run_process
 
 torch.set_num_threads(1)
+threadpool_limits(1)
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -180,15 +182,28 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Callable[[
 
 
 @pytest.fixture(scope="session")
-def collapsed(command: Command, made_once: Callable) -> tuple[Path, str]:
-    """fc and conv trained on an averaged error until they stop by themselves: the project folder, and what was said."""
+def swept(command: Command, made_once: Callable, empty_database: Path) -> tuple[Path, str]:
+    """fc and conv, two seeds, at beta 0.5, ended by max_epochs: the project folder, to read, and what was said."""
+    sweep = ("-m", "model=fc,conv", "params=tiny", "seed=0,1", "experiment=smoke", "objective.beta=0.5", BASIC)
+    return _finished("swept", sweep, command, made_once, empty_database)
 
+
+@pytest.fixture(scope="session")
+def collapsed(command: Command, made_once: Callable, empty_database: Path) -> tuple[Path, str]:
+    """fc and conv trained on an averaged error until they stop by themselves: the project folder, and what was said."""
+    settings = ("objective.reduction=mean", "training.max_epochs=60", "training.min_delta=0.01", "params.lr=3e-3")
+    sweep = ("-m", "model=fc,conv", "params=tiny", "experiment=smoke", "training.patience=2", *settings, BASIC)
+    return _finished("collapsed", sweep, command, made_once, empty_database)
+
+
+def _finished(
+    name: str, sweep: Sequence[str], command: Command, made_once: Callable, empty_database: Path
+) -> tuple[Path, str]:
     def fill(folder: Path) -> None:
-        settings = ("objective.reduction=mean", "training.max_epochs=60", "training.min_delta=0.01", "params.lr=3e-3")
-        sweep = ("-m", "model=fc,conv", "params=tiny", "experiment=smoke", "training.patience=2", *settings, BASIC)
+        shutil.copy(empty_database, folder)
         done = command(*sweep, cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
         (folder / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
 
-    folder = made_once("collapsed", fill)
+    folder = made_once(name, fill)
     return folder, (folder / "output.txt").read_text(encoding="utf-8")

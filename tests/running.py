@@ -18,10 +18,11 @@ BASIC = "hydra/launcher=basic"  # cells one after another in one process: worker
 ENDLESS = ("training.max_epochs=100000", "training.patience=100000")
 TIMINGS = ("wall_time_s", "train_time_s", "images_per_s")
 READ_AT_START = ("PYTHON", "LC_", "LANG", "MPLBACKEND")  # of the environment, by Python or by an import
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # on busy cores two wait for each other
 
 
 def clean_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))}
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))} | ONE_THREAD
 
 
 def run_process(

@@ -273,22 +273,8 @@ def sentences(root: Path) -> list[str]:
     return [c["sentence"] for c in json.loads(path.read_text())["contrasts"] if c["metric"]["primary"]]
 
 
-@pytest.fixture(scope="session")
-def unfinished(command, made_once) -> tuple[Path, str]:
-    """fc and conv, two seeds, at beta 0.5, ended by max_epochs far above the closed form."""
-
-    def fill(folder: Path) -> None:
-        sweep = ("-m", "model=fc,conv", "params=tiny", "seed=0,1", "experiment=smoke", "objective.beta=0.5", *QUICK)
-        done = command(*sweep, cwd=folder)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (folder / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-
-    folder = made_once("unfinished", fill)
-    return folder, (folder / "output.txt").read_text(encoding="utf-8")
-
-
-def test_a_verdict_on_unfinished_training_says_so_everywhere(unfinished: tuple[Path, str]) -> None:
-    root, output = unfinished
+def test_a_verdict_on_unfinished_training_says_so_everywhere(swept: tuple[Path, str]) -> None:
+    root, output = swept
     assert set(tags(root, "vae_sweep.training_state").values()) == {BOUNDED}
     assert all("raise training.max_epochs" in why for why in tags(root, "vae_sweep.training_state.why").values())
     assert output.count("reached max_epochs: training.max_epochs=2 ended it, not early stopping; raise training") == 4
@@ -303,9 +289,9 @@ def test_a_verdict_on_unfinished_training_says_so_everywhere(unfinished: tuple[P
     assert "reached max" in next(iter(root.glob("mlruns/**/comparison.tex"))).read_text()
 
 
-def test_no_line_of_the_log_is_a_false_equation(unfinished: tuple[Path, str]) -> None:
+def test_no_line_of_the_log_is_a_false_equation(swept: tuple[Path, str]) -> None:
     """Nor a cell of the table: at beta 0.5 half of the KL counts."""
-    root, output = unfinished
+    root, output = swept
     (path,) = root.glob("mlruns/**/comparison.md")
     found = []
     for shown in (output, path.read_text()):

@@ -142,7 +142,7 @@ class Tracking:
 
 @dataclass
 class Sweep:
-    name: str | None = None  # identity of the sweep; null: its overrides are
+    name: str | None = None  # identity of the sweep; null: the set of its runs is
 
 
 @dataclass
