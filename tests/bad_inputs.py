@@ -364,6 +364,7 @@ RUNS = {
         "run=x what=movie", "what=movie: | samples, reconstructions, interpolation, traversal, encode", module=MAKE
     ),
     "no number": Bad("run=x n=many", "n=many: | whole number", module=MAKE),
+    "no temperature": Bad("run=x temperature=hot", "temperature=hot: | number", module=MAKE),
     "too many": Bad("run=x n=4096", "n=4096: | whole number from 1 to 2,048 | what=samples", module=MAKE),
     "no option": Bad("run=x m=1", f"m=1: | key=value | {OF_A_RUN}", module=MAKE),
     "no store": Bad("run=0123", "run=0123: | no runs are stored here | sqlite:///./mlflow.db", module=MAKE),
