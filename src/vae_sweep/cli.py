@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -38,8 +39,17 @@ def task(cfg: DictConfig) -> float:
     return execute(cfg, sweep.context, list(job.overrides.task), Path(job.runtime.output_dir))
 
 
+COMMANDS = ("compare", "doctor", "generate", "relocate", "ui")  # each a module with a main()
+
+
 def main() -> None:
-    """Entry point of ``python -m vae_sweep`` and ``vae-sweep``."""
+    """Entry point of ``python -m vae_sweep`` and ``vae-sweep``; a first word may name another command."""
+    word = next(iter(sys.argv[1:]), "")
+    if word in COMMANDS:
+        del sys.argv[1]
+        return importlib.import_module(f"vae_sweep.{word}").main()
+    if word == "sweep":
+        sys.argv[1] = "-m"
     try:
         set_up()
         sys.argv[1:] = check_arguments(sys.argv[1:])

@@ -19,7 +19,11 @@ from vae_sweep.config.messages import user_message
 
 T = TypeVar("T")
 
-_ALLOWED = {"int": "a whole number", "float": "a number", "bool": "true or false"}  # type of a field -> its values in words
+_ALLOWED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}  # type of a field -> its values in words
 
 
 def option(help: str, default: Any = MISSING, positional: bool = False) -> Any:

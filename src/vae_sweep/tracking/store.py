@@ -43,6 +43,7 @@ class StoredRun:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
+    experiment_id: str = ""
 
     @property
     def parent_id(self) -> str:
@@ -266,4 +267,5 @@ def _stored(run: Any) -> StoredRun:
         params=dict(run.data.params),
         metrics=dict(run.data.metrics),
         tags=dict(run.data.tags),
+        experiment_id=run.info.experiment_id,
     )
