@@ -39,7 +39,7 @@ def task(cfg: DictConfig) -> float:
     return execute(cfg, sweep.context, list(job.overrides.task), Path(job.runtime.output_dir))
 
 
-COMMANDS = ("compare", "doctor", "generate", "relocate", "ui")  # each a module with a main()
+COMMANDS = ("compare", "doctor", "export", "generate", "relocate", "ui")  # each a module with a main()
 
 
 def main() -> None:

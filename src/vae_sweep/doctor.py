@@ -17,6 +17,7 @@ from vae_sweep.config.options import option, run_command
 PACKAGES = ("torch", "torchvision", "mlflow", "hydra-core", "omegaconf", "numpy", "pandas", "matplotlib")
 EXTRAS = {  # extra: its packages, and what it is for
     "fd": (("torch-fidelity", "efficientnet-lite-pytorch"), "distances between distributions of images"),
+    "export": (("onnx", "onnxruntime", "safetensors"), "models for other programs"),
     "ray": (("hydra-ray-launcher",), "sweeps on one machine or a cluster of Ray"),
     "slurm": (("hydra-submitit-launcher",), "sweeps on a batch system"),
     "postgres": (("psycopg",), "a store in PostgreSQL"),
