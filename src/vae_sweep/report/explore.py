@@ -122,8 +122,8 @@ def _model(subject: Subject, room: int) -> dict[str, Any]:
 class _Frames:
     """The latents of the pictures that stand for a decoder, (N, L), in the order that the page's script knows.
 
-    For each slider ``STEPS`` values, the other latents 0; for each pair of images ``STEPS`` steps between them; ``STEPS``
-    rows of the map, the lowest first; draws from the prior; 0.
+    For each slider ``STEPS`` values, the other latents 0; for each pair of images ``STEPS`` steps between them;
+    ``STEPS`` rows of the map, the lowest first; draws from the prior; 0.
     """
 
     def __init__(
@@ -146,7 +146,9 @@ class _Frames:
     @torch.no_grad()
     def pictures(self, subject: Subject, reason: str) -> dict[str, Any]:
         """All of them in one PNG, the values of the sliders and the place on the map that belong to each, and why."""
-        images = to_uint8(torch.cat([subject.model.decode(z) for z in torch.from_numpy(self.latents).float().split(64)]))
+        images = to_uint8(
+            torch.cat([subject.model.decode(z) for z in torch.from_numpy(self.latents).float().split(64)])
+        )
         sheet = {"sliders": _short(self.latents[:, self.top]), "at": _short(self.at), "steps": STEPS, "prior": N_PRIOR}
         sheet["reason"] = style.printable(reason)
         return sheet | _sheet(unshuffle(images, subject.facts))
@@ -157,7 +159,7 @@ def _pictures(subject: Subject) -> dict[str, Any]:
     chosen = _chosen(subject.test)
     labels = subject.test.labels[chosen]
     classes = [style.printable(str(name)) for name in subject.facts.get("classes", [])]
-    known = len(classes) > 0 and 0 <= labels.min() and labels.max() < len(classes)
+    known = len(classes) > 0 and labels.min() >= 0 and labels.max() < len(classes)
     return {
         "name": style.printable(subject.data),
         **_sheet(unshuffle(np.asarray(subject.test.images[chosen]), subject.facts)),
@@ -204,7 +206,7 @@ def _sheet(images: Images) -> dict[str, Any]:
     if shrink > 1:
         sheet = sheet.resize((columns * width, sheet.height // h * height), Pillow.Resampling.BOX)
     out = io.BytesIO()
-    sheet.save(out, format="PNG", optimize=True)
+    sheet.save(out, format="PNG")
     src = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
     return {"src": src, "n": n, "columns": columns, "width": width, "height": height}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,8 +68,9 @@ def _subject(store: Store, row: Row, title: str, root: Path, known: dict[str, Im
     config = content["config"]
     key = json.dumps(config["dataset"], sort_keys=True, default=str)
     if key not in known:
-        source = _imported(config["dataset"].get("_target_"), Source)  # type: ignore[type-abstract]
-        known[key] = dataset_of(config, row.run_id or "", root, source and config["dataset"]["_target_"])
+        target = config["dataset"].get("_target_")
+        trusted = _imported(target, Source) is not None  # type: ignore[type-abstract]
+        known[key] = dataset_of(config, row.run_id or "", root, target if trusted else None)
     dataset = known[key]
     if row.digest not in (None, dataset.digest):
         raise UserError(f"the images of {dataset.name} have changed since it was trained")

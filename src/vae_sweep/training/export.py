@@ -90,17 +90,9 @@ class _Recorder(TorchDispatchMode):
         if name == "convolution":
             return self._convolution(*args)
         if name == "native_batch_norm":
-            _, weight, bias, mean, variance, _, _, epsilon = args
-            scale = torch.rsqrt(variance + epsilon) * (1 if weight is None else weight)
-            shift = (0 if bias is None else bias) - mean * scale
-            shape = (-1, *[1] * (out.dim() - 2))
-            scaled = self._binary("mul", args[0], scale.view(shape), out.shape)
-            return self._add("add", [scaled], w=self._weight(shift.view(shape).expand(out.shape)))
+            return self._batch_norm(*args, shape=out.shape)
         if name == "leaky_relu":
-            slope = args[1] if len(args) > 1 else 0.01
-            parts = [self._value(args[0]), self._add("relu", [self._value(args[0])])]
-            scaled = [self._add("mul", [x], w=self._number(by)) for x, by in zip(parts, (slope, 1 - slope), strict=True)]
-            return self._add("add", scaled)
+            return self._leaky_relu(self._value(args[0]), args[1] if len(args) > 1 else 0.01)
         if name in _UNARY and kwargs.get("approximate", "none") == "none":
             return self._add(name, [self._value(args[0])])
         if name in _BINARY and kwargs.get("alpha", 1) == 1 and not kwargs.get("rounding_mode"):
@@ -119,10 +111,7 @@ class _Recorder(TorchDispatchMode):
         self.weights.append(tensor.detach().flatten().half())
         return [start, tensor.numel()]
 
-    def _number(self, value: float) -> list[int]:
-        return self._weight(torch.tensor([value]))
-
-    def _add(self, name: str, taken: list[int], **more: Any) -> int:
+    def _add(self, name: str, taken: list[int], /, **more: Any) -> int:
         self.operations.append({"f": name, "x": taken, **more})
         return len(self.operations)
 
@@ -142,9 +131,22 @@ class _Recorder(TorchDispatchMode):
         if x.dim() != 4 or set(dilation) != {1} or groups != 1:
             raise NotExportable("a convolution is not over two dimensions, or has dilation or groups")
         bias = torch.zeros(weight.shape[1 if transposed else 0]) if bias is None else bias
-        sizes = {"in": list(x.shape[1:]), "kernel": list(weight.shape), "stride": stride, "padding": padding}
-        constants = {"w": self._weight(weight), "b": self._weight(bias)}
-        return self._add(*(("conv_transpose" if transposed else "conv"), [self._value(x)]), **sizes, **constants, more=more)
+        name = "conv_transpose" if transposed else "conv"
+        sizes = {"in": list(x.shape[1:]), "kernel": list(weight.shape)}
+        moves = {"stride": stride, "padding": padding, "more": more}
+        return self._add(name, [self._value(x)], w=self._weight(weight), b=self._weight(bias), **sizes, **moves)
+
+    def _batch_norm(self, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *args: Any, shape: Any) -> int:
+        scale = torch.rsqrt(variance + args[-1]) * (1 if weight is None else weight)
+        shift = (0 if bias is None else bias) - mean * scale
+        channels = (-1, *[1] * (len(shape) - 2))
+        scaled = self._binary("mul", x, scale.view(channels), shape)
+        return self._add("add", [scaled], w=self._weight(shift.view(channels).expand(shape)))
+
+    def _leaky_relu(self, x: int, slope: float) -> int:
+        """slope * x + (1 - slope) * relu(x)."""
+        parts = (x, slope), (self._add("relu", [x]), 1 - slope)
+        return self._add("add", [self._add("mul", [value], w=self._weight(torch.tensor([by]))) for value, by in parts])
 
     def _binary(self, name: str, x: Any, y: Any, shape: torch.Size) -> int:
         """x op y, one of which may be weights; sub and div take weights as y alone."""
@@ -177,16 +179,19 @@ def export(model: VAE, latents: torch.Tensor, facts: Mapping[str, Any]) -> Progr
     recorder.finish(image, facts)
     program = Program(recorder.operations, torch.cat(recorder.weights or [z[0, :0].half()]).numpy())
     expected = unshuffle(to_uint8(model.decode(latents)), facts).reshape(len(latents), -1)
-    found = to_uint8(torch.stack([run(program, z) for z in latents]))
-    apart = int(np.abs(found.astype(int) - expected).max()) if found.shape == expected.shape else 255
+    apart = int(np.abs(to_uint8(run(program, latents)).astype(int) - expected).max())
     if apart > TOLERANCE:
         raise NotExportable(f"its float16 operations give images {apart} levels of 255 from the model's")
     return program
 
 
-def run(program: Program, z: torch.Tensor) -> torch.Tensor:
-    """Return the image of the latents ``z`` (L,), flat, as the web page computes it."""
+def run(program: Program, latents: torch.Tensor) -> torch.Tensor:
+    """Return the images of ``latents`` (N, L) as the web page computes them, each flat: (N, C*H*W)."""
     weights = torch.from_numpy(program.weights).float()
+    return torch.stack([_image(program, weights, z) for z in latents])
+
+
+def _image(program: Program, weights: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     values = [z]
     for operation in program.operations:
         taken = [values[index] for index in operation["x"]]

@@ -206,7 +206,7 @@ class Panel {
     const share = `${Math.round(100 * model.map.share)} % of their variance`;
     this.of(".map").setAttribute("aria-label", `Map of ${model.title}: posterior means of test images, ${share}. Arrow keys move the cross.`);
     this.of(".map").title = `first two principal components of the posterior means: ${share}`;
-    this.of("legend").textContent = "Latents of most KL";
+    this.of("legend").textContent = "Latents of most KL (nats)";
     this.of(".why").textContent = model.frames ? `Pictures decoded beforehand, one slider at a time: ${model.frames.reason}.` : "";
     this.sliders = model.top.map(({latent, kl}, j) => this.slider(latent, kl, j));
     this.of(".sliders").replaceChildren(this.of("legend"), ...this.sliders.map(slider => slider.label));
@@ -215,9 +215,10 @@ class Panel {
 
   slider(latent, kl, j) {
     const label = document.createElement("label"), input = document.createElement("input");
-    const name = document.createElement("span"), small = document.createElement("small"), output = document.createElement("output");
-    small.textContent = ` ${kl.toFixed(2)} nats`;
+    const name = document.createElement("span"), small = document.createElement("small"), output = document.createElement("span");
+    small.textContent = ` KL ${kl.toFixed(2)}`;
     name.append(`latent ${latent}`, small);
+    output.className = "value";
     Object.assign(input, {type: "range", min: -REACH, max: REACH, step: this.model.frames ? 2 * REACH / (this.model.frames.steps - 1) : 0.05});
     input.addEventListener("input", () => this.go({kind: "slider", j, value: input.valueAsNumber}));
     label.append(name, output, input);
@@ -240,7 +241,7 @@ class Panel {
     }
     this.sliders.forEach(({input, output}, j) => {
       if (!(to.kind === "slider" && to.j === j)) input.value = values[j];
-      output.value = values[j].toFixed(2).replace("-", "\u2212");
+      output.textContent = (Math.round(100 * values[j]) / 100 || 0).toFixed(2).replace("-", "\u2212");
     });
     this.of(".said").value = words(model, to);
     this.of(".picture").setAttribute("aria-label", `decoded by ${model.title}: ${words(model, to)}`);
