@@ -26,7 +26,7 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import Split
 from vae_sweep.datasets.permuted import PERMUTED, pixel_order, reorder
 from vae_sweep.models.conv import ConvVAE
-from vae_sweep.models.vae import VAE
+from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.report import explore
 from vae_sweep.report.explore import Subject, explorer
 from vae_sweep.sweeps import explore as sweeps_explore
@@ -131,7 +131,7 @@ def test_a_page_without_room_takes_pictures_and_then_names_who_is_left_out(monke
     monkeypatch.setattr(explore, "MAX_PAGE", 100_000 + shared + sizes[0] + 5000)
     made = explorer("", given)
     assert made.said.startswith("1 decoded live, 0 from pictures")
-    assert made.said.endswith("no room for second")
+    assert made.said.endswith("left out: second (no room)")
     assert [model["title"] for model in data_of(made.html)["models"]] == ["first"]
 
 
@@ -170,6 +170,23 @@ def test_one_grey_latent_without_classes_that_has_collapsed() -> None:
     assert data["models"][0]["map"]["share"] == pytest.approx(0, abs=1e-6)
     assert data["models"][0]["map"]["extent"] == 1  # a map of the prior's size, not of rounding errors
     assert pixels(data["pictures"][0]).shape == (40, 1, 8, 4)
+
+
+def test_models_that_cannot_be_shown_are_named_and_the_others_are_shown() -> None:
+    class Broken(decoders.Softmax):
+        def encode(self, x: torch.Tensor) -> Posterior:
+            raise RuntimeError("no encoder\nat all")
+
+    def overflowing() -> VAE:
+        model = small_conv()
+        torch.nn.init.constant_(model.head.bias, 1e4)
+        return model
+
+    made = explorer("", [subject(Broken, "a"), subject(overflowing, "b"), subject(small_conv, "c")])
+    assert made.said.startswith("1 decoded live")
+    assert made.said.endswith("left out: a (RuntimeError: no encoder), b (its latents are not finite)")
+    assert [model["title"] for model in data_of(made.html)["models"]] == ["c"]
+    json.loads(json.dumps(data_of(made.html), allow_nan=False))
 
 
 def test_large_images_are_shrunk_in_pictures() -> None:

@@ -10,7 +10,7 @@ import base64
 import io
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,16 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from torch.nn import functional as F
 
+from vae_sweep.base.errors import UserError, first_line
 from vae_sweep.datasets import Split
 from vae_sweep.datasets.permuted import unshuffle
 from vae_sweep.metrics.latents import encode, kl_per_latent
 from vae_sweep.models.vae import VAE
 from vae_sweep.report import style
 from vae_sweep.training.evaluation import to_uint8
-from vae_sweep.training.export import Program, export
+from vae_sweep.training.export import NotExportable, Program, export
 
 N_IMAGES = 300  # test images on the map
 N_WALK = 6  # of them, between which one walks
@@ -59,24 +61,24 @@ class Explorer:
     """The page, and what it holds in words."""
 
     html: str
+    models: int
     said: str
 
 
-def explorer(title: str, subjects: Sequence[Subject]) -> Explorer:
-    """Return the page; models that it has no room for are left out, and named in ``said``."""
+def explorer(title: str, subjects: Iterable[Subject]) -> Explorer:
+    """Return the page; models that it cannot show are left out, and named in ``said`` with the reason."""
     pictures: dict[str, dict[str, Any]] = {}  # what models share: test images and their classes
     models: list[dict[str, Any]] = []
     left_out, room = [], MAX_PAGE - 100_000  # its script and style
     for subject in subjects:
-        shared = _pictures(subject)
-        key = shared["src"] + json.dumps(shared["labels"])
-        room -= 0 if key in pictures else len(key)
-        found = _model(subject, room)
-        size = len(json.dumps(found))
-        if size > room:
-            left_out.append(subject.title)
+        try:
+            shared = _pictures(subject)
+            key = shared["src"] + json.dumps(shared["labels"])
+            found = _model(subject, room - (0 if key in pictures else len(key)))
+        except Exception as error:  # whatever a user's own model raises, the others are shown
+            left_out.append(f"{subject.title} ({_reason(error)})")
             continue
-        room -= size
+        room -= len(json.dumps(found)) + (0 if key in pictures else len(key))
         pictures.setdefault(key, shared)
         models.append(found | {"pictures": list(pictures).index(key)})
     data = {"pictures": list(pictures.values()), "models": models}
@@ -84,15 +86,22 @@ def explorer(title: str, subjects: Sequence[Subject]) -> Explorer:
     html = environment.get_template("explore.html.jinja").render(title=style.printable(title), data=data)
     live = sum("program" in model for model in models)
     said = f"{live} decoded live, {len(models) - live} from pictures, {len(html.encode()) / 1e6:.1f} MB"
-    return Explorer(html, said + (f"; no room for {', '.join(left_out)}" if left_out else ""))
+    return Explorer(html, len(models), said + (f"; left out: {', '.join(left_out)}" if left_out else ""))
 
 
 def _model(subject: Subject, room: int) -> dict[str, Any]:
-    """What the page knows of a model: where its latents lie, and its decoder or pictures of it."""
+    """What the page knows of a model: where its latents lie, and its decoder or pictures of it.
+
+    Raises:
+        UserError: where that takes more than ``room`` characters, or where its latents are not finite.
+    """
     model, chosen = subject.model, _chosen(subject.test)
-    codes = encode(model, torch.from_numpy(subject.test.images[chosen]))
+    with np.errstate(all="ignore"):  # what is not finite is refused below
+        codes = encode(model, torch.from_numpy(subject.test.images[chosen]))
+        kl = kl_per_latent(codes)
+    if not (np.isfinite(codes.mean).all() and np.isfinite(kl).all()):
+        raise UserError("its latents are not finite")
     walk = codes.mean[_walk(subject.test.labels[chosen])]
-    kl = kl_per_latent(codes)
     top = np.argsort(-kl, kind="stable")[:N_SLIDERS]
     center, axes, share = _principal(codes.mean)
     points = (codes.mean - center) @ axes.T
@@ -109,14 +118,23 @@ def _model(subject: Subject, room: int) -> dict[str, Any]:
     }
     frames = _Frames(top, walk, center, axes, extent, model.latent_dim)
     latents = torch.from_numpy(np.concatenate([frames.latents[:: len(frames.latents) // 40], walk])).float()
+    reason = "its decoder is too large for this page"
     try:
         program = export(model, latents, subject.facts)
+        live = found | {"program": _program(program)}
+        if program.weights.nbytes <= MAX_LIVE and len(json.dumps(live)) <= room:
+            return live
     except Exception as error:  # a user's own may refuse to be recorded in any way
-        return found | {"frames": frames.pictures(subject, f"{type(error).__name__}: {error}")}
-    live = found | {"program": _program(program)}
-    if program.weights.nbytes <= MAX_LIVE and len(json.dumps(live)) <= room:
-        return live
-    return found | {"frames": frames.pictures(subject, "its decoder is too large for this page")}
+        reason = _reason(error)
+    found |= {"frames": {"reason": style.printable(reason), **frames.pictures(subject)}}
+    if len(json.dumps(found)) > room:
+        raise UserError("no room")
+    return found
+
+
+def _reason(error: Exception) -> str:
+    known = isinstance(error, (UserError, NotExportable))
+    return str(error) if known else f"{type(error).__name__}: {first_line(error)}"
 
 
 class _Frames:
@@ -144,14 +162,12 @@ class _Frames:
         self.at = (self.latents - center) @ axes.T
 
     @torch.no_grad()
-    def pictures(self, subject: Subject, reason: str) -> dict[str, Any]:
-        """All of them in one PNG, the values of the sliders and the place on the map that belong to each, and why."""
-        images = to_uint8(
-            torch.cat([subject.model.decode(z) for z in torch.from_numpy(self.latents).float().split(64)])
-        )
-        sheet = {"sliders": _short(self.latents[:, self.top]), "at": _short(self.at), "steps": STEPS, "prior": N_PRIOR}
-        sheet["reason"] = style.printable(reason)
-        return sheet | _sheet(unshuffle(images, subject.facts))
+    def pictures(self, subject: Subject) -> dict[str, Any]:
+        """All of them in one PNG, and the values of the sliders and the place on the map that belong to each."""
+        batches = torch.from_numpy(self.latents).float().split(64)
+        images = [_small(unshuffle(to_uint8(subject.model.decode(z)), subject.facts)) for z in batches]
+        known = {"sliders": _short(self.latents[:, self.top]), "at": _short(self.at)}
+        return known | {"steps": STEPS, "prior": N_PRIOR, **_sheet(np.concatenate(images))}
 
 
 def _pictures(subject: Subject) -> dict[str, Any]:
@@ -162,7 +178,7 @@ def _pictures(subject: Subject) -> dict[str, Any]:
     known = len(classes) > 0 and labels.min() >= 0 and labels.max() < len(classes)
     return {
         "name": style.printable(subject.data),
-        **_sheet(unshuffle(np.asarray(subject.test.images[chosen]), subject.facts)),
+        **_sheet(_small(unshuffle(np.asarray(subject.test.images[chosen]), subject.facts))),
         "labels": labels.tolist() if known else [],
         "classes": classes if known else [],
         "walk": _walk(labels),
@@ -197,18 +213,22 @@ def _program(program: Program) -> dict[str, Any]:
 
 def _sheet(images: Images) -> dict[str, Any]:
     """Images (N, C, H, W) as one PNG: ``columns`` in a row, of ``width`` x ``height`` pixels each."""
-    n, c, h, w = images.shape
+    n, c, height, width = images.shape
     columns = min(16, n)
     grid = style.mosaic(images, columns, gap=0)
-    sheet = Pillow.fromarray(grid[..., 0] if c == 1 else grid)
-    shrink = max(1.0, max(h, w) / MAX_SIDE)
-    width, height = max(1, round(w / shrink)), max(1, round(h / shrink))
-    if shrink > 1:
-        sheet = sheet.resize((columns * width, sheet.height // h * height), Pillow.Resampling.BOX)
     out = io.BytesIO()
-    sheet.save(out, format="PNG")
+    Pillow.fromarray(grid[..., 0] if c == 1 else grid).save(out, format="PNG")
     src = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
     return {"src": src, "n": n, "columns": columns, "width": width, "height": height}
+
+
+def _small(images: Images) -> Images:
+    """Images (N, C, H, W) with sides of at most :data:`MAX_SIDE` pixels."""
+    shrink = max(images.shape[2:]) / MAX_SIDE
+    if shrink <= 1:
+        return images
+    size = [max(1, round(side / shrink)) for side in images.shape[2:]]
+    return F.interpolate(torch.from_numpy(images).float(), size, mode="area").round().byte().numpy()
 
 
 def _short(values: Floats) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 NAME = "explore.html"  # artifact of the sweep's run
+MAX_MODELS = 24  # of a page
 
 
 def explore(store: Store, evidence: Evidence, root: Path) -> Explorer | None:
@@ -32,18 +34,18 @@ def explore(store: Store, evidence: Evidence, root: Path) -> Explorer | None:
 
     A run without a checkpoint or without its images is left out, with a line in the log.
     """
-    subjects = []
-    known: dict[str, ImageDataset] = {}  # by configuration
-    for cell, rows in show.cells(evidence).items():
-        row = next((row for row in show.by_seed(rows) if row.status == "FINISHED"), None)
-        if row is None:
-            continue
-        try:
-            title = f"{cell.model}, {cell.params}, seed {row.seed}"
-            subjects.append(_subject(store, row, title, root, known))
-        except UserError as error:
-            log.warning("%s: %s is left out: %s", NAME, row.name, error)
-    return explorer(evidence.title, subjects) if subjects else None
+    finished = [
+        row
+        for rows in show.cells(evidence).values()
+        for row in [row for row in show.by_seed(rows) if row.status == "FINISHED"][:1]
+    ]
+    if len(finished) > MAX_MODELS:
+        log.warning("%s: it shows the first %d of %d models", NAME, MAX_MODELS, len(finished))
+    several = len({row.dataset for row in finished}) > 1
+    page = explorer(evidence.title, _subjects(store, finished[:MAX_MODELS], root, several))
+    if finished and not page.models:
+        log.warning("%s shows no model (%s)", NAME, page.said)
+    return page if page.models else None
 
 
 def attempt(store: Store, evidence: Evidence, root: Path) -> Explorer | None:
@@ -53,6 +55,18 @@ def attempt(store: Store, evidence: Evidence, root: Path) -> Explorer | None:
     except Exception as error:
         log.warning("%s could not be made (%s: %s)", NAME, type(error).__name__, first_line(error))
         return None
+
+
+def _subjects(store: Store, rows: Sequence[Row], root: Path, named: bool) -> Iterator[Subject]:
+    """What the page shows, one run after the other; ``named``: titles have the dataset's name."""
+    known: dict[str, ImageDataset] = {}  # by configuration
+    for row in rows:
+        cell = show.cell_of(row)
+        where = f" on {cell.dataset}" if named else ""
+        try:
+            yield _subject(store, row, f"{cell.model}, {cell.params}, seed {row.seed}{where}", root, known)
+        except UserError as error:
+            log.warning("%s: %s is left out: %s", NAME, row.name, error)
 
 
 def _subject(store: Store, row: Row, title: str, root: Path, known: dict[str, ImageDataset]) -> Subject:
