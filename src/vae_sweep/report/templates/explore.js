@@ -1,7 +1,8 @@
 "use strict";
 (async () => {
 const data = JSON.parse(document.getElementById("data").textContent);
-const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C", "#7F3C8D", "#8C564B"];
+const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C", "#7F3C8D",
+  "#8C564B"]; // those of the figures, and four more
 const REACH = 3; // sliders go from -3 to 3
 
 // The decoder: values are Float32Arrays, value 0 the latents; vae_sweep/training/export.py writes the operations.
@@ -27,7 +28,8 @@ function linear(operation, [x], w, b) {
   return out;
 }
 
-function conv({in: [channels, height, width], kernel: [made, , kh, kw], stride: [sy, sx], padding: [py, px]}, [x], w, b) {
+function conv(operation, [x], w, b) {
+  const {in: [channels, height, width], kernel: [made, , kh, kw], stride: [sy, sx], padding: [py, px]} = operation;
   const h = Math.floor((height + 2 * py - kh) / sy) + 1, wide = Math.floor((width + 2 * px - kw) / sx) + 1;
   const out = new Float32Array(made * h * wide);
   for (let m = 0, at = 0; m < made; m++) for (let i = 0; i < h; i++) for (let j = 0; j < wide; j++, at++) {
@@ -46,7 +48,8 @@ function conv({in: [channels, height, width], kernel: [made, , kh, kw], stride: 
 }
 
 function convTranspose(operation, [x], w, b) {
-  const {in: [channels, height, width], kernel: [, made, kh, kw], stride: [sy, sx], padding: [py, px], more: [my, mx]} = operation;
+  const {in: [channels, height, width], kernel: [, made, kh, kw], stride: [sy, sx]} = operation;
+  const {padding: [py, px], more: [my, mx]} = operation;
   const h = (height - 1) * sy - 2 * py + kh + my, wide = (width - 1) * sx - 2 * px + kw + mx;
   const out = new Float32Array(made * h * wide);
   for (let m = 0; m < made; m++) out.fill(b[m], m * h * wide, (m + 1) * h * wide);
@@ -120,13 +123,20 @@ function drawImage(canvas, values, [channels, height, width]) {
   canvas.height = height;
   const pixels = new ImageData(width, height), plane = height * width;
   for (let i = 0; i < plane; i++) {
-    for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = 255 * values[channels === 3 ? c * plane + i : i]; // clamps, rounds
+    for (let c = 0; c < 3; c++) {
+      pixels.data[4 * i + c] = 255 * values[channels === 3 ? c * plane + i : i]; // is clamped and rounded
+    }
     pixels.data[4 * i + 3] = 255;
   }
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
-// Where to go: {kind: "slider", j, value} | {kind: "walk", a, b, t} | {kind: "map", x, y} | {kind: "prior"} | {kind: "reset"}
+// Where to go: {kind: "slider", j, value}, {kind: "walk", a, b, t}, {kind: "map", x, y}, {kind: "prior"} or
+// {kind: "reset"}
+
+function normal() { // Box & Muller 1958
+  return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+}
 
 function latents(model, before, to) {
   const {center, axes} = model.map;
@@ -134,13 +144,14 @@ function latents(model, before, to) {
   return Float32Array.from({length: model.latents}, (_, k) => {
     if (to.kind === "walk") return (1 - to.t) * model.walk[to.a][k] + to.t * model.walk[to.b][k];
     if (to.kind === "map") return center[k] + to.x * axes[0][k] + to.y * axes[1][k];
-    if (to.kind === "prior") return Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+    if (to.kind === "prior") return normal();
     return 0;
   });
 }
 
 function frame(model, to) { // in the order of _Frames in vae_sweep/report/explore.py
-  const {steps, prior} = model.frames, images = model.walk.length, near = share => Math.round(Math.min(Math.max(share, 0), 1) * (steps - 1));
+  const {steps, prior} = model.frames, images = model.walk.length;
+  const near = share => Math.round(Math.min(Math.max(share, 0), 1) * (steps - 1));
   if (to.kind === "slider") return to.j * steps + near((to.value + REACH) / (2 * REACH));
   const walks = model.top.length * steps, map = walks + images * (images - 1) / 2 * steps, draws = map + steps * steps;
   if (to.kind === "walk" && to.a !== to.b) {
@@ -156,12 +167,13 @@ function frame(model, to) { // in the order of _Frames in vae_sweep/report/explo
 
 function words(model, to) {
   if (to.kind === "slider") return `latent ${model.top[to.j].latent} moved`;
-  if (to.kind === "walk") return to.t === 0 ? "first test image, encoded and decoded" : to.t === 1 ? "second test image, encoded and decoded"
-    : `${Math.round(100 * to.t)} % of the way between the test images`;
+  if (to.kind === "walk" && to.t % 1) return `${Math.round(100 * to.t)} % of the way between the test images`;
+  if (to.kind === "walk") return `${to.t ? "second" : "first"} test image, encoded and decoded`;
   return {map: "a point of the map", prior: "a draw from the prior", reset: "all latents 0"}[to.kind];
 }
 
-const project = ({center, axes}, z) => axes.map(axis => axis.reduce((sum, weight, k) => sum + weight * (z[k] - center[k]), 0));
+const project = ({center, axes}, z) =>
+  axes.map(axis => axis.reduce((sum, weight, k) => sum + weight * (z[k] - center[k]), 0));
 
 // One of the two models
 
@@ -204,22 +216,25 @@ class Panel {
     this.of(".title").textContent = model.title;
     this.of(".loss").textContent = model.loss;
     const share = `${Math.round(100 * model.map.share)} % of their variance`;
-    this.of(".map").setAttribute("aria-label", `Map of ${model.title}: posterior means of test images, ${share}. Arrow keys move the cross.`);
-    this.of(".map").title = `first two principal components of the posterior means: ${share}`;
+    const map = `first two principal components of the posterior means: ${share}`;
+    this.of(".map").title = map;
+    this.of(".map").setAttribute("aria-label", `Map of ${model.title}: ${map}. Arrow keys move the cross.`);
     this.of("legend").textContent = "Latents of most KL (nats)";
-    this.of(".why").textContent = model.frames ? `Pictures decoded beforehand, one slider at a time: ${model.frames.reason}.` : "";
+    const why = model.frames && `Pictures decoded beforehand, one slider at a time: ${model.frames.reason}.`;
+    this.of(".why").textContent = why || "";
     this.sliders = model.top.map(({latent, kl}, j) => this.slider(latent, kl, j));
     this.of(".sliders").replaceChildren(this.of("legend"), ...this.sliders.map(slider => slider.label));
     this.go(walked());
   }
 
   slider(latent, kl, j) {
-    const label = document.createElement("label"), input = document.createElement("input");
-    const name = document.createElement("span"), small = document.createElement("small"), output = document.createElement("span");
+    const [label, input, name, small, output] = ["label", "input", "span", "small", "span"]
+      .map(tag => document.createElement(tag));
     small.textContent = ` KL ${kl.toFixed(2)}`;
     name.append(`latent ${latent}`, small);
     output.className = "value";
-    Object.assign(input, {type: "range", min: -REACH, max: REACH, step: this.model.frames ? 2 * REACH / (this.model.frames.steps - 1) : 0.05});
+    const step = this.model.frames ? 2 * REACH / (this.model.frames.steps - 1) : 0.05;
+    Object.assign(input, {type: "range", min: -REACH, max: REACH, step});
     input.addEventListener("input", () => this.go({kind: "slider", j, value: input.valueAsNumber}));
     label.append(name, output, input);
     return {label, input, output};
@@ -249,12 +264,13 @@ class Panel {
   }
 
   drawMap() {
-    const {map} = this.model, canvas = this.of(".map"), side = Math.round(canvas.clientWidth * (window.devicePixelRatio || 1)) || 300;
+    const {map} = this.model, canvas = this.of(".map"), {labels, classes} = shown();
+    const side = Math.round(canvas.clientWidth * (window.devicePixelRatio || 1)) || 300;
     canvas.width = canvas.height = side;
     const context = canvas.getContext("2d"), unit = side / 300;
     const place = ([x, y]) => [(x / map.extent + 1) / 2 * side, (1 - y / map.extent) / 2 * side];
-    const {labels, classes} = shown();
-    const nearest = map.points.reduce((best, point, i) => distance(point, this.at) < distance(map.points[best], this.at) ? i : best, 0);
+    const distances = map.points.map(([x, y]) => (x - this.at[0]) ** 2 + (y - this.at[1]) ** 2);
+    const nearest = distances.indexOf(Math.min(...distances));
     map.points.forEach((point, i) => {
       context.fillStyle = coloured() ? COLOURS[labels[i]] : COLOURS[0];
       context.globalAlpha = 0.75;
@@ -280,11 +296,10 @@ class Panel {
       context.stroke();
     }
     drawFrame(this.of(".nearest canvas"), shown(), nearest);
-    this.of(".nearest span").textContent = `nearest test image on the map${classes.length ? `: ${classes[labels[nearest]]}` : ""}`;
+    const label = classes.length ? `: ${classes[labels[nearest]]}` : "";
+    this.of(".nearest span").textContent = `nearest test image on the map${label}`;
   }
 }
-
-const distance = ([x, y], [u, v]) => (x - u) ** 2 + (y - v) ** 2;
 
 // What the two share
 
@@ -294,19 +309,22 @@ let group = 0, from = 0, to = 1;
 
 const shown = () => data.pictures[group];
 const coloured = () => shown().classes.length > 0 && shown().classes.length <= COLOURS.length;
-const walked = () => ({kind: "walk", a: from, b: to, t: element("walk").valueAsNumber});
+const walks = () => shown().walk.length > 1;
+const walked = () => walks() ? {kind: "walk", a: from, b: to, t: element("walk").valueAsNumber} : {kind: "reset"};
 const everywhere = to => panels.forEach(panel => panel.model && panel.go(to));
 
 function drawEnds() {
   for (const [id, end] of [["from", from], ["to", to]]) {
     const image = shown().walk[end], label = shown().classes[shown().labels[image]];
     drawFrame(element(id).firstElementChild, shown(), image);
-    element(id).setAttribute("aria-label", `${id === "from" ? "first" : "second"} test image${label ? ` (${label})` : ""}: another one`);
+    const name = `${id === "from" ? "first" : "second"} test image${label ? ` (${label})` : ""}`;
+    element(id).setAttribute("aria-label", `${name}: another one`);
   }
 }
 
 function another(id) {
-  const n = shown().walk.length, next = (end, other) => { do end = (end + 1) % n; while (end === other && n > 1); return end; };
+  const n = shown().walk.length;
+  const next = (end, other) => (end + 1) % n === other ? (end + 2) % n : (end + 1) % n;
   if (id === "from") from = next(from, to); else to = next(to, from);
   element("walk").value = id === "from" ? 0 : 1;
   drawEnds();
@@ -316,7 +334,8 @@ function another(id) {
 async function show(index) {
   group = index;
   from = 0;
-  to = Math.min(1, shown().walk.length - 1);
+  to = walks() ? 1 : 0;
+  document.querySelector(".walk").hidden = !walks();
   await load(shown());
   drawEnds();
   const names = shown().classes.map((name, i) => {
