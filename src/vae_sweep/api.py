@@ -306,25 +306,9 @@ def dataset_of(config: dict[str, Any], run: str, root: Path, source_class: str |
     Raises:
         UserError: where they are not there, or where the configuration, which may be anybody's, does not say which.
     """
-    from vae_sweep import datasets
-    from vae_sweep.base import plugins
-    from vae_sweep.sweeps.preparation import source
+    from vae_sweep.sweeps import preparation
 
-    try:
-        trained_in = Path(config["paths"]["root"])  # what relative data paths refer to
-        home = trained_in if trained_in.is_dir() else root
-        node = config["dataset"] | ({"_target_": source_class} if source_class else {})
-        if not source_class:
-            plugins.require_ours(node, "dataset")
-        images = source(node, home)
-        cache = home / config["paths"]["data"] / "cache"
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"run={run}: its configuration does not say what images it was trained on "
-            f"({type(error).__name__}: {error}); samples and interpolations need none"
-        ) from error
-    # The cache of another folder is read, but never made.
-    return datasets.load(images, cache if cache.is_dir() else root / "data" / "cache")
+    return preparation.dataset_of(config, run, root, source_class)
 
 
 def _checkpoint(store: Store, run: StoredRun, given: str, model: type[VAE] | str | None) -> tuple[VAE, dict[str, Any]]:

@@ -99,8 +99,9 @@ def files(evidence: Evidence) -> dict[str, str]:
 
 def record(store: Store, sweep_id: str, written: Mapping[str, str]) -> None:
     """Write the report of one sweep to its own run, beside the table that the sweep keeps there as CSV and JSON."""
-    for name in ("report.html", "statistics.json", "comparison.md", "comparison.tex"):
-        store.record(sweep_id).log_text(written[name], name)
+    for name in ("report.html", "statistics.json", "comparison.md", "comparison.tex", "explore.html"):
+        if name in written:
+            store.record(sweep_id).log_text(written[name], name)
 
 
 def verdicts(evidence: Evidence) -> list[str]:

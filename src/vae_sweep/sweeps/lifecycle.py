@@ -252,7 +252,7 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
         rows = publish.refresh(store, context.parent_id, context.cells, root)
         if not interrupted and rows and all(row.status == "FINISHED" for row in rows):
             status = "FINISHED"
-        said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id))]
+        said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id, root))]
     finally:
         store.record(context.parent_id).finish(status)
     print("\n" + "\n\n".join([text.text(rows).rstrip(), *filter(None, said)]) + "\n")
@@ -261,16 +261,22 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     return rows
 
 
-def _reported(store: Store, parent_id: str) -> list[str]:
-    """Write the sweep's report; the verdicts, and where the report is."""
+def _reported(store: Store, parent_id: str, root: Path) -> list[str]:
+    """Write the sweep's report and its slider page; the verdicts, and where the two are."""
     from vae_sweep.report import collect, publish
+    from vae_sweep.sweeps import explore
     from vae_sweep.sweeps.record import best_effort
 
+    said = []
     with best_effort("the report"):
         evidence = collect.gather(store, [store.get(parent_id)])
         publish.record(store, parent_id, publish.files(evidence))
-        return ["\n".join(publish.verdicts(evidence)), "The report, with figures: report.html of the sweep's run."]
-    return []
+        said = ["\n".join(publish.verdicts(evidence)), "The report, with figures: report.html of the sweep's run."]
+        page = explore.attempt(store, evidence, root)
+        if page:
+            store.record(parent_id).log_text(page.html, explore.NAME)
+            said[-1] += f"\nThe models, with sliders: {explore.NAME} of the same run ({page.said})."
+    return said
 
 
 @contextmanager
