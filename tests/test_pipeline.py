@@ -168,7 +168,10 @@ def test_compare_writes_the_report_that_the_sweep_wrote_at_its_end(smoke: Projec
     assert contrast["mean"] == pytest.approx(np.mean(expected))
     assert contrast["verdict"] == "inconclusive"
     assert "so neither model can be called better at this number of seeds" in page
-    assert contrast["sentence"] in smoke.output
+    said = " ".join(smoke.output.split())  # its lines end where the terminal does
+    brief = f"On shapes, conv against fc is inconclusive in test loss: fc - conv = {contrast['mean']:+.2f} nats/image, "
+    assert f"{brief}3 pairs, p = {contrast['p']:.2g}." in said
+    assert f"{smoke.parent.info.artifact_uri}/report.html" in smoke.output
     assert smoke.artifact(smoke.parent, "comparison.tex").read_text().count("\\begin{tabular}") == 1
     short = smoke.parent.info.run_id[:8]
     done = command(f"sweep={short}", "out=outputs/compared/here", cwd=copied, module="vae_sweep.compare")
@@ -272,6 +275,10 @@ def test_a_run_alone_gives_the_same_numbers(smoke: Project, project: Path, comma
     done = command("model=conv", "params=p1", "experiment=smoke", cwd=project)
     assert done.returncode == 0, done.stderr
     (alone,) = read(project)[1]
+    ending = done.stdout[done.stdout.index(f"Run {alone.info.run_id}: FINISHED.") :]
+    assert f"{alone.info.artifact_uri}/figures\n" in ending
+    assert "mlflow ui" in ending
+    assert ending.endswith(f"python -m vae_sweep.generate run={alone.info.run_id}\n")
     together = smoke.children["conv-p1"]
     assert alone.info.status == "FINISHED"
     assert {k: v for k, v in alone.data.metrics.items() if k not in TIMINGS} == {
@@ -326,12 +333,14 @@ def test_metrics_that_are_asked_for_later_are_measured_without_training(command,
         assert m[f"reference/{key}"] > m[f"reference/{key}_floor"] == m[f"test/{key}_floor"]
         assert run.data.tags["vae_sweep.features.sha256"].startswith("57934424")
         assert len(found.client.get_metric_history(run.info.run_id, "test/psnr")) == 1
-    said = [line for line in done.stdout.splitlines() if "On shapes (pixels permuted), " in line]
+    contrasts = json.loads(found.artifact(found.parent, "statistics.json").read_text())["contrasts"]
+    said = [contrast["sentence"] for contrast in contrasts if contrast["metric"]["primary"]]
     assert [("test loss" in line, "KD of prior samples (60)" in line) for line in said] == [
         (True, False),
         (False, True),
     ]
-    assert all(line.startswith("Not converged: 2 of 2 runs (2 reached max_epochs). On shapes") for line in said)
+    begin = "Not converged: 2 of 2 runs (2 reached max_epochs). On shapes (pixels permuted), "
+    assert all(line.startswith(begin) for line in said)
     assert "Holm" in said[1]
     for name, content in (("comparison.csv", "test/kd_efficientnet_lite0_96px_60"), ("report.html", "KD of prior")):
         assert content in found.artifact(found.parent, name).read_text()

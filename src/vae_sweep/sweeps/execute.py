@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ from vae_sweep.tracking.names import (
     linked,
 )
 from vae_sweep.tracking.store import RunRecord, StoredRun
-from vae_sweep.tracking.uris import masked
+from vae_sweep.tracking.uris import masked, sqlite_uri, ui_command
 from vae_sweep.training import checkpoint, state
 
 log = logging.getLogger(__name__)
@@ -71,12 +72,15 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
         with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), temporary_files_in(job.folder):
             before = _before(job) if job.cfg.resume else None
             if before and _is_complete(before):
-                return _update(job, before)
+                loss = _update(job, before)
+                _say_what_there_is(job, before.run_id)
+                return loss
             run, outcome = Run.of(job, _reopened(job, before) if before else _started(job)), Outcome()
             with _closed_at_the_end(run, outcome):
                 loss = train_and_record(run)
             outcome.check(run)
             state.clear(job.folder)
+            _say_what_there_is(job, run.record.run_id)
             return loss
     except Terminated:
         if context.owner == this_process():
@@ -84,6 +88,18 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
         raise RunFailed(f"{name}: its process was terminated; the same command continues it") from None
     except UserError as error:
         raise RunFailed(f"{name}: {error}") from None
+
+
+def _say_what_there_is(job: Job, run_id: str) -> None:
+    """Print where a run without a sweep is, and what to do with it."""
+    if job.context.parent_id is not None:
+        return
+    artifacts = job.store.local_artifacts(run_id)
+    address = "" if job.store.uri == sqlite_uri(job.root / "mlflow.db") else f" uri={shlex.quote(job.store.uri)}"
+    print(f"\nRun {run_id}: FINISHED.")
+    print(f"  its figures:     {(artifacts / 'figures').as_uri() if artifacts else 'in the MLflow UI'}")
+    print(f"  the MLflow UI:   {ui_command(job.store.uri, job.root)}")
+    print(f"  images of it:    python -m vae_sweep.generate run={run_id}{address}", flush=True)
 
 
 def _check_may_start(context: Context, name: str) -> None:

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from vae_sweep.base.locks import hold_lock, is_held, this_process, warn_without_locks
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt
+from vae_sweep.base.system import terminal_width
 from vae_sweep.comparison.identity import settings_key, sweep_key, training_code
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.messages import user_message
@@ -255,21 +256,25 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
         said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id))]
     finally:
         store.record(context.parent_id).finish(status)
-    print("\n" + "\n\n".join([text.text(rows).rstrip(), *filter(None, said)]) + "\n")
-    print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their figures:")
+    width = terminal_width()
+    print(f"\n{text.text(rows, width=width, bold=sys.stdout.isatty())}")
+    print("\n\n".join("\n".join(text.wrapped(part.splitlines(), width)) for part in said if part) + "\n")
+    print(f"Sweep {context.parent_id}: {status}. Its runs and their figures:")
     print(f"  {ui_command(store.uri, root)}", flush=True)
     return rows
 
 
 def _reported(store: Store, parent_id: str) -> list[str]:
-    """Write the sweep's report; the verdicts, and where the report is."""
+    """Write the sweep's report; the verdicts in short, and where the report is."""
     from vae_sweep.report import collect, publish
     from vae_sweep.sweeps.record import best_effort
 
     with best_effort("the report"):
         evidence = collect.gather(store, [store.get(parent_id)])
         publish.record(store, parent_id, publish.files(evidence))
-        return ["\n".join(publish.verdicts(evidence)), "The report, with figures: report.html of the sweep's run."]
+        where = store.local_artifacts(parent_id)
+        report = (where / "report.html").as_uri() if where else "report.html of the sweep's run"
+        return ["\n".join(publish.brief_verdicts(evidence)), f"The report, with figures: {report}"]
     return []
 
 
