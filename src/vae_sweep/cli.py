@@ -19,7 +19,7 @@ from vae_sweep.config import schema as configuration
 from vae_sweep.config.arguments import check_arguments
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.schema import config_dir
-from vae_sweep.sweeps.lifecycle import SweepCallback
+from vae_sweep.sweeps.lifecycle import SweepCallback, stop_display
 from vae_sweep.sweeps.watch import stop_workers
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ def _close(error: BaseException | None) -> list[str]:
         return []
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave the parent run open
+    stop_display()
     if isinstance(error, KeyboardInterrupt) and sweep.context.parent_id is not None:
         stop_workers(Path(sweep.context.root), sweep.context.sweep_key)
     try:

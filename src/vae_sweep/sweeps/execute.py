@@ -28,6 +28,7 @@ from vae_sweep.sweeps.preparation import identity_of
 from vae_sweep.sweeps.record import best_effort, train_and_record
 from vae_sweep.sweeps.remeasure import redraw, remeasure
 from vae_sweep.sweeps.run import Job, Run
+from vae_sweep.sweeps.status import Reporter
 from vae_sweep.sweeps.watch import ends_with_its_sweep
 from vae_sweep.tracking.client import shorten_timeouts, versions
 from vae_sweep.tracking.names import (
@@ -69,9 +70,10 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
     _check_may_start(context, name)
     try:
         job = _job(cfg, context, cell, name, output_dir)
-        with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), temporary_files_in(job.folder):
+        with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), _worked_on(job):
             before = _before(job) if job.cfg.resume else None
             if before and _is_complete(before):
+                job.reporter.says("starting", f"already finished, as run {before.run_id[:8]}")
                 loss = _update(job, before)
                 _say_what_there_is(job, before.run_id)
                 return loss
@@ -124,7 +126,15 @@ def _job(cfg: DictConfig, context: Context, cell: Cell | None, name: str, output
         cfg, key, made_of = load_config(root, context.sweep_key, cell.key), cell.key, dict(cell.made_of)
     if cfg.tracking.uri:
         cfg.tracking.uri = masked(cfg.tracking.uri)  # a password must not travel with the results
-    return Job(cfg, context, name, key, made_of, output_dir, folder_of(root, context.sweep_key, key))
+    folder = folder_of(root, context.sweep_key, key)
+    return Job(cfg, context, name, key, made_of, output_dir, folder, Reporter(folder, name, cfg.model.name))
+
+
+@contextmanager
+def _worked_on(job: Job) -> Iterator[None]:
+    """While inside, the status of a run says so, and its temporary files are in its folder."""
+    with temporary_files_in(job.folder), job.reporter.active():
+        yield
 
 
 def _update(job: Job, before: StoredRun) -> float:

@@ -25,13 +25,15 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from vae_sweep.base.locks import hold_lock, is_held, this_process, warn_without_locks
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt
+from vae_sweep.base.sources import own_sources
 from vae_sweep.base.system import terminal_width
-from vae_sweep.comparison.identity import settings_key, sweep_key, training_code
+from vae_sweep.comparison.identity import parts, run_key, settings_key, sweep_key, training_code
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.plan import is_local, plan, without_hydra
 from vae_sweep.config.settings import settings_of
 from vae_sweep.config.validation import validate, validate_launcher
+from vae_sweep.sweeps.display import Display, display_of, quiet_log
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
 from vae_sweep.sweeps.setup import choose_features, open_store, project_root, quoted
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 configuration.register()  # workers unpickle the callback before they compose their configuration
 log = logging.getLogger(__name__)
 
+_display: list[Display] = []  # of the first process, while it is shown
 _held = ExitStack()  # this process's claim on its sweep; not on the callback, which travels to the workers
 
 
@@ -60,22 +63,25 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse what cannot work, prepare the data, open the parent run; nothing has been trained yet."""
-        with _refusals():
+        with _refusals(), _shown(config):
             self.context = open_sweep(config)
         SweepCallback.current = self
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse what cannot work, prepare the data, open the store for a single run."""
-        with _refusals():
+        with _refusals(), _shown(config):
             self.context = open_single(config)
         SweepCallback.current = self
 
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any) -> None:
         SweepCallback.current = self
         set_up()  # of a worker
+        if self.context is not None and self.context.own_display:
+            quiet_log()
 
     def close(self, error: BaseException | None = None) -> None:
         """Close the parent run with a last comparison and print it; does nothing the second time."""
+        stop_display()
         if self.closed or self.context is None or self.context.parent_id is None:
             return
         self.closed = True
@@ -132,7 +138,36 @@ def open_sweep(config: DictConfig) -> Context:
         fail_fast=config.fail_fast,
         swept=tuple(swept),
         cells=tuple(cells),
+        own_display=_watch(folder_of(root, key), tuple(cells)),
     )
+
+
+def _watch(folder: Path, cells: tuple[Cell, ...] = (), single: str = "") -> bool:
+    """Let the display show the runs from now on; return whether there is one."""
+    for display in _display:
+        display.watch(folder, cells, single)
+    return bool(_display)
+
+
+@contextmanager
+def _shown(config: DictConfig) -> Iterator[None]:
+    """Show what is prepared, and then the runs until :func:`stop_display`; a refusal ends it, too."""
+    asked = str(config.get("progress", "auto"))
+    display = display_of(asked)
+    if display is not None:
+        display.start()
+        _display.append(display)
+    try:
+        yield
+    except BaseException:
+        stop_display()
+        raise
+
+
+def stop_display() -> None:
+    """Leave the terminal as it was, with the last state above."""
+    while _display:
+        _display.pop().stop()
 
 
 def _claim(folder: Path) -> None:
@@ -221,6 +256,7 @@ def open_single(config: DictConfig) -> Context:
     features, reason = choose_features(config, root)
     store = open_store(config, root)
     _close_orphaned_runs(store, root)
+    made_of = parts(dataset.digest, own_sources(cfg.model, cfg.dataset))
     return Context(
         *(str(root), store.uri, store.experiment_id),
         project=project_id(root),
@@ -228,7 +264,7 @@ def open_single(config: DictConfig) -> Context:
         retry_for=config.tracking.retry_seconds,
         features=features,
         features_reason=reason,
-        progress_bar=sys.stderr.isatty(),
+        own_display=_watch(folder_of(root, "single"), single=run_key(settings_of(cfg), made_of)),
     )
 
 

@@ -1,0 +1,76 @@
+"""How long a run and a sweep will take: an estimate where there is a trend, a bound where there is none. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vae_sweep.sweeps.status import Status
+    from vae_sweep.training.loop import TrainSettings
+
+STEADY = 0.9  # of the gain before: a loss that falls on like this has no end in sight
+
+
+def epochs_left(val: Sequence[float], settings: TrainSettings) -> tuple[int, bool]:
+    """Return how many epochs are left after those with the validation losses ``val``, and whether that is a bound.
+
+    The gains of the last two stretches of ``patience`` epochs are taken for a geometric series: early stopping ends the
+    run where one falls below ``min_delta``. Without such a trend only ``max_epochs`` is known.
+    """
+    n, wait = len(val), settings.patience
+    most = settings.max_epochs - n
+    if settings.schedule == "one_cycle":
+        return most, False
+    if n <= 2 * wait:
+        return most, True
+    anchor, at = math.inf, 0  # the last loss that counted, as EarlyStopping keeps it
+    for epoch, loss in enumerate(val, 1):
+        if loss < anchor - settings.min_delta:
+            anchor, at = loss, epoch
+    least = max(at + wait - n, 0)
+    before, last = min(val[: n - 2 * wait]) - min(val[: n - wait]), min(val[: n - wait]) - min(val)
+    if last <= settings.min_delta:
+        return min(least, most), False
+    if settings.min_delta <= 0 or last >= STEADY * before:
+        return most, True
+    more = math.ceil(wait * math.log(settings.min_delta / last) / math.log(last / before))
+    return min(max(least, more), most), False
+
+
+def sweep_left(runs: Sequence[Status], now: float) -> tuple[float, bool] | None:
+    """Return the seconds that are left of a sweep, and whether that is a bound; None where nothing can be said yet."""
+    active = [run for run in runs if run.active]
+    if not active:
+        return None
+    measuring = [run.ended - run.measuring for run in runs if run.state == "finished" and run.measuring]
+    rest, bounds = [], False
+    for run in active:
+        left = run.left_at(now)
+        if run.state != "measuring" and left is None:
+            return None  # its first epoch is not over
+        after = fmean(measuring) if measuring else 0.0
+        if run.state == "measuring":
+            rest.append(max(after - (now - run.measuring), 0.0))
+        else:
+            rest.append((left or 0.0) + after)
+            bounds |= run.bound
+    whole = [(run.model, now - run.started + left) for run, left in zip(active, rest, strict=True)]
+    whole += [(run.model, run.ended - run.started) for run in runs if run.state == "finished" and run.measuring]
+    waiting = [run.model for run in runs if run.state == "waiting"]
+    means = [fmean([s for name, s in whole if name == model] or [s for _, s in whole]) for model in waiting]
+    return max([*rest, (sum(rest) + sum(means)) / len(active)]), bounds
+
+
+def duration(seconds: float) -> str:
+    """Return ``45s``, ``6m10s``, ``2h05m``."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}h{m:02d}m" if hours else f"{m}m{s:02d}s" if m else f"{s}s"
+
+
+def said(left: tuple[float, bool] | None) -> str:
+    """Return ``about 6m10s``, ``at most 2h05m``, or nothing."""
+    return f"{'at most' if left[1] else 'about'} {duration(left[0])}" if left else ""
