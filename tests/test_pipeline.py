@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import os
 import re
 import shutil
 import sqlite3
@@ -22,7 +20,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from running import BASIC, TIMINGS, clean_environment
+from running import BASIC, TIMINGS
 from vae_sweep import datasets
 from vae_sweep.tracking.relocate import relocate
 from vae_sweep.training import checkpoint
@@ -371,27 +369,6 @@ def test_a_failed_cell_is_named_and_the_others_finish(command, project: Path) ->
     assert failed.data.tags["vae_sweep.error"][:40] in found.parent.data.tags["mlflow.note.content"]
     assert done.stderr.rstrip().splitlines()[-1].startswith("vae_sweep: fc-tiny-lr=1000000000.0: the training loss")
     assert "Traceback" not in done.stderr
-
-
-def test_a_run_alone_shows_a_bar_on_a_terminal(project: Path) -> None:
-    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, 120))
-    grid = ["-m", "vae_sweep", "experiment=smoke", "params=tiny", "model=linear", "training.max_epochs=3"]
-    with subprocess.Popen(
-        [sys.executable, *grid], cwd=project, env=clean_environment(), stdout=subprocess.PIPE, stderr=theirs
-    ) as process:
-        output, _ = process.communicate(timeout=120)
-    os.close(theirs)
-    shown = b""
-    with contextlib.suppress(OSError):  # the terminal closes with its last reader
-        while chunk := os.read(ours, 65536):
-            shown += chunk
-    os.close(ours)
-    assert process.returncode == 0
-    assert b"linear-tiny: 100%" in shown
-    assert b"val=" in shown
-    assert b"epoch 1:" not in output
 
 
 def test_seeds_are_an_axis_and_zero_is_a_seed(command, project: Path) -> None:

@@ -19,13 +19,19 @@ from vae_sweep.sweeps.status import FILE, Status, read
 from vae_sweep.sweeps.timeleft import duration, said, sweep_left
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, JustifyMethod, RenderableType
     from rich.table import Table
 
     from vae_sweep.comparison.rows import Cell
 
 LOOK_EVERY = 0.5  # seconds between two looks at the status files
 LINE_EVERY = 60.0  # seconds between two lines on the whole sweep, where there is no terminal
+HEAD: dict[str, JustifyMethod] = {
+    **dict.fromkeys(("cell", "state"), "left"),
+    **dict.fromkeys(("epoch", "val loss"), "right"),
+    "trend": "left",
+    **dict.fromkeys(("images/s", "time left"), "right"),
+}
 BARS = "▁▂▃▄▅▆▇█"
 STYLES = {"waiting": "dim", "finished": "green", "failed": "bold red", "stopped": "yellow", "measuring": "magenta"}
 FIRST = ("failed", "stopped", "starting", "training", "measuring", "finished", "waiting")  # of many runs
@@ -200,22 +206,23 @@ def table(runs: Sequence[Status], console: Console) -> Table:
     from rich.text import Text
 
     room = max(console.size.height - 8, 3)
-    shown = sorted(runs, key=lambda run: FIRST.index(run.state))[:room] if len(runs) > room else runs
-    found = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    found.add_column("cell", no_wrap=True, overflow="ellipsis", min_width=8)
-    found.add_column("state", no_wrap=True)
-    for name in ("epoch", "val loss"):
-        found.add_column(name, justify="right", no_wrap=True)
-    found.add_column("trend", no_wrap=True)
-    for name in ("images/s", "time left"):
-        found.add_column(name, justify="right", no_wrap=True)
-    ascii_only, now = console.options.ascii_only, time.time()
-    for run in runs:
-        if run in shown:
-            found.add_row(*(Text(cell, STYLES.get(run.state, "")) for cell in _cells(run, now, ascii_only)))
+    first = sorted(runs, key=lambda run: FIRST.index(run.state))[:room] if len(runs) > room else runs
+    shown, now = [run for run in runs if run in first], time.time()
+    ascii_only = console.options.ascii_only
+    rows = [_cells(run, now, ascii_only) for run in shown]
+    others = sum(max(map(len, column)) + 2 for column in list(zip(HEAD, *rows, strict=True))[1:])
+    most = max(console.width - others, 8)
+    found = Table(box=None if ascii_only else SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    found.padding = (0, 2 if ascii_only else 1, 0, 0)
+    for name, justify in HEAD.items():
+        found.add_column(name, justify=justify, no_wrap=True)
+    for run, (name, *cells) in zip(shown, rows, strict=True):
+        clipped = name if len(name) <= most else name[: most - 1] + ("~" if ascii_only else "…")
+        found.add_row(*(Text(cell, STYLES.get(run.state, "")) for cell in (clipped, *cells)))
     if len(shown) < len(runs):
         left_out = Counter(run.state for run in runs if run not in shown)
-        found.add_row(Text(f"and {len(runs) - len(shown)} more: {_list(left_out)}", "dim"))
+        found.caption = f"and {len(runs) - len(shown)} more: {_list(left_out)}"
+        found.caption_justify = "left"
     return found
 
 
@@ -234,8 +241,8 @@ def _cells(run: Status, now: float, ascii_only: bool) -> list[str]:
 
 
 def trend(val: Sequence[float], ascii_only: bool = False) -> str:
-    """Return the last ten losses as bars, the highest on top; or a word where the terminal has no such letters."""
-    known = [loss for loss in val[-10:] if abs(loss) < float("inf")]
+    """Return the last eight losses as bars, the highest on top; or a word where the terminal has no such letters."""
+    known = [loss for loss in val[-8:] if abs(loss) < float("inf")]
     if len(known) < 2:
         return ""
     low, high = min(known), max(known)
@@ -245,7 +252,9 @@ def trend(val: Sequence[float], ascii_only: bool = False) -> str:
 
 
 def _counted(runs: Sequence[Status]) -> str:
-    return f"{len(runs)} cells: {_list(Counter(run.state for run in runs))}"
+    took = max(run.ended for run in runs) - min((run.started for run in runs if run.started), default=0.0)
+    over = f"; took {duration(took)}" if all(run.ended for run in runs) else ""
+    return f"{len(runs)} cells: {_list(Counter(run.state for run in runs))}{over}"
 
 
 def _list(states: Counter[str]) -> str:

@@ -32,12 +32,13 @@ def epochs_left(val: Sequence[float], settings: TrainSettings) -> tuple[int, boo
             anchor, at = loss, epoch
     least = max(at + wait - n, 0)
     before, last = min(val[: n - 2 * wait]) - min(val[: n - wait]), min(val[: n - wait]) - min(val)
-    if last <= settings.min_delta:
+    stands = n - at > wait / 2 and anchor - min(val) < settings.min_delta / 2  # since half of the patience
+    if last <= settings.min_delta or stands:
         return min(least, most), False
     if settings.min_delta <= 0 or last >= STEADY * before:
         return most, True
     more = math.ceil(wait * math.log(settings.min_delta / last) / math.log(last / before))
-    return min(max(least, more), most), False
+    return (most, True) if more >= most else (max(least, more), False)
 
 
 def sweep_left(runs: Sequence[Status], now: float) -> tuple[float, bool] | None:
