@@ -76,8 +76,9 @@ def test_what_is_left_of_a_sweep() -> None:
     assert sweep_left([done, trains, waits], 1120.0) == (60.0 + 90.0, False)
     other = run("conv-p1", "training", started=1100.0, written=1120.0, left=300.0)
     assert sweep_left([done, trains, other, waits], 1120.0) == (320.0, True)  # the longest counts
+    assert sweep_left([done, waits], 1120.0) == (100.0, False)
     assert sweep_left([waits], 1120.0) is None
-    assert sweep_left([run("fc-p1", "starting"), trains], 1120.0) is None
+    assert sweep_left([run("fc-p1", "starting")], 1120.0) is None
     assert sweep_left([done], 1120.0) is None
     assert said((150.0, True)) == "at most 2m30s"
     assert [duration(seconds) for seconds in (9.6, 61, 7260)] == ["10s", "1m01s", "2h01m"]
@@ -92,14 +93,15 @@ def test_a_run_writes_its_status_and_the_warnings_of_its_process(tmp_path: Path)
 
     def work() -> None:
         assert (read(tmp_path) or run("", "")).state == "starting"
+        reporter.says("training")
         for epoch in range(1, 40):
-            reporter.epoch(epoch, [80.0 - epoch] * epoch, 1000.0, (60.0, True))
-        assert (read(tmp_path) or run("", "")).epoch == 0  # epochs of milliseconds are not written
+            reporter.epoch([80.0] * epoch, 1000.0, lambda: (60.0, True))
+        assert (read(tmp_path) or run("", "")).epoch == 1  # epochs of milliseconds are not written
         reporter.status.written -= 2
-        reporter.epoch(40, [40.0], 1000.0, (60.0, True))
+        reporter.epoch([80.0] * 40, 1000.0, lambda: (60.0, True))
         found = read(tmp_path)
         assert found is not None
-        assert (found.state, found.epoch, found.val, found.bound) == ("training", 40, [40.0], True)
+        assert (found.state, found.epoch, found.val, found.bound) == ("training", 40, [80.0] * 20, True)
         logging.getLogger("vae_sweep").warning("fc-p1: %s", "careful")
         raise RuntimeError("fc-p1: no luck")
 

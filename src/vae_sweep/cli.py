@@ -81,12 +81,17 @@ def main() -> None:
         message = user_message(error)
         if message is None or full_traceback:
             raise error
-        if not failures:  # a run alone has already logged its reason
-            sys.exit(1 if isinstance(error, RunFailed) else message)
+        if not failures:  # a run alone may have logged its reason
+            sys.exit(1 if isinstance(error, RunFailed) and _log_is_shown() else message)
         if not isinstance(error, RunFailed):
             print(message, file=sys.stderr)
     if failures:  # every failed cell: Hydra passes on the first failure of a sweep only
         sys.exit("\n".join(_lines(failures)))
+
+
+def _log_is_shown() -> bool:
+    sweep = SweepCallback.current
+    return sweep is not None and sweep.context is not None and not sweep.context.own_display
 
 
 def _lines(failures: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ def quiet_log() -> None:
 
 
 class Display:
-    """Shows warnings only; the base of the others. ``with`` shows it; a second ``stop`` does nothing."""
+    """Shows warnings, at the end; the base of the others."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
@@ -81,6 +82,8 @@ class Display:
 
     def stop(self) -> None:
         """Show the end."""
+        for warning in self.new_warnings(self.runs()):
+            _print(f"warning: {warning}")
 
     def runs(self) -> list[Status]:
         """Return what every run is doing, in the order of the cells."""
@@ -106,7 +109,7 @@ class Lines(Display):
     """A line where a run starts and ends, one a minute between, and warnings as they come."""
 
     def start(self) -> None:
-        self._states: dict[str, str] = {}
+        self._seen: dict[str, set[str]] = {}  # run -> what was printed of it
         self._line_at = time.monotonic() + LINE_EVERY
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, name="vae_sweep-display", daemon=True)
@@ -127,17 +130,20 @@ class Lines(Display):
                 _print(f"{_counted(runs)}{_left(runs)}" + "".join(f"; {_line(run)}" for run in runs if run.active))
 
     def _tell(self, runs: Sequence[Status]) -> None:
-        for run in runs:
-            before, now = self._states.get(run.name, "waiting"), run.state
-            self._states[run.name] = now
-            if before == "waiting" != now and not (now == "finished" and not run.val):  # else it was finished before
-                _print(f"{run.name} started{_number(run, runs)}")
-        for warning in self.new_warnings(runs):
-            _print(f"warning: {warning}")
-        for run in runs:
-            if run.ended and self._states.get(f"{run.name} ended") is None:
-                self._states[f"{run.name} ended"] = run.state
-                _print(f"{run.name} {run.state}" + (f": {run.reason}" if run.reason else ""))
+        """Print what has happened since the last look, in order."""
+        happened: list[tuple[float, str]] = []
+        for number, run in enumerate(runs, 1):
+            of = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
+            seen = self._seen.setdefault(run.name, set())
+            if run.state not in ("waiting", "starting") and "started" not in seen and not run.skipped:
+                happened.append((run.started, f"{run.name} started{of}"))
+                seen.add("started")
+            happened += [(run.ended or run.written, f"warning: {said}") for said in self.new_warnings([run])]
+            if run.ended and "ended" not in seen:
+                happened.append((run.ended, f"{run.name} {run.state}" + (f": {run.reason}" if run.reason else "")))
+                seen.add("ended")
+        for _, line in sorted(happened, key=lambda event: event[0]):
+            _print(line)
 
 
 class Screen(Display):
@@ -164,7 +170,8 @@ class Screen(Display):
         if not self._stopped:
             self._stopped = True
             working.show = None
-            self._live.stop()
+            with suppress(OSError):  # the terminal may be closed
+                self._live.stop()
             for handler in logging.getLogger().handlers:
                 if type(handler) is logging.StreamHandler:
                     handler.setStream(sys.stdout)
@@ -188,7 +195,9 @@ class Screen(Display):
         if len(runs) > 1:
             parts.insert(0, Text(f"{_counted(runs)}{_left(runs)}", "bold"))
         if self._last:
-            parts.append(Text(f"{len(self._last)} warnings; the last: {self._last[-1]}", "yellow"))
+            parts.append(
+                Text(f"{len(self._last)} warning{'s' * (len(self._last) > 1)}; the last: {self._last[-1]}", "yellow")
+            )
         return Group(*parts)
 
     def _preparing(self) -> RenderableType:
@@ -274,9 +283,6 @@ def _line(run: Status) -> str:
     return f"{run.name} {', '.join([run.state, *known])}"
 
 
-def _number(run: Status, runs: Sequence[Status]) -> str:
-    return f" ({runs.index(run) + 1} of {len(runs)})" if len(runs) > 1 else ""
-
-
 def _print(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {' '.join(line.split())}", flush=True)
+    with suppress(OSError):  # its reader, such as `head`, may have seen enough
+        print(f"{time.strftime('%H:%M:%S')} {' '.join(line.split())}", flush=True)

@@ -28,7 +28,7 @@ from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.folders import own_folder, stop_requested
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
 from vae_sweep.sweeps.run import Run
-from vae_sweep.sweeps.timeleft import epochs_left
+from vae_sweep.sweeps.timeleft import seconds_left
 from vae_sweep.tracking.names import DATA, OUTPUTS, TRAINING_STATE
 from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.training import checkpoint, loop, state
@@ -49,6 +49,7 @@ def train_and_record(run: Run) -> float:
     Raises:
         UserError: where images or code are no longer those that the sweep has planned, among others.
     """
+    run.reporter.says("training")
     progress = Progress.load(run.folder)
     validate(run.cfg)
     output_dir = own_folder(run.output_dir, run.record.run_id)
@@ -207,11 +208,11 @@ def _shown(
     epochs: Iterable[loop.EpochMetrics], run: Run, settings: loop.TrainSettings, progress: Progress
 ) -> Iterator[loop.EpochMetrics]:
     """Pass the epochs on; log each, and report it with the time that is left."""
-    objective, earlier = run.cfg.objective, [epoch["val/loss"] for epoch in progress.history]
-    if earlier:
-        log.info("%s continues after epoch %d", run.name, len(earlier))
+    objective, val = run.cfg.objective, [epoch["val/loss"] for epoch in progress.history]
+    if val:
+        log.info("%s continues after epoch %d", run.name, len(val))
     run.reporter.status.digits = 4 if objective.reduction == "mean" else 2
-    val, ends = earlier, [time.perf_counter()]
+    ends = [time.perf_counter()]  # of the last epochs
     for epoch in epochs:
         rate = epoch.images_seen / epoch.epoch / epoch.train_seconds
         train_loss, val_loss = (
@@ -221,10 +222,9 @@ def _shown(
         log.info(
             "%s epoch %d: train %s, val %s%s, %.0f images/s", run.name, epoch.epoch, train_loss, val_loss, mark, rate
         )
-        val, ends = [*val, epoch.val.loss], [*ends[-5:], time.perf_counter()]
-        n, bound = epochs_left(val, settings)
-        seconds = n * (ends[-1] - ends[0]) / (len(ends) - 1)
-        run.reporter.epoch(epoch.epoch, val, rate, (seconds, bound))
+        val.append(epoch.val.loss)
+        ends = [*ends[-5:], time.perf_counter()]
+        run.reporter.epoch(val, rate, lambda: seconds_left(val, settings, ends))  # noqa: B023
         yield epoch
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ class Status:
     measuring: float = 0.0  # when its training ended
     ended: float = 0.0
     written: float = 0.0
+    skipped: bool = False  # it was finished before
     warnings: list[str] = field(default_factory=list)
     n_warnings: int = 0
 
@@ -43,6 +44,11 @@ class Status:
     def active(self) -> bool:
         """Whether some process works on it."""
         return self.state in ("starting", "training", "measuring")
+
+    @property
+    def starts(self) -> bool:
+        """Whether its first epoch is yet to come."""
+        return self.state in ("waiting", "starting") or (self.state == "training" and self.left is None)
 
     def left_at(self, now: float) -> float | None:
         """Return the seconds of training that are left."""
@@ -83,12 +89,12 @@ class Reporter(logging.Handler):
         finally:
             logging.getLogger().removeHandler(self)
 
-    def epoch(self, epoch: int, val: list[float], images_per_s: float, left: tuple[float, bool]) -> None:
-        """Take in the end of an epoch; ``val``: the last validation losses; ``left``: seconds, whether at most."""
+    def epoch(self, val: list[float], images_per_s: float, left: Callable[[], tuple[float, bool]]) -> None:
+        """Take in the end of an epoch; ``val``: all validation losses; ``left``: seconds, and whether at most."""
         status = self.status
-        status.state, status.epoch, status.val, status.images_per_s = "training", epoch, val[-KEPT:], images_per_s
-        status.left, status.bound = left
-        if time.time() - status.written >= WRITE_EVERY:
+        status.epoch, status.val, status.images_per_s = len(val), val[-KEPT:], images_per_s
+        if status.left is None or time.time() - status.written >= WRITE_EVERY:
+            status.left, status.bound = left()
             self._write()
 
     def says(self, state: str, reason: str = "") -> None:

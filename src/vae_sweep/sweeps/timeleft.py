@@ -41,28 +41,35 @@ def epochs_left(val: Sequence[float], settings: TrainSettings) -> tuple[int, boo
     return (most, True) if more >= most else (max(least, more), False)
 
 
+def seconds_left(val: Sequence[float], settings: TrainSettings, ends: Sequence[float]) -> tuple[float, bool]:
+    """Return :func:`epochs_left` in seconds; ``ends``: when the last epochs ended, seconds, one more than epochs."""
+    n, bound = epochs_left(val, settings)
+    return n * (ends[-1] - ends[0]) / (len(ends) - 1), bound
+
+
 def sweep_left(runs: Sequence[Status], now: float) -> tuple[float, bool] | None:
-    """Return the seconds that are left of a sweep, and whether that is a bound; None where nothing can be said yet."""
-    active = [run for run in runs if run.active]
-    if not active:
-        return None
-    measuring = [run.ended - run.measuring for run in runs if run.state == "finished" and run.measuring]
-    rest, bounds = [], False
-    for run in active:
-        left = run.left_at(now)
-        if run.state != "measuring" and left is None:
-            return None  # its first epoch is not over
-        after = fmean(measuring) if measuring else 0.0
+    """Return the seconds that are left of a sweep, and whether that is a bound; None where nothing can be said yet.
+
+    A run that waits takes as long as those of its model, and as many run at once as do now.
+    """
+    done = [run for run in runs if run.state == "finished" and run.measuring]
+    after = fmean([run.ended - run.measuring for run in done] or [0.0])
+    rest, bound, waiting = [], False, [run for run in runs if run.starts]
+    whole = [(run.model, run.ended - run.started) for run in done]
+    for run in runs:
+        training = run.left_at(now) if run.state == "training" else None
+        left = None if training is None else training + after
         if run.state == "measuring":
-            rest.append(max(after - (now - run.measuring), 0.0))
-        else:
-            rest.append((left or 0.0) + after)
-            bounds |= run.bound
-    whole = [(run.model, now - run.started + left) for run, left in zip(active, rest, strict=True)]
-    whole += [(run.model, run.ended - run.started) for run in runs if run.state == "finished" and run.measuring]
-    waiting = [run.model for run in runs if run.state == "waiting"]
-    means = [fmean([s for name, s in whole if name == model] or [s for _, s in whole]) for model in waiting]
-    return max([*rest, (sum(rest) + sum(means)) / len(active)]), bounds
+            left = max(after - (now - run.measuring), 0.0)
+        if left is not None:
+            rest.append(left)
+            whole.append((run.model, now - run.started + left))
+            bound |= run.state == "training" and run.bound
+    if not whole or not (rest or waiting):
+        return None
+    rest_of = [fmean([s for name, s in whole if name == run.model] or [s for _, s in whole]) for run in waiting]
+    at_once = max(sum(run.active for run in runs), 1)
+    return max([*rest, (sum(rest) + sum(rest_of)) / at_once]), bound
 
 
 def duration(seconds: float) -> str:
