@@ -245,7 +245,7 @@ def _cells(run: Status, now: float, ascii_only: bool) -> list[str]:
         f"{run.val[-1]:.{run.digits}f}" if run.val else "",
         trend(run.val, ascii_only),
         f"{run.images_per_s:,.0f}" if run.images_per_s else "",
-        f"took {duration(run.ended - run.started)}" if run.ended else last,
+        "before" if run.skipped else f"took {duration(run.ended - run.started)}" if run.ended else last,
     ]
 
 

@@ -73,8 +73,7 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
         with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), _worked_on(job):
             before = _before(job) if job.cfg.resume else None
             if before and _is_complete(before):
-                job.reporter.status.skipped = True
-                job.reporter.says("starting", f"already finished, as run {before.run_id[:8]}")
+                job.reporter.skips(before.run_id, before.metrics)
                 loss = _update(job, before)
                 _say_what_there_is(job, before.run_id)
                 return loss

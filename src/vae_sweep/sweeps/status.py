@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,6 +103,12 @@ class Reporter(logging.Handler):
         if state == "measuring":
             self.status.measuring = time.time()
         self._write()
+
+    def skips(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        """Write that it was finished before, as that run with these metrics."""
+        self.status.skipped, self.status.epoch = True, int(metrics.get("epochs", 0))
+        self.status.val = [metrics["best/val_loss"]]
+        self.says("starting", f"already finished, as run {run_id[:8]}")
 
     def ends(self, state: str, reason: str = "") -> None:
         """Write how the run ended."""
