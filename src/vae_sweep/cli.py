@@ -19,7 +19,8 @@ from vae_sweep.config import schema as configuration
 from vae_sweep.config.arguments import check_arguments
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.schema import config_dir
-from vae_sweep.sweeps.lifecycle import SweepCallback, stop_display
+from vae_sweep.sweeps.display import stop_display
+from vae_sweep.sweeps.lifecycle import SweepCallback
 from vae_sweep.sweeps.watch import stop_workers
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from vae_sweep.comparison.rows import Cell
 
-LOOK_EVERY = 0.5  # seconds between two looks at the status files
+LOOK_EVERY = 1.0  # seconds between two looks at the status files; drawing takes 4 ms
 LINE_EVERY = 60.0  # seconds between two lines on the whole sweep, where there is no terminal
 HEAD: dict[str, JustifyMethod] = {
     **dict.fromkeys(("cell", "state"), "left"),
@@ -36,6 +36,15 @@ HEAD: dict[str, JustifyMethod] = {
 BARS = "▁▂▃▄▅▆▇█"
 STYLES = {"waiting": "dim", "finished": "green", "failed": "bold red", "stopped": "yellow", "measuring": "magenta"}
 FIRST = ("failed", "stopped", "starting", "training", "measuring", "finished", "waiting")  # of many runs
+
+
+displays: list[Display] = []  # that this process shows, at most one
+
+
+def stop_display() -> None:
+    """Leave the terminal as it was, with the last state above; does nothing where nothing is shown."""
+    while displays:
+        displays.pop().stop()
 
 
 def display_of(progress: str) -> Display | None:

@@ -22,6 +22,7 @@ from vae_sweep.config.plan import by_key, cell_name
 from vae_sweep.config.settings import settings_of
 from vae_sweep.report.publish import figures_due, refresh
 from vae_sweep.sweeps.context import Context
+from vae_sweep.sweeps.display import stop_display
 from vae_sweep.sweeps.environment import environment, machine_kind
 from vae_sweep.sweeps.folders import folder_of, load_config, request_stop, stop_requested, temporary_files_in
 from vae_sweep.sweeps.preparation import identity_of
@@ -71,19 +72,10 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
     try:
         job = _job(cfg, context, cell, name, output_dir)
         with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), _worked_on(job):
-            before = _before(job) if job.cfg.resume else None
-            if before and _is_complete(before):
-                job.reporter.skips(before.run_id, before.metrics)
-                loss = _update(job, before)
-                _say_what_there_is(job, before.run_id)
-                return loss
-            run, outcome = Run.of(job, _reopened(job, before) if before else _started(job)), Outcome()
-            with _closed_at_the_end(run, outcome):
-                loss = train_and_record(run)
-            outcome.check(run)
-            state.clear(job.folder)
-            _say_what_there_is(job, run.record.run_id)
-            return loss
+            run_id, loss = _finished(job)
+        if context.parent_id is None:
+            _say_what_there_is(job, run_id)
+        return loss
     except Terminated:
         if context.owner == this_process():
             raise
@@ -92,10 +84,23 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
         raise RunFailed(f"{name}: {error}") from None
 
 
+def _finished(job: Job) -> tuple[str, float]:
+    """Train the run, unless it was finished before; its id and its lowest validation loss."""
+    before = _before(job) if job.cfg.resume else None
+    if before and _is_complete(before):
+        job.reporter.skips(before.run_id, before.metrics)
+        return before.run_id, _update(job, before)
+    run, outcome = Run.of(job, _reopened(job, before) if before else _started(job)), Outcome()
+    with _closed_at_the_end(run, outcome):
+        loss = train_and_record(run)
+    outcome.check(run)
+    state.clear(job.folder)
+    return run.record.run_id, loss
+
+
 def _say_what_there_is(job: Job, run_id: str) -> None:
     """Print where a run without a sweep is, and what to do with it."""
-    if job.context.parent_id is not None:
-        return
+    stop_display()
     artifacts = job.store.local_artifacts(run_id)
     address = "" if job.store.uri == sqlite_uri(job.root / "mlflow.db") else f" uri={shlex.quote(job.store.uri)}"
     print(f"\nRun {run_id}: FINISHED.")

@@ -33,7 +33,7 @@ from vae_sweep.config.messages import user_message
 from vae_sweep.config.plan import is_local, plan, without_hydra
 from vae_sweep.config.settings import settings_of
 from vae_sweep.config.validation import validate, validate_launcher
-from vae_sweep.sweeps.display import Display, display_of, quiet_log
+from vae_sweep.sweeps.display import display_of, displays, quiet_log, stop_display
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
 from vae_sweep.sweeps.setup import choose_features, open_store, project_root, quoted
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 configuration.register()  # workers unpickle the callback before they compose their configuration
 log = logging.getLogger(__name__)
 
-_display: list[Display] = []  # of the first process, while it is shown
 _held = ExitStack()  # this process's claim on its sweep; not on the callback, which travels to the workers
 
 
@@ -63,13 +62,13 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse what cannot work, prepare the data, open the parent run; nothing has been trained yet."""
-        with _refusals(), _shown(config):
+        with _refusals(), _displayed(config):
             self.context = open_sweep(config)
         SweepCallback.current = self
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse what cannot work, prepare the data, open the store for a single run."""
-        with _refusals(), _shown(config):
+        with _refusals(), _displayed(config):
             self.context = open_single(config)
         SweepCallback.current = self
 
@@ -144,30 +143,24 @@ def open_sweep(config: DictConfig) -> Context:
 
 def _watch(folder: Path, cells: tuple[Cell, ...] = (), single: str = "") -> bool:
     """Let the display show the runs from now on; return whether there is one."""
-    for display in _display:
+    for display in displays:
         display.watch(folder, cells, single)
-    return bool(_display)
+    return bool(displays)
 
 
 @contextmanager
-def _shown(config: DictConfig) -> Iterator[None]:
+def _displayed(config: DictConfig) -> Iterator[None]:
     """Show what is prepared, and then the runs until :func:`stop_display`; a refusal ends it, too."""
     asked = str(config.get("progress", "auto"))
     display = display_of(asked)
     if display is not None:
         display.start()
-        _display.append(display)
+        displays.append(display)
     try:
         yield
     except BaseException:
         stop_display()
         raise
-
-
-def stop_display() -> None:
-    """Leave the terminal as it was, with the last state above."""
-    while _display:
-        _display.pop().stop()
 
 
 def _claim(folder: Path) -> None:

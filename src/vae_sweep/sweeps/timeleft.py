@@ -73,10 +73,11 @@ def sweep_left(runs: Sequence[Status], now: float) -> tuple[float, bool] | None:
 
 
 def duration(seconds: float) -> str:
-    """Return ``45s``, ``6m10s``, ``2h05m``."""
+    """Return ``45s``, ``6m10s``, ``52m``, ``2h05m``."""
     minutes, s = divmod(round(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}h{m:02d}m" if hours else f"{m}m{s:02d}s" if m else f"{s}s"
+    if minutes >= 60:
+        return f"{minutes // 60}h{minutes % 60:02d}m"
+    return f"{minutes}m" if minutes >= 10 else f"{minutes}m{s:02d}s" if minutes else f"{s}s"
 
 
 def said(left: tuple[float, bool] | None) -> str:
