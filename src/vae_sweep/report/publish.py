@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from vae_sweep.comparison import sentences
 from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.comparison.rows import Cell, Row, finite, frame, to_csv, to_json, with_unique_names
 from vae_sweep.metrics import catalogue
@@ -108,6 +109,12 @@ def verdicts(evidence: Evidence) -> list[str]:
     """Return the sentences of the primary metrics and of the controls."""
     found = [contrast.sentence for contrast in evidence.contrasts if contrast.metric.primary]
     return [*found, *evidence.controls] or ["No two models share a finished cell: there is nothing to compare yet."]
+
+
+def brief_verdicts(evidence: Evidence) -> list[str]:
+    """Return what :func:`verdicts` says in a line or two for each primary metric; controls stay whole."""
+    found = [sentences.brief(contrast) for contrast in evidence.contrasts if contrast.metric.primary]
+    return [*found, *evidence.controls] or verdicts(evidence)
 
 
 def statistics_json(evidence: Evidence) -> str:
