@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep import models
 from vae_sweep.base.errors import UserError
@@ -14,6 +16,7 @@ from vae_sweep.metrics import linear
 from vae_sweep.metrics.measure import linear_vae
 from vae_sweep.models.fc_matched import fc_weights
 from vae_sweep.models.vae import VAE, Posterior
+from vae_sweep.sweeps.preparation import check_model
 from vae_sweep.training import loop, randomness
 from vae_sweep.training.evaluation import evaluate
 
@@ -181,3 +184,86 @@ def test_a_users_own_architecture_needs_only_its_path() -> None:
 def test_what_cannot_be_built_is_refused(node: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         models.create(node, SHAPE, 4)
+
+
+class NoShape(VAE):
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int) -> None:
+        super().__init__()  # type: ignore[call-arg]
+
+
+class Own(VAE):
+    """What people write first."""
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, width: int = 3) -> None:
+        super().__init__(image_shape, latent_dim)
+        self.layer = torch.nn.Linear(12, 2 * latent_dim)
+        self.back = torch.nn.Linear(latent_dim, 12)
+
+    def encode(self, x: torch.Tensor) -> Posterior:
+        return Posterior(*self.layer(x.flatten(1)).chunk(2, 1))
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.back(z).unflatten(1, self.image_shape)
+
+
+class Tuple(Own):
+    def encode(self, x: torch.Tensor) -> Posterior:
+        return self.layer(x.flatten(1)).chunk(2, 1)  # type: ignore[return-value]
+
+
+class Flat(Own):
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.back(z)
+
+
+class Whole(Own):
+    def encode(self, x: torch.Tensor) -> Posterior:
+        return Posterior(self.layer(x.flatten(1)), self.layer(x.flatten(1)))
+
+
+class NoLayer(Own):
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.no_such_layer(z)
+
+
+class Asks(Own):
+    """Looks at the numbers, so it cannot run without."""
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return super().decode(z) if bool(z.sum() == 0) else self.back(z)
+
+
+def configured(model_class: type[VAE], **more: Any) -> DictConfig:
+    node = {"_target_": f"test_models.{model_class.__name__}", "name": "own", **more}
+    return OmegaConf.create({"model": node, "params": {"latent_dim": 5, "batch_size": 4}})
+
+
+@pytest.mark.parametrize(
+    ("model_class", "more", "message"),
+    [
+        (NoShape, {}, r"^model: test_models\.NoShape\.__init__ failed \(TypeError: .*image_shape.*HYDRA_FULL_ERROR=1"),
+        (Own, {"widht": 3}, r"^model: test_models\.Own does not .*no argument widht\); its arguments: width$"),
+        (
+            Tuple,
+            {},
+            r"^test_models\.Tuple\.encode gives a tuple; .*import Posterior; return Posterior\(mean, logvar\)$",
+        ),
+        (Flat, {}, r"^test_models\.Flat\.decode gives \(2, 12\) for 2 images; must be a tensor \(2, 3, 2, 2\)$"),
+        (Whole, {}, r"^test_models\.Whole\.encode gives a mean \(2, 10\) for 2 images; must be a tensor \(2, 5\)$"),
+        (
+            NoLayer,
+            {},
+            r"^model=own: test_models\.NoLayer fails on two images \(AttributeError: .*'no_such_layer'.*FULL",
+        ),
+    ],
+)
+def test_what_a_class_of_ones_own_lacks_is_said_before_the_first_run(
+    model_class: type[VAE], more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_model(configured(model_class, **more), (3, 2, 2))
+
+
+@pytest.mark.parametrize("model_class", [Own, Asks])
+def test_a_class_of_ones_own_that_works_is_accepted(model_class: type[VAE]) -> None:
+    check_model(configured(model_class, width=4), (3, 2, 2))

@@ -7,10 +7,11 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from vae_sweep.base.errors import UserError
+from vae_sweep.base.errors import UserError, first_line
 
 T = TypeVar("T")
 
+TRACEBACK = "HYDRA_FULL_ERROR=1 shows where"
 NOT_PASSED = ("_target_", "name", "baseline")
 OURS = ("vae_sweep.models.", "vae_sweep.datasets.")  # where the classes are that any file may name
 
@@ -59,9 +60,15 @@ def build(cls: type[T], node: Mapping[str, Any], where: str, **arguments: Any) -
     ``name`` and ``baseline`` say how tables show the choice, and are not passed on.
 
     Raises:
-        UserError: as :func:`check` and the constructor do.
+        UserError: as :func:`check` and the constructor do, and for an error in the constructor of a user's own class.
     """
-    return cls(**check(cls, node, where, **arguments))
+    given = check(cls, node, where, **arguments)
+    try:
+        return cls(**given)
+    except (UserError, NotImplementedError, RuntimeError, MemoryError):  # ours, PyTorch's
+        raise
+    except Exception as error:
+        raise UserError(f"{where}: {_named(cls)}.__init__ failed ({_reason(error)}); {TRACEBACK}") from error
 
 
 def check(cls: type, node: Mapping[str, Any], where: str, **arguments: Any) -> dict[str, Any]:
@@ -71,13 +78,26 @@ def check(cls: type, node: Mapping[str, Any], where: str, **arguments: Any) -> d
         UserError: for arguments that the class does not take, or that one of its ``checks`` refuses.
     """
     given = {key: value for key, value in node.items() if key not in NOT_PASSED} | arguments
+    signature = inspect.signature(cls)
     try:
-        inspect.signature(cls).bind(**given)
+        signature.bind(**given)
     except TypeError as error:
+        known = [name for name in signature.parameters if name not in arguments]
+        unknown = [key for key in given if key not in signature.parameters]
+        reason = f"it has no argument {', '.join(unknown)}" if unknown else error
         raise UserError(
-            f"{where}: {cls.__module__}.{cls.__qualname__} does not fit its configuration ({error})"
+            f"{where}: {_named(cls)} does not fit its configuration ({reason}); "
+            f"its arguments: {', '.join(known) or 'none'}"
         ) from error
     for key, check_value in getattr(cls, "checks", {}).items():
         if key in given:
             check_value(key, given[key])
     return given
+
+
+def _named(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"

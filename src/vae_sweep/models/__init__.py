@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from vae_sweep.base import plugins
+from vae_sweep.base.errors import UserError
 from vae_sweep.models.vae import VAE, Posterior
 
-__all__ = ["VAE", "Posterior", "check", "create"]
+__all__ = ["VAE", "Posterior", "check", "check_outputs", "create"]
 
 
 def check(node: Mapping[str, Any]) -> None:
@@ -19,6 +22,33 @@ def check(node: Mapping[str, Any]) -> None:
     """
     model_class = plugins.find(str(node.get("_target_", "")), VAE, "model._target_")
     plugins.check(model_class, node, "model", image_shape=(1, 1, 1), latent_dim=1)
+
+
+@torch.no_grad()
+def check_outputs(model: VAE) -> None:
+    """Encode and decode two empty images, on the model's own device.
+
+    Raises:
+        UserError: where ``encode`` gives no Posterior, or one of them tensors of another shape.
+        Exception: whatever the model itself raises.
+    """
+    n, name = 2, f"{type(model).__module__}.{type(model).__qualname__}"
+    device = next(model.parameters()).device
+    posterior = model.encode(torch.zeros(n, *model.image_shape, device=device))
+    if not isinstance(posterior, Posterior):
+        raise UserError(
+            f"{name}.encode gives a {type(posterior).__name__}; it must give a Posterior: "
+            "from vae_sweep.models import Posterior; return Posterior(mean, logvar)"
+        )
+    images = model.decode(torch.zeros(n, model.latent_dim, device=device))
+    for what, found, shape in (
+        ("encode gives a mean", posterior.mean, (model.latent_dim,)),
+        ("encode gives a logvar", posterior.logvar, (model.latent_dim,)),
+        ("decode gives", images, model.image_shape),
+    ):
+        if not isinstance(found, torch.Tensor) or tuple(found.shape) != (n, *shape):
+            shown = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise UserError(f"{name}.{what} {shown} for {n} images; must be a tensor {(n, *shape)}")
 
 
 def create(node: Mapping[str, Any], image_shape: tuple[int, int, int], latent_dim: int) -> VAE:

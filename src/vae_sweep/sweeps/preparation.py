@@ -14,7 +14,7 @@ from torch import nn
 
 from vae_sweep import datasets, models
 from vae_sweep.base import plugins
-from vae_sweep.base.errors import UserError
+from vae_sweep.base.errors import UserError, first_line
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.system import check_memory, resolve_path, total_memory
 from vae_sweep.comparison.identity import parts, run_key, settings_key
@@ -181,13 +181,17 @@ def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
     """Build the model without memory or weights, so that what does not fit is known before any run starts.
 
     Raises:
-        UserError: as the model's constructor does, or where this machine has too little memory to train it.
+        UserError: as the model's constructor does, where encode or decode fail, or where this machine has too little
+            memory to train it.
     """
     try:
         with torch.device("meta"):
             model = models.create(cfg.model, image_shape, cfg.params.latent_dim)
-    except (NotImplementedError, RuntimeError):  # a user's own may want to see numbers while it is built
-        models.create(cfg.model, image_shape, cfg.params.latent_dim)
+        models.check_outputs(model)
+    except UserError:
+        raise
+    except Exception:  # a user's own may want to see numbers
+        _check_with_numbers(cfg, image_shape)
         return
     n_weights = sum(p.numel() for p in model.parameters())
     batch, latent_dim = cfg.params.batch_size, cfg.params.latent_dim
@@ -199,6 +203,19 @@ def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
         f"images of {image_shape[1]}x{image_shape[2]}",
         "give smaller widths, fewer latents, smaller batches or smaller images",
     )
+
+
+def _check_with_numbers(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
+    """The same with weights, for a model that cannot do without."""
+    try:
+        models.check_outputs(models.create(cfg.model, image_shape, cfg.params.latent_dim).eval())
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"model={cfg.model.name}: {cfg.model['_target_']} fails on two images "
+            f"({type(error).__name__}: {first_line(error)}); HYDRA_FULL_ERROR=1 shows where"
+        ) from error
 
 
 def _values_per_image(model: VAE) -> int:
