@@ -236,11 +236,39 @@ def test_a_run_without_a_checkpoint_is_left_out(swept: tuple[Path, str], tmp_pat
         (root / "mlruns" / run.info.run_id / "artifacts" / "checkpoint.pt").unlink()
     done = command("sweep=last", "out=here", cwd=root, module="vae_sweep.compare")
     assert done.returncode == 0, done.stderr
-    assert "explore.html: fc-tiny-s0 is left out: it has no checkpoint" in done.stderr
+    assert "explore.html leaves out fc-tiny-s0: it has no checkpoint" in done.stderr
     titles = [
         model["title"] for model in data_of((root / "here" / "explore.html").read_text(encoding="utf-8"))["models"]
     ]
     assert [title.split(",")[0] for title in titles] == ["conv"]
+
+
+def test_without_the_images_there_is_no_page_and_the_reason_is_said(
+    swept: tuple[Path, str], tmp_path: Path, command: Callable
+) -> None:
+    root = tmp_path / "copied"
+    shutil.copytree(swept[0], root)
+    client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
+    for run in client.search_runs(["1"], "tags.vae_sweep.role = 'run'"):
+        path = root / "mlruns" / run.info.run_id / "artifacts" / "checkpoint.pt"
+        content = torch.load(path, weights_only=True)
+        content["config"]["dataset"] = {"_target_": "somebodys.Images", "name": "theirs"}
+        torch.save(content, path)
+    done = command("sweep=last", "out=here", cwd=root, module="vae_sweep.compare")
+    assert done.returncode == 0, done.stderr
+    assert "explore.html leaves out fc-tiny-s0" in done.stderr
+    assert "somebodys.Images" in done.stderr
+    assert done.stdout.splitlines()[-1] == str(root / "here" / "report.html")
+    assert not (root / "here" / "explore.html").exists()
+
+
+def test_nothing_is_downloaded_for_it(tmp_path: Path) -> None:
+    target = "vae_sweep.datasets.cifar10.Cifar10"
+    dataset = {"_target_": target, "name": "c", "root": "data", "download": True, "val_fraction": 0.1}
+    config = {"dataset": dataset, "paths": {"root": str(tmp_path), "data": "data"}}
+    with pytest.raises(UserError, match=r"dataset\.download=false"):
+        sweeps_explore._images(config, "1", tmp_path)
+    assert dataset["download"]
 
 
 def test_a_failure_is_one_line(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

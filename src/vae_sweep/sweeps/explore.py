@@ -44,7 +44,7 @@ def explore(store: Store, evidence: Evidence, root: Path) -> Explorer | None:
     several = len({row.dataset for row in finished}) > 1
     page = explorer(evidence.title, _subjects(store, finished[:MAX_MODELS], root, several))
     if finished and not page.models:
-        log.warning("%s shows no model (%s)", NAME, page.said)
+        log.warning("%s is not written: %s", NAME, page.said)
     return page if page.models else None
 
 
@@ -59,17 +59,20 @@ def attempt(store: Store, evidence: Evidence, root: Path) -> Explorer | None:
 
 def _subjects(store: Store, rows: Sequence[Row], root: Path, named: bool) -> Iterator[Subject]:
     """What the page shows, one run after the other; ``named``: titles have the dataset's name."""
-    known: dict[str, ImageDataset] = {}  # by configuration
+    known: dict[str, ImageDataset | UserError] = {}  # by configuration
+    left_out: dict[str, list[str]] = {}  # by reason
     for row in rows:
         cell = show.cell_of(row)
         where = f" on {cell.dataset}" if named else ""
         try:
             yield _subject(store, row, f"{cell.model}, {cell.params}, seed {row.seed}{where}", root, known)
         except UserError as error:
-            log.warning("%s: %s is left out: %s", NAME, row.name, error)
+            left_out.setdefault(str(error), []).append(row.name)
+    for reason, names in left_out.items():
+        log.warning("%s leaves out %s: %s", NAME, ", ".join(names), reason)
 
 
-def _subject(store: Store, row: Row, title: str, root: Path, known: dict[str, ImageDataset]) -> Subject:
+def _subject(store: Store, row: Row, title: str, root: Path, known: dict[str, ImageDataset | UserError]) -> Subject:
     """What the page shows of a run.
 
     Raises:
@@ -79,17 +82,27 @@ def _subject(store: Store, row: Row, title: str, root: Path, known: dict[str, Im
         if path is None:
             raise UserError("it has no checkpoint")
         model, content = checkpoint.load(path, _imported(row.configuration.get("model._target_"), VAE))
-    config = content["config"]
-    key = json.dumps(config["dataset"], sort_keys=True, default=str)
+    key = json.dumps(content["config"]["dataset"], sort_keys=True, default=str)
     if key not in known:
-        target = config["dataset"].get("_target_")
-        trusted = _imported(target, Source) is not None  # type: ignore[type-abstract]
-        known[key] = dataset_of(config, row.run_id or "", root, target if trusted else None)
+        try:
+            known[key] = _images(content["config"], row.run_id or "", root)
+        except UserError as error:
+            known[key] = error
     dataset = known[key]
+    if isinstance(dataset, UserError):
+        raise dataset
     if row.digest not in (None, dataset.digest):
         raise UserError(f"the images of {dataset.name} have changed since it was trained")
     loss = f"test loss {number(row.test_loss, spec(row.reduction))} {unit([row.reduction or 'sum'])}".rstrip()
     return Subject(title, loss, row.dataset, model, dataset.test, dataset.facts)
+
+
+def _images(config: dict[str, Any], run: str, root: Path) -> ImageDataset:
+    """The images of a run's configuration, where nothing needs to be downloaded for them."""
+    node = config["dataset"] | ({"download": False} if "download" in config["dataset"] else {})
+    target = node.get("_target_")
+    trusted = _imported(target, Source) is not None  # type: ignore[type-abstract]
+    return dataset_of({**config, "dataset": node}, run, root, target if trusted else None)
 
 
 def _imported(target: Any, base: type[T]) -> type[T] | None:
