@@ -1,6 +1,6 @@
 """The slider page ``explore.html``: models decode in the browser what its sliders, its map and its walk ask for.
 
-One file without a network. A decoder that :func:`vae_sweep.training.export.export` takes runs in the page; of any
+One file without a network. A decoder that :func:`vae_sweep.training.program.record` takes runs in the page; of any
 other one the page holds pictures, decoded beforehand.
 """
 
@@ -28,7 +28,7 @@ from vae_sweep.metrics.latents import encode, kl_per_latent
 from vae_sweep.models.vae import VAE
 from vae_sweep.report import style
 from vae_sweep.training.evaluation import to_uint8
-from vae_sweep.training.export import NotExportable, Program, export
+from vae_sweep.training.program import NotExportable, Program, record
 
 N_IMAGES = 300  # test images on the map
 N_WALK = 6  # of them, between which one walks
@@ -120,7 +120,7 @@ def _model(subject: Subject, room: int) -> dict[str, Any]:
     latents = torch.from_numpy(np.concatenate([frames.latents[:: len(frames.latents) // 40], walk])).float()
     reason = "its decoder is too large for this page"
     try:
-        program = export(model, latents, subject.facts)
+        program = record(model, latents, subject.facts)
         live = found | {"program": _program(program)}
         if program.weights.nbytes <= MAX_LIVE and len(json.dumps(live)) <= room:
             return live

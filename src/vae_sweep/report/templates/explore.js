@@ -5,7 +5,7 @@ const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9
   "#8C564B"]; // those of the figures, and four more
 const REACH = 3; // sliders go from -3 to 3
 
-// The decoder: values are Float32Arrays, value 0 the latents; vae_sweep/training/export.py writes the operations.
+// The decoder: values are Float32Arrays, value 0 the latents; vae_sweep/training/program.py writes the operations.
 
 function halves(base64) {
   const bytes = atob(base64), floats = new Float32Array(bytes.length / 2);

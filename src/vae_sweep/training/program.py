@@ -164,7 +164,7 @@ class _Recorder(TorchDispatchMode):
 
 
 @torch.no_grad()
-def export(model: VAE, latents: torch.Tensor, facts: Mapping[str, Any]) -> Program:
+def record(model: VAE, latents: torch.Tensor, facts: Mapping[str, Any]) -> Program:
     """Return the decoder of ``model``; it has been compared with ``decode(latents)``, latents being (N, L).
 
     Where the ``facts`` of the dataset say that its pixels are permuted, the program's image is unshuffled.
