@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ def gather(store: Store, sweeps: Sequence[StoredRun], arrays: bool = True) -> Ev
         references=_references(done),
         contrasts=tuple(contrasts),
         controls=tuple(pairing.controls_of(contrasts)),
-        when="; ".join(_when(sweep, runs) for sweep in sweeps),
+        when=" ".join(_when(sweep, runs) for sweep in sweeps),
         missing=_missing(metrics, runs),
         notes=(*notes, *_notes(done, runs)),
         facts=_facts(sweeps, runs),
@@ -231,12 +231,14 @@ def _arrays(store: Store, done: Sequence[Row]) -> dict[str, Any]:
 
 
 def _when(sweep: StoredRun, runs: Sequence[StoredRun]) -> str:
-    """Start and duration of a sweep: to the end of the last run that it trained itself."""
+    """Start of a sweep, and how long it took until the last run that it trained itself had ended."""
+    ends = [run.ended for run in runs if run.parent_id == sweep.run_id and run.ended]
     if sweep.started is None:
         return ""
-    said = f"{datetime.fromtimestamp(sweep.started, UTC):%Y-%m-%d %H:%M} UTC"
-    ends = [run.ended for run in runs if run.parent_id == sweep.run_id and run.ended]
-    return f"{said}, {timedelta(seconds=round(max(ends) - sweep.started))} h" if ends else said
+    said = f"Sweep {sweep.run_id[:8]}: {datetime.fromtimestamp(sweep.started, UTC):%Y-%m-%d %H:%M} UTC"
+    seconds = max(ends, default=sweep.started) - sweep.started
+    size, unit = next((pair for pair in ((3600, "h"), (60, "min")) if seconds >= 2 * pair[0]), (1, "s"))
+    return f"{said}, {seconds / size:.{'1' if size == 3600 else '0'}f} {unit}." if ends else f"{said}."
 
 
 def _missing(metrics: Sequence[Metric], runs: Sequence[StoredRun]) -> str:

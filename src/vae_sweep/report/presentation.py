@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from vae_sweep.comparison.convergence import CONVERGED, remedy
@@ -114,6 +115,19 @@ def reference_of(evidence: Evidence, rows: Iterable[Row], dataset: str) -> Mappi
     """The values of the closed-form linear VAE with as many latents as these runs; empty where that is not one."""
     latents = {str(row.latent_dim) for row in rows}
     return evidence.references.get(dataset, {}).get(latents.pop(), {}) if len(latents) == 1 else {}
+
+
+def level(evidence: Evidence, contrast: Contrast) -> float | None:
+    """The mean of the contrast's metric over the runs of model a that are paired; None where one is not known."""
+    values = {
+        (group.params, seed): value
+        for group in evidence.groups.get(contrast.metric.key, ())
+        if (group.dataset, group.model) == (contrast.dataset, contrast.a)
+        for seed, value in zip(group.seeds, group.values, strict=True)
+    }
+    paired = [values.get((found.params, seed)) for found in contrast.sets for seed in found.seeds]
+    known = [value for value in paired if value is not None]
+    return fmean(known) if len(known) == len(paired) else None
 
 
 def number(value: float | None, digits: int, signed: bool = False) -> str:
