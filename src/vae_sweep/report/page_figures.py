@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -98,6 +98,7 @@ def _validation_curves(evidence: Evidence, rows: Sequence[Row]) -> list[PageFigu
     if not histories:
         return []
 
+    @cache
     def draw(width: float) -> Figure:
         return validation_curves(rows, histories, show.models(evidence), width)
 
@@ -107,7 +108,7 @@ def _validation_curves(evidence: Evidence, rows: Sequence[Row]) -> list[PageFigu
     if len({row.seed for row in rows if row.name in histories}) > 1:
         caption += " Line and band: mean and range over seeds, as far as every seed trained; thin lines: single seeds."
     if above:
-        caption += f" Above the axis: {above} of {len(losses)} points, the first epochs and runs that diverged."
+        caption += f" Above the axis, so that the last nats can be seen: {above} of the {len(losses)} epochs."
     models = " and ".join(dict.fromkeys(row.model for row in rows))
     return [_plot(draw, f"Curves of the validation loss of {models}, one panel for each set", caption)]
 
@@ -152,7 +153,7 @@ def _rate_distortion(evidence: Evidence, rows: Sequence[Row], dataset: str) -> l
         points.setdefault((row.model, show.cell_of(row).params), []).append((kl, recon))
         betas.add(1.0 if row.beta is None else row.beta)
         if row.reference:
-            marks[f"linear VAE, beta = {row.reference.beta:g}"] = (row.reference.test_kl, row.reference.test_recon)
+            marks[f"linear, beta = {row.reference.beta:g}"] = (row.reference.test_kl, row.reference.test_recon)
     if not points:
         return []
     curve = evidence.linear_curves.get(dataset)

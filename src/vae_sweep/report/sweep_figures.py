@@ -117,18 +117,21 @@ def seed_points(
         heights = y - 0.17 + style.spread(len(values), 0.1)
         axis.plot(values, heights, ls="", marker=marker, ms=4.5, color=colour, alpha=0.75)
         style.interval(axis, group, y + 0.2, colour)
-    names = [f"{short(g.params, 22)}  {short(g.model, 20)}{style.not_finite(g.values)}".strip() for g in groups]
+    fit = min(1.0, width / style.WIDTH)
+    length = int(fit * 22)  # of a name, characters
+    names = [f"{short(g.params, length)}  {short(g.model, length)}{style.not_finite(g.values)}".strip() for g in groups]
     style.finish_rows(axis, ticks, names)
     for i, (label, level) in enumerate(linear.items()):
         if np.isfinite(level):
-            label = f"{short(label, 50)}: {level:.{metric.digits}f}"
+            label = f"{short(label, 42)}: {level:.{metric.digits}f}"
             axis.axvline(level, color="black", lw=1.3, ls=DASHES[1 + i % 3], label=label, zorder=1)
     if axis.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     if not any(finite(group.values).size for group in groups):
         style.nothing(axis)
     said = ", ".join(filter(None, (short(metric.unit, 24), f"{metric.better} is better" if metric.better else "")))
-    axis.set_xlabel(f"{short(metric.label, int(6 * width))} ({said})" if said else short(metric.label, 60), fontsize=10)
+    label, apart = short(metric.label, int(60 * fit)), "\n" if fit < 1 else " "
+    axis.set_xlabel(f"{label}{apart}({said})" if said else label, fontsize=10)
     return figure
 
 
@@ -229,7 +232,8 @@ def rate_distortion(
     beta * kl, each.
     """
     narrow = width < style.WIDTH
-    figure, (axis,) = style.panels(1, 1, 6.5 if narrow else 5.0, width)
+    length = 17 if narrow else 34  # of a label, characters
+    figure, (axis,) = style.panels(1, 1, 4.5 + 0.1 * len(points) if narrow else 5.0, width)
     model_looks = style.looks([*models, *(model for model, _ in points)])
     set_looks = style.looks(params for _, params in points)
     known = {label: pair for label, pair in (marks or {}).items() if np.isfinite(pair).all()}
@@ -238,12 +242,12 @@ def rate_distortion(
     for (model, params), pairs in points.items():
         finite_pairs = np.array([pair for pair in pairs if np.isfinite(pair).all()]).reshape(-1, 2)
         look: dict[str, Any] = {"color": model_looks[model][0], "marker": set_looks[params][2]}
-        label = short(f"{model} {params}".strip(), 34)
+        label = short(f"{model} {params}".strip(), length)
         axis.plot(*finite_pairs.T, ls="", ms=6, alpha=0.8, mew=0.8, mec="white", label=label, zorder=3, **look)
     if curve is not None and len(curve[0]):
-        axis.plot(*map(style.array, curve), color="black", lw=1.2, ls=DASHED, label="linear VAE, any beta")
+        axis.plot(*map(style.array, curve), color="black", lw=1.2, ls=DASHED, label="linear, any beta")
     for i, (label, pair) in enumerate(known.items()):
-        axis.plot(*pair, ls="", marker="*X"[i % 2], ms=12, color="black", label=short(label, 34), zorder=4)
+        axis.plot(*pair, ls="", marker="*X"[i % 2], ms=12, color="black", label=short(label, length), zorder=4)
     if not len(everything):
         style.nothing(axis)
         return figure

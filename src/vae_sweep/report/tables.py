@@ -128,7 +128,7 @@ def runs(evidence: Evidence) -> list[Table]:
     varying = {head: texts for head, texts in facts.items() if len(set(texts)) > 1}
     rows = [TableRow([(row.name,), *found]) for row, *found in zip(ordered, *varying.values(), strict=True)]
     same = _said({head: texts for head, texts in facts.items() if head not in varying}, "Every run")
-    heads = [("Name",), *((head,) for head in varying)]
+    heads: list[Lines] = [("Name",), *((head,) for head in varying)]
     tables = [Table("all runs", heads, [(("",), rows)], same, len(heads))]
     for metrics in [show.main_columns(evidence), *_topics(evidence)]:
         groups = []
