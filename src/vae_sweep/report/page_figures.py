@@ -33,7 +33,7 @@ class Png:
     """An image as a data URI."""
 
     src: str
-    width: int  # CSS pixels
+    width: int
     height: int
     alt: str
     kind: str  # CSS classes
@@ -120,7 +120,7 @@ def seed_points(evidence: Evidence, dataset: str) -> list[PageFigure]:
         ordered = [show.group(evidence, metric.key, cell) for cell in show.cells(evidence) if cell.dataset == dataset]
         groups = [group for group in ordered if group]
         if any(len(g.values) > 1 for g in groups):
-            known = show.references(evidence, dataset)
+            known = show.references(evidence, dataset, [metric])
             linear = {name: values[metric.key] for name, values in known if metric.key in values}
             draw = partial(sweep_figures.seed_points, groups, metric, linear, show.models(evidence))
             said = [f"{g.model} {g.params}: {', '.join(number(v, metric.digits) for v in g.values)}" for g in groups]
@@ -185,7 +185,7 @@ def _samples(evidence: Evidence, dataset: str) -> list[PageFigure]:
     mosaics = [_mosaic(images[:most], across, title, title) for title, images in beside.items()]
     mosaics += [_of_run(run, run[2][:most], across, "samples from the prior of", runs) for run in runs]
     caption = f"The first samples from the prior of each cell's lowest seed{_common_seed(runs)}, not selected."
-    return [PageFigure(_in_rows(mosaics, [*([None] * len(beside)), *runs]), caption, columns, "Samples")]
+    return [PageFigure(mosaics, caption, columns, "Samples")]
 
 
 def _reconstructions(evidence: Evidence, dataset: str) -> list[PageFigure]:
@@ -203,7 +203,7 @@ def _reconstructions(evidence: Evidence, dataset: str) -> list[PageFigure]:
         for columns in (len(real), -(-len(real) // 2))
     )
     strips = [replace(png, narrow=small.src) for png, small in zip(wide, narrow, strict=True)]
-    caption = f"The same test images in every row, not selected; decoded posterior means{_common_seed(runs, ', ')}."
+    caption = f"The same test images in every row, not selected; decoded posterior means{_common_seed(runs)}."
     return [PageFigure(strips, caption, 1, "Reconstructions")]
 
 
@@ -219,8 +219,8 @@ def _interpolations(evidence: Evidence, dataset: str) -> list[PageFigure]:
     for run in runs:
         images = run[2][:lines].reshape(-1, *run[2].shape[2:])
         mosaics.append(_of_run(run, images, steps, "interpolations between two draws of", runs))
-    caption = f"Each row goes from one draw from the prior to another, its ends{_common_seed(runs, ', ')}."
-    return [PageFigure(_in_rows(mosaics, runs), caption, columns, "Interpolations")]
+    caption = f"Each row goes from one draw from the prior to another, its ends{_common_seed(runs)}."
+    return [PageFigure(mosaics, caption, columns, "Interpolations")]
 
 
 def _cells(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
@@ -255,26 +255,18 @@ def _most(stacks: Sequence[Images]) -> int:
     return min(_SHOWN, max(fitting, 4), *map(len, stacks))
 
 
-def _common_seed(runs: Sequence[_Shown], before: str = ", ") -> str:
+def _common_seed(runs: Sequence[_Shown]) -> str:
     seeds = {row.seed for _, row, _ in runs} - {None}
-    return f"{before}seed {seeds.pop()}" if len(seeds) == 1 else ""
+    return f", seed {seeds.pop()}" if len(seeds) == 1 else ""
 
 
 def _of_run(run: _Shown, images: Images, columns: int, what: str, runs: Sequence[_Shown]) -> Png:
-    """The run's images; its title names the seed only where others have another one."""
+    """The run's images; the title names its seed only where others have another one, and each set begins a row."""
     cell, row, _ = run
     seed = f", seed {'unknown' if row.seed is None else row.seed}"
     title = f"{cell.model}, {cell.params}"
-    return _mosaic(images, columns, f"{what} {title}{seed}", title + ("" if _common_seed(runs) else seed))
-
-
-def _in_rows(mosaics: Sequence[Png], runs: Sequence[_Shown | None]) -> list[Png]:
-    """The mosaics, where each set begins a row, and what is beside the sets (None) has its own."""
-    sets = [run and run[0].params for run in runs]
-    return [
-        replace(png, starts_row=i == 0 or here != sets[i - 1])
-        for i, (png, here) in enumerate(zip(mosaics, sets, strict=True))
-    ]
+    png = _mosaic(images, columns, f"{what} {title}{seed}", title + ("" if _common_seed(runs) else seed))
+    return replace(png, starts_row=run is next(other for other in runs if other[0].params == cell.params))
 
 
 def _mosaic(images: Images, columns: int, alt: str, title: str) -> Png:
@@ -288,12 +280,10 @@ def _mosaic(images: Images, columns: int, alt: str, title: str) -> Png:
 
 def _plot(draw: Callable[[float], Figure], alt: str, caption: str) -> PageFigure:
     """What ``draw`` makes for the width of a page, in inches, and for that of a phone where that is another figure."""
-    figure, narrow = draw(_PAGE), draw(_PHONE)
-    image = _rendered(figure)
-    src, scale = _uri(image), figure.dpi / 100  # a figure's inch is 100 CSS pixels
-    small = _uri(_rendered(narrow)) if narrow.get_figwidth() != figure.get_figwidth() else ""
-    png = Png(src, round(image.width / scale), round(image.height / scale), alt, "plot", narrow=small)
-    return PageFigure([png], caption)
+    wide, narrow = draw(_PAGE), draw(_PHONE)
+    image = _rendered(wide)
+    small = _uri(_rendered(narrow)) if narrow.get_figwidth() < wide.get_figwidth() else ""
+    return PageFigure([Png(_uri(image), *image.size, alt, "plot", narrow=small)], caption)
 
 
 def _rendered(figure: Figure) -> Pillow.Image:

@@ -103,12 +103,14 @@ def group(evidence: Evidence, key: str, cell: Cell) -> Group | None:
     return next((g for g in groups if (g.dataset, g.params, g.model) == cell), None)
 
 
-def references(evidence: Evidence, dataset: str) -> list[tuple[str, Mapping[str, float]]]:
-    """Names and values of the closed-form linear VAEs; numbers of latents that change nothing share one."""
-    found: dict[tuple[tuple[str, float], ...], list[str]] = {}
+def references(evidence: Evidence, dataset: str, metrics: Iterable[Metric]) -> list[tuple[str, Mapping[str, float]]]:
+    """Names and values of the closed-form linear VAEs; those with the same numbers in these metrics share a name."""
+    metrics = list(metrics)
+    found: dict[tuple[str, ...], tuple[list[str], Mapping[str, float]]] = {}
     for latents, values in evidence.references.get(dataset, {}).items():
-        found.setdefault(tuple(sorted(values.items())), []).append(latents)
-    return [(f"{REFERENCE}, {' or '.join(latents)} latents", dict(values)) for values, latents in found.items()]
+        shown = tuple(number(values.get(metric.key), metric.digits) for metric in metrics)
+        found.setdefault(shown, ([], values))[0].append(latents)
+    return [(f"{REFERENCE}, {' or '.join(latents)} latents", values) for latents, values in found.values()]
 
 
 def reference_of(evidence: Evidence, rows: Iterable[Row], dataset: str) -> Mapping[str, float]:

@@ -134,7 +134,7 @@ def runs(evidence: Evidence) -> list[Table]:
         groups = []
         for dataset in show.datasets(evidence):
             of_runs = [(row.name, row.metrics, "") for row in ordered if row.dataset == dataset]
-            of_linear = [(name, values, "linear") for name, values in show.references(evidence, dataset)]
+            of_linear = [(name, values, "linear") for name, values in show.references(evidence, dataset, metrics)]
             rows = [
                 TableRow([(name,), *_numbers(values, metrics)], kind) for name, values, kind in [*of_runs, *of_linear]
             ]
@@ -157,7 +157,7 @@ def _of_cells(
                 summaries = [_summary(m, show.group(evidence, m.key, cell), of_cell, linear) for m in metrics]
                 rows.append(TableRow([(cell.params or "–",), (cell.model,), *found, *summaries]))
         blank: list[Lines] = [(), *([()] * len(facts))]
-        for name, values in show.references(evidence, dataset):
+        for name, values in show.references(evidence, dataset, metrics):
             rows.append(TableRow([(name,), *blank, *_numbers(values, metrics)], "linear", 2))
         groups.append((_title(evidence, dataset) if len(datasets) > 1 else ("",), rows))
     name = ", ".join(show.label(metric, evidence.metrics) for metric in metrics) or "runs"
