@@ -25,7 +25,7 @@ MODELS = "conv, conv_res, fc, fc_matched, fc_res, fc_skip, linear"
 SETS = "best, fast, fast_fc, p1, p2, p3, tiny"
 SECTIONS = "seed, model, dataset, params, objective, training, evaluation, metrics, paths, tracking, sweep, resume"
 OF_A_SET = "name, batch_size, lr, latent_dim, schedule, mirror, epochs"
-OF_A_RUN = "run, what, n, seed, out, array, uri, model, dataset"
+OF_A_RUN = "run, what, n, input, seed, temperature, columns, out, array, uri, model, dataset"
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ CONFIGURATION = {
     "schedule without a length": Bad("params.schedule=one_cycle", "params.schedule=one_cycle | epochs"),
     "length without a schedule": Bad("params.epochs=5", "params.epochs=5: | one_cycle | early stopping"),
     "no such precision": Bad("training.precision=half", "training.precision=half: | float32, tf32 or bfloat16"),
+    "no such display": Bad("progress=bar", "progress=bar: | auto | table, plain, log | none"),
     "no such layout": Bad("training.channels_last=never", "training.channels_last=never: | auto, true or false"),
     "too small": Bad("params.latent_dim=0", "params.latent_dim=0: | whole number from 1 to 65,536"),
     "too large": Bad("training.threads=1000000", "training.threads=1000000: | whole number from 1 to 256"),
@@ -360,12 +361,15 @@ CHECKPOINTS = {
 
 RUNS = {
     "nothing asked": Bad("what=samples", "run= | missing | give the id | checkpoint.pt", module=MAKE),
-    "no such picture": Bad("run=x what=movie", "what=movie: | samples, interpolation, reconstructions", module=MAKE),
+    "no such picture": Bad(
+        "run=x what=movie", "what=movie: | samples, reconstructions, interpolation, traversal, encode", module=MAKE
+    ),
     "no number": Bad("run=x n=many", "n=many: | whole number", module=MAKE),
+    "no temperature": Bad("run=x temperature=hot", "temperature=hot: | number", module=MAKE),
     "too many": Bad("run=x n=4096", "n=4096: | whole number from 1 to 2,048 | what=samples", module=MAKE),
     "no option": Bad("run=x m=1", f"m=1: | key=value | {OF_A_RUN}", module=MAKE),
     "no store": Bad("run=0123", "run=0123: | no runs are stored here | sqlite:///./mlflow.db", module=MAKE),
-    "no run id": Bad("run=best", "run=best: no such file | not a run id | 0-9 and a-f", module=MAKE),
+    "no run id": Bad("run=best", "run=best: no such file | no runs are stored here", module=MAKE),
     "unknown run": Bad(
         "run=0123456789abcdef", "run=0123456789abcdef: | sqlite:///./mlflow.db | mlflow ui", bad.store, MAKE
     ),

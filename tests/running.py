@@ -20,9 +20,12 @@ TIMINGS = ("wall_time_s", "train_time_s", "images_per_s")
 READ_AT_START = ("PYTHON", "LC_", "LANG", "MPLBACKEND")  # of the environment, by Python or by an import
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # on busy cores two wait for each other
 
+LOGGED = {"VAE_SWEEP_PROGRESS": "log"}  # every epoch is a line, to wait for; progress=... shows anything else
+
 
 def clean_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_"))} | ONE_THREAD
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HYDRA_")) and k != "COLUMNS"}
+    return kept | ONE_THREAD | LOGGED
 
 
 def run_process(

@@ -76,7 +76,8 @@ def test_a_sweep_is_what_its_report_says(here: Path) -> None:
 def test_a_run_is_what_the_store_holds(here: Path) -> None:
     run = vs.load_sweep().runs["conv-tiny-s1"]
     stored = MlflowClient(tracking_uri=f"sqlite:///{here / 'mlflow.db'}").get_run(run.id).data
-    assert vs.load_run(run.id[:10]) == run
+    assert vs.load_run(run.id[:10]) == vs.load_run("conv-tiny-s1") == run
+    assert vs.load_run("last").id in {other.id for other in vs.load_sweep().runs.values()}
     assert run.metrics == stored.metrics
     assert run.configuration["seed"] == 1
     assert run.configuration["model"]["channels"] == [32, 64, 128]
@@ -127,9 +128,13 @@ def test_a_user_of_hydra_keeps_the_configuration_that_is_being_composed(here: Pa
         (lambda: vs.load_run("0" * 32), r"^run=0+: no such run in sqlite:.*`mlflow ui` lists its runs$"),
         (lambda: vs.load_run("0" * 9, tracking_uri="sqlite:///none.db"), r"^run=0+: no runs are stored here \(sqlite:"),
         (lambda: vs.load_model("nowhere.pt"), r"nowhere\.pt: no such file; give a run id, or the path"),
-        (lambda: vs.load_model("best"), r"^run=best: no such file, and not a run id"),
+        (
+            lambda: vs.load_model("best"),
+            r"^run=best: no run of the last sweep has this name; .*conv-tiny-s0, .* run id",
+        ),
+        (lambda: vs.load_model("no/where"), r"^run=no/where: no such file; give a run id, a name in the last sweep"),
         (lambda: vs.load_model(vs.load_sweep().id), r"has no checkpoint; give the id of a finished run"),
-        (lambda: vs.load_model("best", model="os.system"), r"^run=best: no such file"),
+        (lambda: vs.load_model("best", model="os.system"), r"^run=best: no run of"),
         (lambda: vs.load_sweep().runs["fc-tiny-s0"].model("os.system"), r"^model='os.system': must be a subclass of"),
         (
             lambda: vs.load_sweep(vs.load_sweep().runs["fc-tiny-s0"].id),

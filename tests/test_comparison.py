@@ -202,6 +202,35 @@ def test_text_is_aligned_and_fits_a_terminal() -> None:
     assert any(line.startswith("conv-p2 FAILED: ValueError: a | b second line") for line in lines)
 
 
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_table_is_as_wide_as_the_terminal(width: int) -> None:
+    """Identity and results stay longest; what is left out is named; paragraphs are wrapped."""
+    long = run("a_model_with_a_name_of_some_length", "p3", 70.25, run_id="f" * 32)
+    lines = text.text([*SWEEP, long], width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    head = lines[2].split()
+    assert [name for name in ("Set", "Model", "vs", "Epochs", "Wall", "Run") if name not in head] == []
+    assert ("(recon" in head) == (width == 160)
+    assert ("Val" in head) == (width > 80)
+    said = " ".join(lines)
+    assert ("Left out at this width: Images/s, " in said) == (width < 160 or "Images/s" not in head)
+    assert said.count("One seed per cell") == 1
+    best = [line for line in lines[4:12] if "*" in line]
+    assert [line.split()[0] for line in best] == ["p1", "p3"]
+    assert "70.25*" in best[1].replace(" (46.75+23.50)", "")
+    bold = text.text([*SWEEP, long], width=width, bold=True).splitlines()
+    assert [line for line in bold if "\x1b" in line] == [f"\x1b[1m{line}\x1b[0m" for line in best]
+
+
+def test_the_best_run_is_marked_within_its_set_and_seed_and_not_without_another() -> None:
+    rows = [run(model, "p1", loss + s, seed=s) for model, loss in (("fc", 78.0), ("conv", 75.0)) for s in (0, 1)]
+    lines = text.text([*rows, run("fc", "p2", 60.0)]).splitlines()
+    marked = [line.split()[:3] for line in lines[4:9] if "*" in line]
+    assert marked == [["p1", "conv", "0"], ["p1", "conv", "1"]]
+    assert "* = the lowest test loss of its set and seed." in lines
+    assert "*" not in text.text([rows[0]]).replace("beta * kl", "")
+
+
 def test_remarks_name_what_is_missing_and_how_models_stand_to_the_closed_form() -> None:
     assert text.remarks(SWEEP) == (
         "Test loss minus that of the closed-form linear VAE: conv -2.00 to -1.50 (2 runs), fc +1.25 to +2.00 (2 runs). "

@@ -92,6 +92,10 @@ def test_every_example_of_a_sweep_runs(project: Path, real_command) -> None:
     tables = [path.read_text(encoding="utf-8") for path in project.glob("mlruns/*/artifacts/comparison.csv")]
     assert len(tables) == 2
     assert all("test/spread" in table.partition("\n")[0] for table in tables)
+    pages = [path.read_text(encoding="utf-8") for path in project.glob("mlruns/*/artifacts/explore.html")]
+    assert len(pages) == 2
+    assert all(re.search(r'"title": "mine, (tiny|small), seed 0"', page) for page in pages)
+    assert not any('"frames"' in page for page in pages)  # a class and images of one's own decode live, too
 
 
 def test_the_example_of_a_model_refuses_its_bad_arguments(project: Path, real_command) -> None:

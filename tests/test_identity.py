@@ -46,7 +46,7 @@ def test_every_key_of_the_configuration_is_classified() -> None:
     found: dict[Decides, set[str]] = {kind: {k for k in keys if decides(k) is kind} for kind in Decides}
     assert found[Decides.PLACE] == {
         *("dataset.path", "dataset.root", "dataset.download", "fail_fast", "metrics.inception_weights"),
-        "model.baseline",
+        *("model.baseline", "progress"),
         *("paths.data", "paths.root", "resume", "sweep.name"),
         *("tracking.experiment", "tracking.retry_seconds", "tracking.uri"),
     }

@@ -60,7 +60,8 @@ def load_model(
     log variance, (n, latents) each; ``model.decode(z)`` images (n, C, H, W).
 
     Args:
-        run: id of a run, or the beginning of it; or the path of a checkpoint.pt, or of its folder.
+        run: id of a run, or the beginning of it; its name in the newest sweep; ``last``; or the path of a
+            checkpoint.pt, or of its folder.
         model: the class, or its dotted path, where it is not vae_sweep's own. A module that only a checkpoint names
             is never imported.
         tracking_uri: store of the run.
@@ -73,13 +74,13 @@ def load_model(
 
 @_one_line_errors()
 def load_run(run: str, *, tracking_uri: str | None = None) -> Run:
-    """Return a run by its id, or by the beginning of its id as tables show it.
+    """Return a run by its id, or the beginning of it; by its name in the newest sweep; or the newest one for ``last``.
 
     Raises:
         UserError: where the store has no such run, or several.
     """
     store = _store(f"run={run}", Path.cwd(), tracking_uri)
-    return _run(store, store.get(run))
+    return _run(store, find_run(store, run))
 
 
 @_one_line_errors()
@@ -175,7 +176,7 @@ class Run:
     @_one_line_errors()
     def model(self, model: type[VAE] | str | None = None) -> VAE:
         """Return its trained model, as :func:`load_model` does."""
-        return _checkpoint(self.store, self.id, model)[0]
+        return _checkpoint(self.store, self.store.get(self.id), self.id, model)[0]
 
     @_one_line_errors()
     def dataset(self, source: str | None = None) -> ImageDataset:
@@ -254,6 +255,31 @@ def find_sweep(store: Store, sweep: str) -> StoredRun:
     return found
 
 
+def find_run(store: Store, run: str) -> StoredRun:
+    """Return a run by its id or the beginning of it, by its name in the newest sweep, or the newest one for ``last``.
+
+    Raises:
+        UserError: where there is none, or several.
+    """
+    if re.fullmatch(r"[0-9a-f]{1,32}", run):
+        return store.get(run)
+    if run == "last":
+        newest = store.newest({"vae_sweep.role": "run"}, status="FINISHED")
+        if newest is None:
+            raise UserError(f"run=last: {store.uri} holds no finished run")
+        return newest
+    sweep = store.newest({"vae_sweep.role": "sweep"})
+    runs = store.children(sweep.run_id) if sweep else []
+    found = [known for known in runs if known.name == run]
+    if len(found) != 1:
+        names = ", ".join(sorted({known.name for known in runs})) or "none"
+        raise UserError(
+            f"run={run}: {'several runs' if found else 'no run'} of the last sweep {'have' if found else 'has'} this "
+            f"name; its names: {names}; or give a run id, of the characters 0-9 and a-f"
+        )
+    return found[0]
+
+
 def open_checkpoint(
     run: str, root: Path, uri: str | None = None, model: type[VAE] | str | None = None
 ) -> tuple[VAE, dict[str, Any]]:
@@ -268,9 +294,10 @@ def open_checkpoint(
     if local.suffix == ".pt" or os.path.exists(local):  # unlike Path.exists, it takes a name of any length
         file = local / "checkpoint.pt" if os.path.isdir(local) else local
         return checkpoint.load(file, _class(model))
-    if not re.fullmatch(r"[0-9a-f]{1,32}", run):
-        raise UserError(f"run={run}: no such file, and not a run id, which has up to 32 of the characters 0-9 and a-f")
-    return _checkpoint(_store(f"run={run}", root, uri), run, model)
+    if "/" in run or len(run) > 250:  # longer than any name
+        raise UserError(f"run={run}: no such file; give a run id, a name in the last sweep, or a checkpoint.pt")
+    store = _store(f"run={run}: no such file", root, uri)
+    return _checkpoint(store, find_run(store, run), run, model)
 
 
 def dataset_of(config: dict[str, Any], run: str, root: Path, source_class: str | None = None) -> ImageDataset:
@@ -279,35 +306,18 @@ def dataset_of(config: dict[str, Any], run: str, root: Path, source_class: str |
     Raises:
         UserError: where they are not there, or where the configuration, which may be anybody's, does not say which.
     """
-    from vae_sweep import datasets
-    from vae_sweep.base import plugins
-    from vae_sweep.sweeps.preparation import source
+    from vae_sweep.sweeps import preparation
 
-    try:
-        trained_in = Path(config["paths"]["root"])  # what relative data paths refer to
-        home = trained_in if trained_in.is_dir() else root
-        node = config["dataset"] | ({"_target_": source_class} if source_class else {})
-        if not source_class:
-            plugins.require_ours(node, "dataset")
-        images = source(node, home)
-        cache = home / config["paths"]["data"] / "cache"
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"run={run}: its configuration does not say what images it was trained on "
-            f"({type(error).__name__}: {error}); samples and interpolations need none"
-        ) from error
-    # The cache of another folder is read, but never made.
-    return datasets.load(images, cache if cache.is_dir() else root / "data" / "cache")
+    return preparation.dataset_of(config, run, root, source_class)
 
 
-def _checkpoint(store: Store, run_id: str, model: type[VAE] | str | None) -> tuple[VAE, dict[str, Any]]:
+def _checkpoint(store: Store, run: StoredRun, given: str, model: type[VAE] | str | None) -> tuple[VAE, dict[str, Any]]:
     from vae_sweep.training import checkpoint
 
-    run = store.get(run_id)
     with store.artifact(run.run_id, "checkpoint.pt") as path:
         if path is None:
             raise UserError(
-                f"run={run_id}: {run.name} is {run.status} and has no checkpoint; give the id of a finished run "
+                f"run={given}: {run.name} is {run.status} and has no checkpoint; give the id of a finished run "
                 "(a sweep's own run has none: its table lists those that do)"
             )
         return checkpoint.load(path, _class(model))

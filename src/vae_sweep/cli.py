@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from vae_sweep.config import schema as configuration
 from vae_sweep.config.arguments import check_arguments
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.schema import config_dir
+from vae_sweep.sweeps.display import stop_display
 from vae_sweep.sweeps.lifecycle import SweepCallback
 from vae_sweep.sweeps.watch import stop_workers
 
@@ -38,8 +40,17 @@ def task(cfg: DictConfig) -> float:
     return execute(cfg, sweep.context, list(job.overrides.task), Path(job.runtime.output_dir))
 
 
+COMMANDS = ("compare", "doctor", "export", "generate", "relocate", "ui")  # each a module with a main()
+
+
 def main() -> None:
-    """Entry point of ``python -m vae_sweep`` and ``vae-sweep``."""
+    """Entry point of ``python -m vae_sweep`` and ``vae-sweep``; a first word may name another command."""
+    word = next(iter(sys.argv[1:]), "")
+    if word in COMMANDS:
+        del sys.argv[1]
+        return importlib.import_module(f"vae_sweep.{word}").main()
+    if word == "sweep":
+        sys.argv[1] = "-m"
     try:
         set_up()
         sys.argv[1:] = check_arguments(sys.argv[1:])
@@ -81,12 +92,17 @@ def main() -> None:
         message = user_message(error)
         if message is None or full_traceback:
             raise error
-        if not failures:  # a run alone has already logged its reason
-            sys.exit(1 if isinstance(error, RunFailed) else message)
+        if not failures:  # a run alone may have logged its reason
+            sys.exit(1 if isinstance(error, RunFailed) and _log_is_shown() else message)
         if not isinstance(error, RunFailed):
             print(message, file=sys.stderr)
     if failures:  # every failed cell: Hydra passes on the first failure of a sweep only
         sys.exit("\n".join(_lines(failures)))
+
+
+def _log_is_shown() -> bool:
+    sweep = SweepCallback.current
+    return sweep is not None and sweep.context is not None and not sweep.context.own_display
 
 
 def _lines(failures: list[str]) -> list[str]:
@@ -100,6 +116,7 @@ def _close(error: BaseException | None) -> list[str]:
         return []
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave the parent run open
+    stop_display()
     if isinstance(error, KeyboardInterrupt) and sweep.context.parent_id is not None:
         stop_workers(Path(sweep.context.root), sweep.context.sweep_key)
     try:

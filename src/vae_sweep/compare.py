@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Options:
-    """Write one report of finished sweeps; that of a single sweep also goes to its own run, for the MLflow UI."""
+    """Write report and slider page of finished sweeps; those of one sweep also go to its own run, for the MLflow UI."""
 
     sweep: str = option("id of a sweep, as it prints it at its end, or its beginning, or last; several with commas")
     out: str | None = option("folder of the report and its tables; null: outputs/compared/<ids>", None)
@@ -32,6 +32,7 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     """
     from vae_sweep.report import publish
     from vae_sweep.report.collect import gather
+    from vae_sweep.sweeps import explore
     from vae_sweep.tracking.store import Store
 
     store = Store.existing(options.uri, root, f"sweep={options.sweep}: no runs are stored here")
@@ -42,6 +43,8 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = publish.files(evidence)
+        page = explore.attempt(store, evidence, root)
+        written |= {explore.NAME: page.html} if page else {}
         for name, text in written.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -58,7 +61,8 @@ def main() -> None:
         evidence, folder = compare(options, Path.cwd())
         from vae_sweep.report.publish import verdicts
 
-        print("\n".join([*verdicts(evidence), "", str(folder / "report.html")]))
+        pages = [path for name in ("report.html", "explore.html") if (path := folder / name).exists()]
+        print("\n".join([*verdicts(evidence), "", *map(str, pages)]))
 
     run_command("compare", Options, work)
 

@@ -149,6 +149,7 @@ class Attempt:
         for folder in (root, logs.parent, tmp):
             folder.mkdir(parents=True, exist_ok=True)
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "HYDRA_"))}
+        clean["VAE_SWEEP_PROGRESS"] = "log"  # what is waited for
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
                 command,

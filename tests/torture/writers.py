@@ -90,7 +90,11 @@ def measure(store: str, root: Path, cells: int, jobs: int, epochs: int, images: 
     ]
     started = time.perf_counter()
     done = subprocess.run(
-        command, cwd=root, env=os.environ | {"MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True
+        command,
+        cwd=root,
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri, "VAE_SWEEP_PROGRESS": "log"},
+        capture_output=True,
+        text=True,
     )
     total = time.perf_counter() - started
     output = done.stdout + done.stderr

@@ -1,9 +1,10 @@
-"""Memory, cores and home folders of this machine."""
+"""Memory, cores, home folders and terminal of this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 from vae_sweep.base.errors import UserError
@@ -58,3 +59,8 @@ def available_cores() -> int:
     from joblib import cpu_count
 
     return cpu_count()
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal, or COLUMNS where that is set; 160 where there is no terminal."""
+    return max(shutil.get_terminal_size((160, 24)).columns, 40)

@@ -35,6 +35,7 @@ TABLE = {
     "sweep": Decides.PLACE,
     "resume": Decides.PLACE,
     "fail_fast": Decides.PLACE,
+    "progress": Decides.PLACE,
     "dataset.path": Decides.PLACE,  # images are known by their digest, wherever they lie
     "dataset.root": Decides.PLACE,
     "dataset.download": Decides.PLACE,

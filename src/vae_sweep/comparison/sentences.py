@@ -72,6 +72,17 @@ def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
     return f"{caveat(c.states)} {said}".lstrip()
 
 
+def brief(c: Contrast) -> str:
+    """Return the verdict in a line or two: what it rests on, the difference, its interval, the pairs and p."""
+    unit = f" {c.metric.unit}" if c.metric.unit else ""
+    interval = ""
+    if c.low is not None and c.high is not None:
+        interval = f" [{_number(c, c.low)}, {_number(c, c.high)}]"
+    facts = f"{c.a} - {c.b} = {_number(c, c.mean, '+')}{interval}{unit}, {_count(c.n, 'pair')}, p = {_p(c.p)}"
+    claim = f"On {c.dataset}, {c.b} against {c.a} is {c.verdict} in {c.metric.label}"
+    return f"{caveat(c.states)} {claim}: {facts}.".lstrip()
+
+
 def _why(c: Contrast, p: float, least: float) -> str:
     """What a verdict lacks."""
     if least > LEVEL:

@@ -19,7 +19,11 @@ from vae_sweep.config.messages import user_message
 
 T = TypeVar("T")
 
-_ALLOWED = {"int": "a whole number", "bool": "true or false"}  # type of a field -> its values in words
+_ALLOWED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}  # type of a field -> its values in words
 
 
 def option(help: str, default: Any = MISSING, positional: bool = False) -> Any:
@@ -69,7 +73,7 @@ def read_options(schema: type[T], typed: list[str]) -> T:
         try:
             options[key] = known[key].default if value in ("", "null") else value
         except OmegaConfBaseException as error:
-            allowed = _ALLOWED.get(str(known[key].type))
+            allowed = _ALLOWED.get(str(known[key].type).removesuffix(" | None"))
             raise UserError(f"{word}: must be {allowed}" if allowed else f"{word}: {error.msg}") from error
     for key in sorted(OmegaConf.missing_keys(options)):
         raise UserError(f"{key}= is missing; give the {known[key].metadata['help']}")

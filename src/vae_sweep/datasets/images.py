@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from vae_sweep.base.errors import UserError, escaped
 from vae_sweep.base.system import available_cores
+from vae_sweep.base.working import working
 from vae_sweep.datasets.base import LEFT_OUT, check_fits
 
 log = logging.getLogger(__name__)
@@ -252,13 +252,13 @@ def decode_files(
     threads, started = threads or _useful_threads(paths), time.perf_counter()
     found: list[tuple[int, str]] = []
     log.info("decoding %s %s (threads: %d)", f"{len(paths):,}", what, threads)
-    with warnings.catch_warnings(), tqdm(total=len(paths), desc=what, unit="img", disable=None) as bar:
+    with warnings.catch_warnings(), working(f"decoding {what}", len(paths)) as advance:
         warnings.simplefilter("ignore")  # the image is decoded all the same
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with ThreadPoolExecutor(threads) as pool:
             tasks = [pool.submit(work, start) for start in range(0, len(paths), CHUNK)]
             try:
-                for task in as_completed(tasks):
+                for n, task in enumerate(as_completed(tasks)):
                     found += task.result()
                     if strict and found:
                         path, reason = paths[found[0][0]], found[0][1]
@@ -266,7 +266,7 @@ def decode_files(
                             f"{escaped(path)} is broken ({reason}); repair or remove it, or leave such images out "
                             "with dataset.strict=false"
                         )
-                    bar.update(min(CHUNK, len(paths) - bar.n))
+                    advance(min(CHUNK, len(paths) - CHUNK * n))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

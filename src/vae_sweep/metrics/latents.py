@@ -43,10 +43,15 @@ def encode(model: VAE, images: torch.Tensor) -> Codes:
     return Codes(mean, np.exp(logvar))
 
 
+def kl_per_latent(codes: Codes) -> Floats:
+    """Return each latent's mean KL(q(z_j|x) || N(0, 1)), nats per image, (L,); their sum is the KL."""
+    kl: Floats = 0.5 * (codes.mean**2 + codes.variance - 1 - np.log(codes.variance)).mean(0)
+    return kl
+
+
 def kl_spectrum(codes: Codes) -> Floats:
-    """Return each latent's mean KL(q(z_j|x) || N(0, 1)), nats per image, largest first, (L,); its sum is the KL."""
-    kl = 0.5 * (codes.mean**2 + codes.variance - 1 - np.log(codes.variance)).mean(0)
-    return np.sort(kl)[::-1]
+    """Return :func:`kl_per_latent`, largest first, (L,)."""
+    return np.sort(kl_per_latent(codes))[::-1]
 
 
 def active_units(codes: Codes) -> int:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from vae_sweep.base.cache import cached_file, read_arrays, write_arrays
 from vae_sweep.base.versions import METRICS_VERSION
+from vae_sweep.base.working import working
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.uint8]
@@ -195,8 +196,12 @@ def cached_spectrum(images: Images, digest: str, cache_dir: Path, directions: in
     def write(path: Path, found: Spectrum) -> None:
         write_arrays(path, _FORMAT, **vars(found))
 
+    def compute() -> Spectrum:
+        with working("computing the closed-form linear VAE"):
+            return spectrum(images, directions)
+
     path = Path(cache_dir) / f"spectrum-{digest[:16]}-{directions}-v{METRICS_VERSION}.npz"
-    return cached_file(path, read, lambda: spectrum(images, directions), write)
+    return cached_file(path, read, compute, write)
 
 
 def _used(spectrum: Spectrum, latent_dim: int, beta: float, reduction: str) -> tuple[Floats, float]:

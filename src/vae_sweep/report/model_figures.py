@@ -86,6 +86,6 @@ def interpolations(trained: Trained) -> Drawn:
     return Drawn(run_figures.interpolations(images, f"{trained.where}: between two prior draws"), images)
 
 
-def some_of(images: Images, n: int, seed: int) -> Images:
-    """Return at most ``n`` of the images (N, C, H, W), drawn with ``seed``, in their order."""
+def some_of(images: NDArray[Any], n: int, seed: int) -> NDArray[Any]:
+    """Return at most ``n`` of the images (N, ...), drawn with ``seed``, in their order."""
     return images[np.sort(np.random.default_rng(seed).permutation(len(images))[:n])]

@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from vae_sweep.comparison import sentences
 from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.comparison.rows import Cell, Row, finite, frame, to_csv, to_json, with_unique_names
 from vae_sweep.metrics import catalogue
@@ -99,14 +100,21 @@ def files(evidence: Evidence) -> dict[str, str]:
 
 def record(store: Store, sweep_id: str, written: Mapping[str, str]) -> None:
     """Write the report of one sweep to its own run, beside the table that the sweep keeps there as CSV and JSON."""
-    for name in ("report.html", "statistics.json", "comparison.md", "comparison.tex"):
-        store.record(sweep_id).log_text(written[name], name)
+    for name in ("report.html", "statistics.json", "comparison.md", "comparison.tex", "explore.html"):
+        if name in written:
+            store.record(sweep_id).log_text(written[name], name)
 
 
 def verdicts(evidence: Evidence) -> list[str]:
     """Return the sentences of the primary metrics and of the controls."""
     found = [contrast.sentence for contrast in evidence.contrasts if contrast.metric.primary]
     return [*found, *evidence.controls] or ["No two models share a finished cell: there is nothing to compare yet."]
+
+
+def brief_verdicts(evidence: Evidence) -> list[str]:
+    """Return what :func:`verdicts` says in a line or two for each primary metric; controls stay whole."""
+    found = [sentences.brief(contrast) for contrast in evidence.contrasts if contrast.metric.primary]
+    return [*found, *evidence.controls] or verdicts(evidence)
 
 
 def statistics_json(evidence: Evidence) -> str:

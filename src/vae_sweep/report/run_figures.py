@@ -62,10 +62,10 @@ def learning_curves(
     return figure
 
 
-def reconstructions(originals: Images, reconstructions: Images, title: str) -> Figure:
-    """Pairs of rows, each original above its reconstruction; up to 10 columns, in rows that fill; N images."""
+def reconstructions(originals: Images, reconstructions: Images, title: str, columns: int = 10) -> Figure:
+    """Pairs of rows, each original above its reconstruction; up to ``columns``, in rows that fill; N images."""
     style.check_images(originals, reconstructions)
-    columns = -(-len(originals) // -(-len(originals) // 10))
+    columns = -(-len(originals) // -(-len(originals) // columns))
     starts = range(0, len(originals), columns)
     pieces: list[Images] = []
     for start in starts:
@@ -86,13 +86,19 @@ def samples(images: Images, title: str, columns: int = 8) -> Figure:
 
 def interpolations(grid: Images, title: str) -> Figure:
     """Rows of images (rows, steps, C, H, W) between two ends, t = 0 left and t = 1 right."""
-    steps, width = grid.shape[1], grid.shape[-1]
+    values = [i / max(grid.shape[1] - 1, 1) for i in range(grid.shape[1])]
+    return image_grid(grid, title, [f"t={t:g}" if t in (0, 1) else f"{t:.2f}" for t in values])
+
+
+def image_grid(grid: Images, title: str, columns: Sequence[str], rows: Sequence[str] = ()) -> Figure:
+    """Images (rows, columns, C, H, W) with a label below each column and beside each row."""
+    height, width = grid.shape[-2:]
     flat = grid.reshape(-1, *grid.shape[2:])
     style.check_images(flat)
-    figure, axis = _image_figure(style.mosaic(flat, steps), title, side=width, bottom=0.32)
-    values = [i / max(steps - 1, 1) for i in range(steps)]
-    labels = [f"t={t:g}" if t in (0, 1) else f"{t:.2f}" for t in values]
-    axis.set_xticks([i * (width + GAP) + width / 2 for i in range(steps)], labels)
+    left = 0.15 + 0.075 * max(map(len, rows), default=0)
+    figure, axis = _image_figure(style.mosaic(flat, grid.shape[1]), title, side=width, left=left, bottom=0.32)
+    axis.set_xticks([i * (width + GAP) + width / 2 for i in range(grid.shape[1])], columns)
+    axis.set_yticks([i * (height + GAP) + height / 2 for i in range(len(rows))], rows)
     return figure
 
 

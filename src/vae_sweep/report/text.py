@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from vae_sweep.comparison.convergence import CONVERGED, caveat
 from vae_sweep.comparison.pairing import setting
-from vae_sweep.comparison.rows import REFERENCE, Row, frame, is_finite
+from vae_sweep.comparison.rows import Row, frame, is_finite
 from vae_sweep.metrics.losses import number, spec, terms, unit
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 REASON_LENGTH = 80
-WIDTH = 158  # of a line in a terminal
+WIDTH = 160  # of a line where nothing is known of the terminal
 # Columns that are left out where they say the same of every run, or no more than this.
 VARYING = ("Data", "Seed", "Beta", "Reduction")
 USUAL = {"Variant": "", "Schedule": "constant", "Training": CONVERGED, "Status": "FINISHED", "Trained in": ""}
 WORDS = ("Data", "Set", "Model", "Variant", "Status", "Run")  # columns that are aligned left
+# What a narrow terminal lacks, in this order: a column, the terms of its losses, or all but the beginning of words.
+LESS = (
+    *("Images/s", "Train terms", "Parameters", "Best", "LR", "Batch", "Train", "Test terms", "Schedule", "Latent"),
+    *("20 letters", "Trained in", "Val", "12 letters", "Reduction", "Wall", "Epochs", "8 letters", "Run"),
+)
+MARK = "*"  # after the lowest test loss of a set
 
 
 def markdown(rows: Sequence[Row], title: str = "Comparison", max_chars: int | None = None) -> str:
@@ -44,26 +50,88 @@ def markdown(rows: Sequence[Row], title: str = "Comparison", max_chars: int | No
     return head + "".join(lines) + note + end
 
 
-def text(rows: Sequence[Row], title: str = "Comparison") -> str:
-    """The same table for a terminal: aligned, at most 160 wide for usual names.
+def text(rows: Sequence[Row], title: str = "Comparison", width: int = WIDTH, bold: bool = False) -> str:
+    """The same table for a terminal: aligned, in lines of at most ``width`` characters.
 
-    Reasons of failures, and how trainings ended that did not converge, stand below.
+    A narrow one lacks columns (:data:`LESS`) and says which. The best run of each set is marked, on a terminal also in
+    bold. Reasons of failures, and how trainings ended that did not converge, stand below.
     """
-    table = frame(rows)
+    table, records = frame(rows), frame(rows).to_dict("records")
+    best = _best(rows)
+    marked = [(r["run_id"], r["name"]) in best for r in records]
     shown = _cells(table, wide=False).drop(columns="Training", errors="ignore")
-    lines = [list(shown), *shown.to_numpy().tolist()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * width for width in widths])
-    for i, name in enumerate(shown):
-        for line in lines:
-            line[i] = line[i].ljust(widths[i]) if name in WORDS else line[i].rjust(widths[i])
-    records = table.to_dict("records")
-    body = ["  ".join(line).rstrip() for line in lines]
-    body += [f"{r['name']} {_status(r)}" for r in records if r["status"] in ("FAILED", "KILLED") and r["reason"]]
-    notes = [part.rstrip(".") + "." for part in caption(rows).split(". ")]
-    notes += [f"* {REFERENCE}."] if any(r["status"] == "REFERENCE" for r in records) else []
-    body += _wrapped(_trainings(records))
-    return "\n".join([title, "", *body, "", *_wrapped(notes)]) + "\n"
+    shown, left_out = _fitted(_marked(shown, marked) if best else shown, width)
+    head, *lines = _aligned(shown)
+    lines = [f"\x1b[1m{line}\x1b[0m" if mark and bold else line for line, mark in zip(lines, marked, strict=True)]
+    rule = "  ".join("-" * max(map(len, [name, *shown[name]])) for name in shown)
+    failed = [f"{r['name']} {_status(r)}" for r in records if r["status"] in ("FAILED", "KILLED") and r["reason"]]
+    several = len({row.seed for row in rows} - {None}) > 1
+    notes = [f"{MARK} = the lowest test loss of its set{' and seed' * several}."] if best else []
+    notes += [part.rstrip(".") + "." for part in caption(rows).split(". ")]
+    notes += (
+        [f"Left out at this width: {', '.join(left_out)}; comparison.md of the sweep's run has them."]
+        if left_out
+        else []
+    )
+    below = [*wrapped(failed, width), *wrapped(_trainings(records), width), "", *wrapped(notes, width)]
+    return "\n".join([title, "", head, rule, *lines, *below]) + "\n"
+
+
+def wrapped(parts: Sequence[str], width: int) -> list[str]:
+    """Return the paragraphs as lines of at most ``width`` characters; a longer word keeps a line of its own."""
+    return [
+        line
+        for part in parts
+        for line in textwrap.wrap(part, width, break_long_words=False, break_on_hyphens=False) or [""]
+    ]
+
+
+def _best(rows: Sequence[Row]) -> set[tuple[str | None, str]]:
+    """Id and name of the run with the lowest test loss among those that compare: of one set and seed."""
+    groups: dict[Any, list[tuple[float, str | None, str]]] = defaultdict(list)
+    for row in rows:
+        if row.status == "FINISHED" and row.test_loss is not None and is_finite(row.test_loss):
+            groups[setting(row), row.seed].append((row.test_loss, row.run_id, row.name))
+    return {min(group, key=lambda run: run[0])[1:] for group in groups.values() if len(group) > 1}
+
+
+def _marked(shown: DataFrame, marked: Sequence[bool]) -> DataFrame:
+    """The table with the mark after those test losses, and room for it after the others."""
+    (name,) = (name for name in shown if name.startswith("Test"))
+    cells = [cell + (MARK if mark else " ") for cell, mark in zip(shown[name], marked, strict=True)]
+    return shown.assign(**{name: cells}).rename(columns={name: f"{name} "})
+
+
+def _fitted(shown: DataFrame, width: int) -> tuple[DataFrame, list[str]]:
+    """The table made as narrow as :data:`LESS` allows, until it fits; and what it then lacks."""
+    lacks: list[str] = []
+    for less in LESS:
+        if len(_aligned(shown, padded=True)[0]) <= width:
+            break
+        what, _, how = less.partition(" ")
+        name = next((name for name in shown if what in (name, name.partition(" ")[0])), "")
+        if how == "letters":
+            words = [name for name in WORDS if name in shown]
+            most = int(what)
+            shown = shown.assign(**{w: [c if len(c) <= most else f"{c[: most - 1]}…" for c in shown[w]] for w in words})
+        elif how == "terms" and name:
+            short = shown[name].str.replace(r" \(.*\)", "", regex=True)
+            shown = shown.assign(**{name: short}).rename(columns={name: what + " " * name.endswith(" ")})
+        elif name:
+            shown = shown.drop(columns=name)
+            lacks.append(what)
+    return shown, lacks
+
+
+def _aligned(shown: DataFrame, padded: bool = False) -> list[str]:
+    """The table's lines, its head first; ``padded``: all as wide as the widest may be."""
+    columns = []
+    for name in shown:
+        cells = [name, *shown[name]]
+        most = max(map(len, cells))
+        columns.append([cell.ljust(most) if name in WORDS else cell.rjust(most) for cell in cells])
+    lines = ["  ".join(line) for line in zip(*columns, strict=True)]
+    return lines if padded else [line.rstrip() for line in lines]
 
 
 def caption(rows: Sequence[Row]) -> str:
@@ -137,7 +205,7 @@ def _row(r: dict[str, Any], summed: str, wide: bool) -> dict[str, str]:
     return {
         "Data": word("dataset"),
         "Set": word("params"),
-        "Model": word("model") if of or wide else "linear*",
+        "Model": word("model") if of or wide else "closed form",
         "Variant": word("variant"),
         "Seed": number(r["seed"], "d"),
         "Batch": number(r["batch_size"], "d"),
@@ -206,7 +274,3 @@ def _trainings(records: Sequence[dict[str, Any]]) -> list[str]:
             named[r["training_state"]].append(r["name"])
     runs = sum(r["status"] != "REFERENCE" for r in records)
     return [f"{', '.join(names)}: {state}." for state, names in named.items() if len(names) < runs]
-
-
-def _wrapped(parts: Sequence[str]) -> list[str]:
-    return [line for part in parts for line in textwrap.wrap(part, WIDTH)]

@@ -26,7 +26,7 @@ class Context:
     retry_for: float = 0.0  # seconds that requests to a failing store are retried
     features: str = "none"  # network of distribution distances, the same for all runs of a sweep
     features_reason: str = ""  # why this one, or why none
-    progress_bar: bool = False  # one run alone on a terminal
+    own_display: bool = False  # the first process shows what the runs do: their logs go to their files alone
 
     def store(self, retry: bool = True) -> Store:
         """Return the store that the runs write to."""

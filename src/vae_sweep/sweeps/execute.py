@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,12 +22,14 @@ from vae_sweep.config.plan import by_key, cell_name
 from vae_sweep.config.settings import settings_of
 from vae_sweep.report.publish import figures_due, refresh
 from vae_sweep.sweeps.context import Context
+from vae_sweep.sweeps.display import stop_display
 from vae_sweep.sweeps.environment import environment, machine_kind
 from vae_sweep.sweeps.folders import folder_of, load_config, request_stop, stop_requested, temporary_files_in
 from vae_sweep.sweeps.preparation import identity_of
 from vae_sweep.sweeps.record import best_effort, train_and_record
 from vae_sweep.sweeps.remeasure import redraw, remeasure
 from vae_sweep.sweeps.run import Job, Run
+from vae_sweep.sweeps.status import Reporter
 from vae_sweep.sweeps.watch import ends_with_its_sweep
 from vae_sweep.tracking.client import shorten_timeouts, versions
 from vae_sweep.tracking.names import (
@@ -42,7 +45,7 @@ from vae_sweep.tracking.names import (
     linked,
 )
 from vae_sweep.tracking.store import RunRecord, StoredRun
-from vae_sweep.tracking.uris import masked
+from vae_sweep.tracking.uris import masked, sqlite_uri, ui_command
 from vae_sweep.training import checkpoint, state
 
 log = logging.getLogger(__name__)
@@ -68,22 +71,42 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
     _check_may_start(context, name)
     try:
         job = _job(cfg, context, cell, name, output_dir)
-        with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), temporary_files_in(job.folder):
-            before = _before(job) if job.cfg.resume else None
-            if before and _is_complete(before):
-                return _update(job, before)
-            run, outcome = Run.of(job, _reopened(job, before) if before else _started(job)), Outcome()
-            with _closed_at_the_end(run, outcome):
-                loss = train_and_record(run)
-            outcome.check(run)
-            state.clear(job.folder)
-            return loss
+        with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), _worked_on(job):
+            run_id, loss = _finished(job)
+        if context.parent_id is None:
+            _say_what_there_is(job, run_id)
+        return loss
     except Terminated:
         if context.owner == this_process():
             raise
         raise RunFailed(f"{name}: its process was terminated; the same command continues it") from None
     except UserError as error:
         raise RunFailed(f"{name}: {error}") from None
+
+
+def _finished(job: Job) -> tuple[str, float]:
+    """Train the run, unless it was finished before; its id and its lowest validation loss."""
+    before = _before(job) if job.cfg.resume else None
+    if before and _is_complete(before):
+        job.reporter.skips(before.run_id, before.metrics)
+        return before.run_id, _update(job, before)
+    run, outcome = Run.of(job, _reopened(job, before) if before else _started(job)), Outcome()
+    with _closed_at_the_end(run, outcome):
+        loss = train_and_record(run)
+    outcome.check(run)
+    state.clear(job.folder)
+    return run.record.run_id, loss
+
+
+def _say_what_there_is(job: Job, run_id: str) -> None:
+    """Print where a run without a sweep is, and what to do with it."""
+    stop_display()
+    artifacts = job.store.local_artifacts(run_id)
+    address = "" if job.store.uri == sqlite_uri(job.root / "mlflow.db") else f" uri={shlex.quote(job.store.uri)}"
+    print(f"\nRun {run_id}: FINISHED.")
+    print(f"  its figures:     {(artifacts / 'figures').as_uri() if artifacts else 'in the MLflow UI'}")
+    print(f"  the MLflow UI:   {ui_command(job.store.uri, job.root)}")
+    print(f"  images of it:    python -m vae_sweep.generate run={run_id}{address}", flush=True)
 
 
 def _check_may_start(context: Context, name: str) -> None:
@@ -108,7 +131,15 @@ def _job(cfg: DictConfig, context: Context, cell: Cell | None, name: str, output
         cfg, key, made_of = load_config(root, context.sweep_key, cell.key), cell.key, dict(cell.made_of)
     if cfg.tracking.uri:
         cfg.tracking.uri = masked(cfg.tracking.uri)  # a password must not travel with the results
-    return Job(cfg, context, name, key, made_of, output_dir, folder_of(root, context.sweep_key, key))
+    folder = folder_of(root, context.sweep_key, key)
+    return Job(cfg, context, name, key, made_of, output_dir, folder, Reporter(folder, name, cfg.model.name))
+
+
+@contextmanager
+def _worked_on(job: Job) -> Iterator[None]:
+    """While inside, the status of a run says so, and its temporary files are in its folder."""
+    with temporary_files_in(job.folder), job.reporter.active():
+        yield
 
 
 def _update(job: Job, before: StoredRun) -> float:

@@ -25,12 +25,15 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from vae_sweep.base.locks import hold_lock, is_held, this_process, warn_without_locks
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt
-from vae_sweep.comparison.identity import settings_key, sweep_key, training_code
+from vae_sweep.base.sources import own_sources
+from vae_sweep.base.system import terminal_width
+from vae_sweep.comparison.identity import parts, run_key, settings_key, sweep_key, training_code
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.plan import is_local, plan, without_hydra
 from vae_sweep.config.settings import settings_of
 from vae_sweep.config.validation import validate, validate_launcher
+from vae_sweep.sweeps.display import display_of, displays, quiet_log, stop_display
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
 from vae_sweep.sweeps.setup import choose_features, open_store, project_root, quoted
@@ -59,22 +62,25 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse what cannot work, prepare the data, open the parent run; nothing has been trained yet."""
-        with _refusals():
+        with _refusals(), _displayed(config):
             self.context = open_sweep(config)
         SweepCallback.current = self
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse what cannot work, prepare the data, open the store for a single run."""
-        with _refusals():
+        with _refusals(), _displayed(config):
             self.context = open_single(config)
         SweepCallback.current = self
 
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any) -> None:
         SweepCallback.current = self
         set_up()  # of a worker
+        if self.context is not None and self.context.own_display:
+            quiet_log()
 
     def close(self, error: BaseException | None = None) -> None:
         """Close the parent run with a last comparison and print it; does nothing the second time."""
+        stop_display()
         if self.closed or self.context is None or self.context.parent_id is None:
             return
         self.closed = True
@@ -131,7 +137,30 @@ def open_sweep(config: DictConfig) -> Context:
         fail_fast=config.fail_fast,
         swept=tuple(swept),
         cells=tuple(cells),
+        own_display=_watch(folder_of(root, key), tuple(cells)),
     )
+
+
+def _watch(folder: Path, cells: tuple[Cell, ...] = (), single: str = "") -> bool:
+    """Let the display show the runs from now on; return whether there is one."""
+    for display in displays:
+        display.watch(folder, cells, single)
+    return bool(displays)
+
+
+@contextmanager
+def _displayed(config: DictConfig) -> Iterator[None]:
+    """Show what is prepared, and then the runs until :func:`stop_display`; a refusal ends it, too."""
+    asked = str(config.get("progress", "auto"))
+    display = display_of(asked)
+    if display is not None:
+        display.start()
+        displays.append(display)
+    try:
+        yield
+    except BaseException:
+        stop_display()
+        raise
 
 
 def _claim(folder: Path) -> None:
@@ -220,6 +249,7 @@ def open_single(config: DictConfig) -> Context:
     features, reason = choose_features(config, root)
     store = open_store(config, root)
     _close_orphaned_runs(store, root)
+    made_of = parts(dataset.digest, own_sources(cfg.model, cfg.dataset))
     return Context(
         *(str(root), store.uri, store.experiment_id),
         project=project_id(root),
@@ -227,7 +257,7 @@ def open_single(config: DictConfig) -> Context:
         retry_for=config.tracking.retry_seconds,
         features=features,
         features_reason=reason,
-        progress_bar=sys.stderr.isatty(),
+        own_display=_watch(folder_of(root, "single"), single=run_key(settings_of(cfg), made_of)),
     )
 
 
@@ -252,25 +282,38 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
         rows = publish.refresh(store, context.parent_id, context.cells, root)
         if not interrupted and rows and all(row.status == "FINISHED" for row in rows):
             status = "FINISHED"
-        said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id))]
+        said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id, root))]
     finally:
         store.record(context.parent_id).finish(status)
-    print("\n" + "\n\n".join([text.text(rows).rstrip(), *filter(None, said)]) + "\n")
-    print(f"Sweep {context.parent_id}: {status}. To compare its runs and see their figures:")
+    width = terminal_width()
+    print(f"\n{text.text(rows, width=width, bold=sys.stdout.isatty())}")
+    print("\n\n".join("\n".join(text.wrapped(part.splitlines(), width)) for part in said if part) + "\n")
+    print(f"Sweep {context.parent_id}: {status}. Its runs and their figures:")
     print(f"  {ui_command(store.uri, root)}", flush=True)
     return rows
 
 
-def _reported(store: Store, parent_id: str) -> list[str]:
-    """Write the sweep's report; the verdicts, and where the report is."""
+def _reported(store: Store, parent_id: str, root: Path) -> list[str]:
+    """Write the sweep's report and its slider page; the verdicts in short, and where the two are."""
     from vae_sweep.report import collect, publish
+    from vae_sweep.sweeps import explore
     from vae_sweep.sweeps.record import best_effort
 
+    said = []
     with best_effort("the report"):
         evidence = collect.gather(store, [store.get(parent_id)])
         publish.record(store, parent_id, publish.files(evidence))
-        return ["\n".join(publish.verdicts(evidence)), "The report, with figures: report.html of the sweep's run."]
-    return []
+        where = store.local_artifacts(parent_id)
+
+        def shown(name: str) -> str:
+            return (where / name).as_uri() if where else f"{name} of the sweep's run"
+
+        said = ["\n".join(publish.brief_verdicts(evidence)), f"The report, with figures: {shown('report.html')}"]
+        page = explore.attempt(store, evidence, root)
+        if page:
+            store.record(parent_id).log_text(page.html, explore.NAME)
+            said[-1] += f"\nThe models, with sliders: {shown(explore.NAME)} ({page.said})"
+    return said
 
 
 @contextmanager

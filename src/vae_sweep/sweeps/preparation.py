@@ -13,6 +13,7 @@ from omegaconf.errors import MissingMandatoryValue
 from torch import nn
 
 from vae_sweep import datasets, models
+from vae_sweep.base import plugins
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.system import check_memory, resolve_path, total_memory
@@ -81,6 +82,33 @@ def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, linear.
         "give a smaller dataset.image_size, or fewer images",
     )
     return dataset, linear.cached_spectrum(dataset.train.images, dataset.digest, dataset.cache_dir, directions)
+
+
+def dataset_of(
+    config: Mapping[str, Any], run: str, root: Path, source_class: str | None = None
+) -> datasets.ImageDataset:
+    """Return the images of a run's configuration, from the folder that it was trained in where that still exists.
+
+    ``source_class``: dotted path of a data source that is not vae_sweep's own.
+
+    Raises:
+        UserError: where they are not there, or where the configuration, which may be anybody's, does not say which.
+    """
+    try:
+        trained_in = Path(config["paths"]["root"])  # what relative data paths refer to
+        home = trained_in if trained_in.is_dir() else root
+        node = config["dataset"] | ({"_target_": source_class} if source_class else {})
+        if not source_class:
+            plugins.require_ours(node, "dataset")
+        images = source(node, home)
+        cache = home / config["paths"]["data"] / "cache"
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"run={run}: its configuration does not say what images it was trained on "
+            f"({type(error).__name__}: {error}); samples and interpolations need none"
+        ) from error
+    # The cache of another folder is read, but never made.
+    return datasets.load(images, cache if cache.is_dir() else root / "data" / "cache")
 
 
 def identity_of(cfg: DictConfig, root: Path) -> tuple[str, dict[str, str]]:

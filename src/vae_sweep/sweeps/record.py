@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from vae_sweep import models
 from vae_sweep.base.errors import Stopped, UserError
@@ -30,6 +28,7 @@ from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.folders import own_folder, stop_requested
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
 from vae_sweep.sweeps.run import Run
+from vae_sweep.sweeps.timeleft import seconds_left
 from vae_sweep.tracking.names import DATA, OUTPUTS, TRAINING_STATE
 from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.training import checkpoint, loop, state
@@ -50,6 +49,7 @@ def train_and_record(run: Run) -> float:
     Raises:
         UserError: where images or code are no longer those that the sweep has planned, among others.
     """
+    run.reporter.says("training")
     progress = Progress.load(run.folder)
     validate(run.cfg)
     output_dir = own_folder(run.output_dir, run.record.run_id)
@@ -59,12 +59,13 @@ def train_and_record(run: Run) -> float:
     sender = EpochSender(run.record, progress.history, stored)
     settings = train_settings(run.cfg, run.dataset.image_shape)
     epochs = loop.fit(model, run.images("train"), run.images("val"), settings, run.device, progress.fit)
-    for epoch in _shown(epochs, run, settings.max_epochs, len(progress.history)):
+    for epoch in _shown(epochs, run, settings, progress):
         progress.add(epoch, sender)
         progress.save(run.folder, epoch)
         reason = stop_requested(run.root, run.context.sweep_key) if run.context.fail_fast else None
         if reason:
             raise Stopped(f"stopped: {reason}")
+    run.reporter.says("measuring")
     with timed(progress.seconds, "tracking"):
         sender.send()
     _record_convergence(run, model, progress)
@@ -203,24 +204,27 @@ def _log_linear(run: Run) -> None:
         run.record.set_tags({"vae_sweep.warning": warning})
 
 
-def _shown(epochs: Iterable[loop.EpochMetrics], run: Run, max_epochs: int, done: int) -> Iterator[loop.EpochMetrics]:
-    """Pass the epochs on, showing them as a bar on a terminal and as plain lines elsewhere."""
-    name, objective = run.name, run.cfg.objective
-    if done:
-        log.info("%s continues after epoch %d", name, done)
-    tqdm.set_lock(threading.RLock())  # its own holds semaphores that a killed process leaves behind
-    bar = tqdm(epochs, name, max_epochs, initial=done, unit="epoch", disable=not run.context.progress_bar)
-    epoch: loop.EpochMetrics
-    for epoch in bar:
+def _shown(
+    epochs: Iterable[loop.EpochMetrics], run: Run, settings: loop.TrainSettings, progress: Progress
+) -> Iterator[loop.EpochMetrics]:
+    """Pass the epochs on; log each, and report it with the time that is left."""
+    objective, val = run.cfg.objective, [epoch["val/loss"] for epoch in progress.history]
+    if val:
+        log.info("%s continues after epoch %d", run.name, len(val))
+    run.reporter.status.digits = 4 if objective.reduction == "mean" else 2
+    ends = [time.perf_counter()]  # of the last epochs
+    for epoch in epochs:
         rate = epoch.images_seen / epoch.epoch / epoch.train_seconds
-        if bar.disable:
-            train, val = (losses.equation(*e, objective.beta, objective.reduction) for e in (epoch.train, epoch.val))
-            mark = " *" if epoch.improved else ""
-            log.info("%s epoch %d: train %s, val %s%s, %.0f images/s", name, epoch.epoch, train, val, mark, rate)
-        else:
-            spec = losses.spec(objective.reduction)
-            train, val = (losses.number(e.loss, spec) for e in (epoch.train, epoch.val))
-            bar.set_postfix(train=train, val=val, images_per_s=f"{rate:.0f}")
+        train_loss, val_loss = (
+            losses.equation(*e, objective.beta, objective.reduction) for e in (epoch.train, epoch.val)
+        )
+        mark = " *" if epoch.improved else ""
+        log.info(
+            "%s epoch %d: train %s, val %s%s, %.0f images/s", run.name, epoch.epoch, train_loss, val_loss, mark, rate
+        )
+        val.append(epoch.val.loss)
+        ends = [*ends[-5:], time.perf_counter()]
+        run.reporter.epoch(val, rate, lambda: seconds_left(val, settings, ends))  # noqa: B023
         yield epoch
 
 
@@ -279,13 +283,12 @@ def _record_end(run: Run, test: Averages, progress: Progress) -> None:
     wall_time = progress.wall_time()
     run.record.set_tags({"vae_sweep.time_s": listed({"training": progress.train_seconds, **progress.seconds})})
     run.record.log_once({"wall_time_s": wall_time})
-    log.info(
-        "%s finished: test loss %s, %s against the closed-form linear VAE, best of %d epochs: %d, %.0f s",
-        run.name,
-        losses.equation(*test, linear.beta, linear.reduction),
-        losses.number(test.loss - linear.test_loss, "+" + losses.spec(linear.reduction)),
-        *(len(progress.history), progress.best["epoch"], wall_time),
-    )
+    equation = losses.equation(*test, linear.beta, linear.reduction)
+    distance = losses.number(test.loss - linear.test_loss, "+" + losses.spec(linear.reduction))
+    result = f"test loss {equation}, {distance} against the closed-form linear VAE, best of {len(progress.history)} "
+    result += f"epochs: {progress.best['epoch']:.0f}, {wall_time:.0f} s"
+    log.info("%s finished: %s", run.name, result)
+    run.reporter.status.reason = result
 
 
 @contextmanager

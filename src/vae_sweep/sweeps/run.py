@@ -16,6 +16,7 @@ from vae_sweep.datasets import ImageDataset
 from vae_sweep.metrics.linear import Spectrum, linear_loss
 from vae_sweep.sweeps.context import Context
 from vae_sweep.sweeps.preparation import prepare
+from vae_sweep.sweeps.status import Reporter
 from vae_sweep.tracking.store import RunRecord, Store
 from vae_sweep.training.device import resolve_device
 from vae_sweep.training.evaluation import Averages
@@ -32,6 +33,7 @@ class Job:
     made_of: dict[str, str]  # its images and code, by name
     output_dir: Path  # Hydra's folder of the job
     folder: Path  # what it needs to continue
+    reporter: Reporter  # what it is doing
 
     @property
     def root(self) -> Path:
@@ -58,7 +60,9 @@ class Run(Job):
     @classmethod
     def of(cls, job: Job, record: RunRecord) -> Run:
         """Return the run of a job."""
-        return cls(job.cfg, job.context, job.name, job.key, job.made_of, job.output_dir, job.folder, record)
+        return cls(
+            job.cfg, job.context, job.name, job.key, job.made_of, job.output_dir, job.folder, job.reporter, record
+        )
 
     @cached_property
     def plain(self) -> dict[str, Any]:

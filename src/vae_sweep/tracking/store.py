@@ -45,6 +45,7 @@ class StoredRun:
     tags: dict[str, str]
     started: float | None = None  # seconds since 1970
     ended: float | None = None
+    experiment_id: str = ""
 
     @property
     def parent_id(self) -> str:
@@ -136,9 +137,8 @@ class Store:
         record, run = self.record(run_id), self.client.get_run(run_id)
         if ERROR in run.data.tags:
             self.client.delete_tag(run_id, ERROR)
-        artifacts = urlsplit(run.info.artifact_uri)
-        if artifacts.scheme == "file":
-            folder = Path(unquote(artifacts.path))
+        folder = self.local_artifacts(run_id)
+        if folder:
             for file in folder.rglob(".artifact.uploading.*"):  # of MLflow, in a process that was killed
                 file.unlink(missing_ok=True)
         self.client.update_run(run_id, status="RUNNING")
@@ -197,6 +197,11 @@ class Store:
             for point in self.client.get_metric_history(run_id, key):
                 epochs.setdefault(point.step, {"epoch": point.step})[key] = point.value
         return [epochs[step] for step in sorted(epochs) if len(epochs[step]) == len(keys) + 1]
+
+    def local_artifacts(self, run_id: str) -> Path | None:
+        """Return the folder of a run's artifacts; None where they are not on a disk of this machine."""
+        artifacts = urlsplit(self.client.get_run(run_id).info.artifact_uri)
+        return Path(unquote(artifacts.path)) if artifacts.scheme == "file" else None
 
     @contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path | None]:
@@ -270,4 +275,5 @@ def _stored(run: Any) -> StoredRun:
         tags=dict(run.data.tags),
         started=run.info.start_time and run.info.start_time / 1000,
         ended=run.info.end_time and run.info.end_time / 1000,
+        experiment_id=run.info.experiment_id,
     )

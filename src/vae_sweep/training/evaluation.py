@@ -79,9 +79,14 @@ def evaluate(
 
 
 @torch.no_grad()
-def interpolate(model: VAE, rows: int, steps: int = 10, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Return images (rows, steps, C, H, W) decoded along straight lines between pairs of prior draws."""
-    ends = torch.randn(2, rows, 1, model.latent_dim, generator=generator)
+def interpolate(
+    model: VAE, rows: int, steps: int = 10, generator: torch.Generator | None = None, temperature: float = 1.0
+) -> torch.Tensor:
+    """Return images (rows, steps, C, H, W) decoded along straight lines between pairs of prior draws.
+
+    ``temperature``: standard deviation of the draws.
+    """
+    ends = temperature * torch.randn(2, rows, 1, model.latent_dim, generator=generator)
     t = torch.linspace(0, 1, steps).view(1, steps, 1)
     z = torch.lerp(ends[0], ends[1], t).flatten(0, 1)  # (rows * steps, L)
     return model.decode(z.to(next(model.parameters()).device)).unflatten(0, (rows, steps))

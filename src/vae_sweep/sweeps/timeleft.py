@@ -1,0 +1,85 @@
+"""How long a run and a sweep will take: an estimate where there is a trend, a bound where there is none. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vae_sweep.sweeps.status import Status
+    from vae_sweep.training.loop import TrainSettings
+
+STEADY = 0.9  # of the gain before: a loss that falls on like this has no end in sight
+
+
+def epochs_left(val: Sequence[float], settings: TrainSettings) -> tuple[int, bool]:
+    """Return how many epochs are left after those with the validation losses ``val``, and whether that is a bound.
+
+    The gains of the last two stretches of ``patience`` epochs are taken for a geometric series: early stopping ends the
+    run where one falls below ``min_delta``. Without such a trend only ``max_epochs`` is known.
+    """
+    n, wait = len(val), settings.patience
+    most = settings.max_epochs - n
+    if settings.schedule == "one_cycle":
+        return most, False
+    if n <= 2 * wait:
+        return most, True
+    anchor, at = math.inf, 0  # the last loss that counted, as EarlyStopping keeps it
+    for epoch, loss in enumerate(val, 1):
+        if loss < anchor - settings.min_delta:
+            anchor, at = loss, epoch
+    least = max(at + wait - n, 0)
+    before, last = min(val[: n - 2 * wait]) - min(val[: n - wait]), min(val[: n - wait]) - min(val)
+    stands = n - at > wait / 2 and anchor - min(val) < settings.min_delta / 2  # since half of the patience
+    if last <= settings.min_delta or stands:
+        return min(least, most), False
+    if settings.min_delta <= 0 or last >= STEADY * before:
+        return most, True
+    more = math.ceil(wait * math.log(settings.min_delta / last) / math.log(last / before))
+    return (most, True) if more >= most else (max(least, more), False)
+
+
+def seconds_left(val: Sequence[float], settings: TrainSettings, ends: Sequence[float]) -> tuple[float, bool]:
+    """Return :func:`epochs_left` in seconds; ``ends``: when the last epochs ended, seconds, one more than epochs."""
+    n, bound = epochs_left(val, settings)
+    return n * (ends[-1] - ends[0]) / (len(ends) - 1), bound
+
+
+def sweep_left(runs: Sequence[Status], now: float) -> tuple[float, bool] | None:
+    """Return the seconds that are left of a sweep, and whether that is a bound; None where nothing can be said yet.
+
+    A run that waits takes as long as those of its model, and as many run at once as do now.
+    """
+    done = [run for run in runs if run.state == "finished" and run.measuring]
+    after = fmean([run.ended - run.measuring for run in done] or [0.0])
+    rest, bound, waiting = [], False, [run for run in runs if run.starts]
+    whole = [(run.model, run.ended - run.started) for run in done]
+    for run in runs:
+        training = run.left_at(now) if run.state == "training" else None
+        left = None if training is None else training + after
+        if run.state == "measuring":
+            left = max(after - (now - run.measuring), 0.0)
+        if left is not None:
+            rest.append(left)
+            whole.append((run.model, now - run.started + left))
+            bound |= run.state == "training" and run.bound
+    if not whole or not (rest or waiting):
+        return None
+    rest_of = [fmean([s for name, s in whole if name == run.model] or [s for _, s in whole]) for run in waiting]
+    at_once = max(sum(run.active for run in runs), 1)
+    return max([*rest, (sum(rest) + sum(rest_of)) / at_once]), bound
+
+
+def duration(seconds: float) -> str:
+    """Return ``45s``, ``6m10s``, ``52m``, ``2h05m``."""
+    minutes, s = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60}h{minutes % 60:02d}m"
+    return f"{minutes}m" if minutes >= 10 else f"{minutes}m{s:02d}s" if minutes else f"{s}s"
+
+
+def said(left: tuple[float, bool] | None) -> str:
+    """Return ``about 6m10s``, ``at most 2h05m``, or nothing."""
+    return f"{'at most' if left[1] else 'about'} {duration(left[0])}" if left else ""

@@ -1,0 +1,28 @@
+"""Addresses of pages in the MLflow UI; its fragments are those of MLflow 3.13 to 3.17."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from urllib.parse import quote, urlencode
+
+from vae_sweep.tracking.store import PARENT, StoredRun
+
+TRAINING = {"workflowType": "machine_learning"}  # not the mode for language models, which a new browser opens
+
+
+def pages(server: str, sweep: StoredRun, runs: Sequence[StoredRun]) -> dict[str, str]:
+    """Return what to look at first in the UI at ``server``, and where: a sweep's runs, their comparison, its files."""
+    base = f"{server.rstrip('/')}/#"
+    search = urlencode({"searchFilter": f"tags.{PARENT} = '{sweep.run_id}'", **TRAINING}, quote_via=quote)
+    compared = {
+        "runs": json.dumps([run.run_id for run in runs]),
+        "experiments": json.dumps([sweep.experiment_id]),
+        **TRAINING,
+    }
+    home = f"{base}/experiments/{sweep.experiment_id}"
+    return {
+        "its runs": f"{home}/runs?{search}",
+        "runs compared": f"{base}/compare-runs?{urlencode(compared, quote_via=quote)}",
+        "its files": f"{home}/runs/{sweep.run_id}/artifacts?{urlencode(TRAINING)}",
+    }

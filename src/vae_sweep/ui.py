@@ -1,0 +1,71 @@
+"""The MLflow UI of this folder: ``python -m vae_sweep.ui``."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from vae_sweep.api import find_sweep
+from vae_sweep.base.errors import UserError
+from vae_sweep.config.options import option, run_command
+
+
+@dataclass
+class Options:
+    """Start the MLflow UI on the runs of this folder, and print the pages to look at first; Ctrl-C stops it."""
+
+    sweep: str = option("id of the sweep to show, or its beginning, or last", "last")
+    port: int = option("where the UI answers", 5000)
+    uri: str | None = option("tracking store; null: as in training, seen from this folder", None)
+
+
+def main() -> None:
+    """Entry point of ``python -m vae_sweep.ui``."""
+    run_command("ui", Options, lambda options: show(options, Path.cwd()))
+
+
+def show(options: Options, root: Path) -> None:
+    """Print the pages, and serve them until Ctrl-C; a store behind a server has a UI already.
+
+    Raises:
+        UserError: where there is no sweep, or the port is taken.
+    """
+    from vae_sweep.tracking.pages import pages
+    from vae_sweep.tracking.store import Store
+    from vae_sweep.tracking.uris import is_database
+
+    store = Store.existing(options.uri, root, f"sweep={options.sweep}: no runs are stored here")
+    sweep = find_sweep(store, options.sweep)
+    served = is_database(store.uri)
+    server = f"http://127.0.0.1:{options.port}" if served else store.uri
+    if served:
+        _check_free(options.port)
+    print(f"{sweep.name} ({sweep.run_id}):")
+    for what, address in pages(server, sweep, store.children(sweep.run_id)).items():
+        print(f"  {what:<14} {address}")
+    if served:
+        print("Ctrl-C stops the UI.", flush=True)
+        line = f"-m mlflow ui --workers 1 --host 127.0.0.1 --port {options.port} --backend-store-uri".split()
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 2 processes instead of 15
+        try:
+            code = subprocess.run([sys.executable, *line, store.uri], env=os.environ | quiet, cwd=root).returncode
+        except KeyboardInterrupt:
+            return
+        if code:
+            raise UserError(f"the MLflow UI ended with status {code}; the lines above say why")
+
+
+def _check_free(port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise UserError(f"port={port}: must be a whole number from 1 to 65535")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise UserError(f"port={port}: something answers there already; give another port, such as port={port + 1}")
+
+
+if __name__ == "__main__":
+    main()

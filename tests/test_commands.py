@@ -1,0 +1,124 @@
+"""The small commands: ``vae-sweep doctor``, ``vae-sweep ui``, and the words that name a command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from importlib import import_module
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from mlflow import MlflowClient
+
+import vae_sweep
+from running import clean_environment
+from vae_sweep import UserError, doctor, ui
+from vae_sweep.cli import COMMANDS
+from vae_sweep.tracking.pages import pages
+from vae_sweep.tracking.store import Store
+
+
+def test_every_command_is_a_module_with_a_main() -> None:
+    assert all(callable(import_module(f"vae_sweep.{name}").main) for name in COMMANDS)
+
+
+def test_a_first_word_names_the_command(command, tmp_path: Path) -> None:
+    for name in COMMANDS:
+        typed = [name, "--help"]
+        done, alone = command(*typed, cwd=tmp_path), command("--help", cwd=tmp_path, module=f"vae_sweep.{name}")
+        assert (done.returncode, done.stdout) == (0, alone.stdout)
+        assert done.stdout.startswith(f"usage: python -m vae_sweep.{name}")
+    done = command("sweep", "model=fc,conv", "params=nope", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("vae_sweep: params=nope: no such choice; available: best, ")
+
+
+def test_the_doctor_names_what_is_there_and_what_is_missing(
+    swept: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    found = dict(doctor.findings(None, swept[0]))
+    assert vae_sweep.__version__ in found["vae_sweep"]
+    assert "torch 2" in found["packages"]
+    assert re.search(r"sqlite:.*mlflow\.db; its last sweep: shapes: model=fc,conv seed=0,1", found["store"])
+    assert "float32" in found["device"]
+    assert "GB free" in found["disk"]
+    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
+    monkeypatch.setattr(doctor, "EXTRAS", {"moon": (("no-such-package",), "travel")})
+    found = dict(doctor.findings(None, tmp_path))
+    assert found["extra moon"] == "not installed; pip install 'vae-sweep[moon]' (travel)"
+    assert found["store"].startswith("none yet; the first sweep makes it (sqlite:")
+    assert found["data"].endswith(", cifar10")
+
+
+def test_the_pages_of_a_sweep_are_those_of_its_runs(swept: tuple[Path, str]) -> None:
+    store = Store.existing(f"sqlite:///{swept[0] / 'mlflow.db'}", swept[0], "")
+    sweep = store.newest({"vae_sweep.role": "sweep"})
+    assert sweep is not None
+    found = pages("http://h:1/", sweep, store.children(sweep.run_id))
+    client = MlflowClient(tracking_uri=store.uri)
+    runs = urlsplit(found["its runs"].replace("/#", ""))
+    assert runs.path == f"/experiments/{sweep.experiment_id}/runs"
+    query = parse_qs(runs.query)
+    assert query["workflowType"] == ["machine_learning"]
+    searched = client.search_runs([sweep.experiment_id], query["searchFilter"][0])
+    compared = parse_qs(urlsplit(found["runs compared"].replace("/#", "")).query)
+    assert json.loads(compared["experiments"][0]) == [sweep.experiment_id]
+    assert sorted(json.loads(compared["runs"][0])) == sorted(run.info.run_id for run in searched)
+    assert len(searched) == 4
+
+
+def test_a_port_that_is_taken_is_named(swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"^port={port}: .* such as port={port + 1}$"):
+            ui.show(ui.Options(port=port), swept[0])
+    with pytest.raises(UserError, match=r"^port=0: must be a whole number from 1 to 65535"):
+        ui.show(ui.Options(port=0), swept[0])
+
+
+@pytest.mark.slow
+def test_the_ui_answers_until_it_is_interrupted(swept: tuple[Path, str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    line = [sys.executable, "-m", "vae_sweep", "ui", f"port={port}"]
+    with subprocess.Popen(
+        line,
+        cwd=swept[0],
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+    ) as process:
+        try:
+            until = time.monotonic() + 120
+            while True:
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                        assert answer.status == 200
+                    break
+                except (urllib.error.URLError, OSError):
+                    assert time.monotonic() < until
+                    time.sleep(0.3)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            said, _ = process.communicate(timeout=60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0
+    assert f"http://127.0.0.1:{port}/#/compare-runs?runs=" in said

@@ -1,0 +1,276 @@
+"""What a command shows while its runs train: a live table, or a few lines, and how long it says it will take."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from conftest import heeded_signals
+from running import BASIC, ENDLESS, clean_environment, rows, statuses
+from vae_sweep.base import working
+from vae_sweep.base.working import working as long_work
+from vae_sweep.sweeps.display import Display, Lines, display_of, table, trend
+from vae_sweep.sweeps.status import FILE, Reporter, Status, read
+from vae_sweep.sweeps.timeleft import duration, epochs_left, said, sweep_left
+from vae_sweep.training.loop import EarlyStopping, TrainSettings
+
+SETTINGS = TrainSettings(64, 1e-3, 0, max_epochs=100, patience=5, min_delta=0.5)
+GRID = ("-m", "model=linear", "params=tiny", "seed=0,1", "experiment=smoke", BASIC)
+SHOW, HIDE = b"\x1b[?25h", b"\x1b[?25l"  # the cursor
+
+
+# How long it takes.
+
+
+def test_without_a_trend_max_epochs_is_a_bound() -> None:
+    assert epochs_left([80.0] * 4, SETTINGS) == (96, True)
+    assert epochs_left([100.0 - epoch for epoch in range(20)], SETTINGS) == (80, True)  # one nat each, without an end
+    assert epochs_left([80.0], TrainSettings(64, 1e-3, 0, 8, 5, 0.5, schedule="one_cycle")) == (7, False)
+
+
+def test_a_loss_that_stands_still_stops_when_the_patience_ends() -> None:
+    falling = [100.0 - 5 * epoch for epoch in range(8)]
+    assert epochs_left([*falling, *[65.0] * 4], SETTINGS) == (1, False)
+
+
+@pytest.mark.parametrize(("amplitude", "ratio"), [(60, 0.75), (60, 0.85), (40, 0.9), (60, 0.93)])
+def test_the_end_of_a_curve_that_flattens_is_foreseen(amplitude: float, ratio: float) -> None:
+    """From its twelfth epoch on, to half of what is left or six epochs, with the noise of a real curve."""
+    noise, val, stopping = random.Random(0), [], EarlyStopping(5, 0.5)
+    while not stopping.should_stop(len(val)):
+        val.append(75 + amplitude * ratio ** (len(val) + 1) + noise.gauss(0, 0.05))
+        stopping.update(len(val), val[-1])
+    for n in range(12, len(val)):
+        left, bound = epochs_left(val[:n], SETTINGS)
+        if bound:
+            assert left == 100 - n
+        else:
+            assert left == pytest.approx(len(val) - n, abs=max(6, (len(val) - n) / 2)), n
+
+
+def run(name: str, state: str, **more: Any) -> Status:
+    known: dict[str, Any] = {"model": name.split("-")[0], "started": 1000.0, "written": 1000.0}
+    return Status(name, **{**known, "state": state, **more})
+
+
+def test_what_is_left_of_a_sweep() -> None:
+    done = run("fc-p1", "finished", measuring=1080.0, ended=1100.0)
+    trains = run("fc-p2", "training", started=1100.0, written=1110.0, left=50.0, bound=False)
+    waits = run("fc-p3", "waiting")
+    assert sweep_left([done, trains], 1120.0) == (40.0 + 20.0, False)  # it is measured like the first
+    # One at a time: the waiting one takes as long as the two that are known, 100 s and 20 + 60 s.
+    assert sweep_left([done, trains, waits], 1120.0) == (60.0 + 90.0, False)
+    other = run("conv-p1", "training", started=1100.0, written=1120.0, left=300.0)
+    assert sweep_left([done, trains, other, waits], 1120.0) == (320.0, True)  # the longest counts
+    assert sweep_left([done, waits], 1120.0) == (100.0, False)
+    assert sweep_left([waits], 1120.0) is None
+    assert sweep_left([run("fc-p1", "starting")], 1120.0) is None
+    assert sweep_left([done], 1120.0) is None
+    assert said((150.0, True)) == "at most 2m30s"
+    assert [duration(seconds) for seconds in (9.6, 61, 3120, 7260)] == ["10s", "1m01s", "52m", "2h01m"]
+
+
+# The file of a run.
+
+
+def test_a_run_writes_its_status_and_the_warnings_of_its_process(tmp_path: Path) -> None:
+    reporter = Reporter(tmp_path, "fc-p1", "fc")
+    assert read(tmp_path) is None
+
+    def work() -> None:
+        assert (read(tmp_path) or run("", "")).state == "starting"
+        reporter.says("training")
+        for epoch in range(1, 40):
+            reporter.epoch([80.0] * epoch, 1000.0, lambda: (60.0, True))
+        assert (read(tmp_path) or run("", "")).epoch == 1  # epochs of milliseconds are not written
+        reporter.status.written -= 2
+        reporter.epoch([80.0] * 40, 1000.0, lambda: (60.0, True))
+        found = read(tmp_path)
+        assert found is not None
+        assert (found.state, found.epoch, found.val, found.bound) == ("training", 40, [80.0] * 20, True)
+        logging.getLogger("vae_sweep").warning("fc-p1: %s", "careful")
+        raise RuntimeError("fc-p1: no luck")
+
+    with pytest.raises(RuntimeError), reporter.active():
+        work()
+    found = read(tmp_path)
+    assert found is not None
+    assert (found.state, found.reason, found.warnings) == ("failed", "no luck", ["fc-p1: careful"])
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    (tmp_path / FILE).write_text('{"name": "fc', encoding="utf-8")
+    assert read(tmp_path) is None
+
+
+def test_a_full_disk_does_not_end_a_run(tmp_path: Path) -> None:
+    with Reporter(tmp_path / "missing", "fc-p1", "fc").active():
+        pass
+
+
+# What is drawn.
+
+
+RUNS = [
+    run("fc-p1-s0", "finished", epoch=20, val=[90.0, 84.43], images_per_s=3618.0, measuring=1400.0, ended=1404.0),
+    run("a_model_with_a_long_name-p1-hidden_dims=[1024,512]-s0", "training", epoch=7, val=[99.0, 91.0, 88.0], left=9.0),
+    run("conv-p1-s0", "failed", ended=1001.0, reason="the disk is full"),
+    run("conv-p2-s0", "waiting"),
+]
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+@pytest.mark.parametrize("letters", ["utf-8", "ascii"])
+def test_a_row_for_each_run_fits_the_terminal(width: int, letters: str) -> None:
+    buffer = io.TextIOWrapper(io.BytesIO(), encoding=letters)
+    console = Console(file=buffer, width=width, height=24, force_terminal=True, legacy_windows=False)
+    console.print(table(RUNS, console))
+    buffer.seek(0)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in buffer.read().splitlines()]
+    assert max(map(len, lines)) <= width
+    (finished,) = [line for line in lines if line.startswith("fc-p1-s0")]
+    assert re.findall(r"\S+", finished)[1:4] == ["finished", "20", "84.43"]
+    assert finished.endswith("took 6m44s")
+    assert sum("waiting" in line for line in lines) == sum("failed" in line for line in lines) == 1
+
+
+def test_more_runs_than_lines_are_counted() -> None:
+    console = Console(file=io.StringIO(), width=80, height=12, force_terminal=True)
+    many = [*(run(f"fc-{i}", "finished", ended=1.0) for i in range(30)), run("conv-0", "training"), *RUNS[2:]]
+    console.print(table(many, console))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "conv-0" in shown
+    assert "conv-p1-s0" in shown  # failed
+    assert "and 29 more: 28 finished, 1 waiting" in shown
+
+
+def test_a_trend_is_drawn() -> None:
+    assert trend([8.0, 4.0, 1.0]) == "█▄▁"
+    assert trend([float("nan"), 3.0, 3.0]) == "▁▁"
+    assert trend([5.0]) == ""
+    assert [trend(val, True) for val in ([3.0, 2.0], [2.0, 3.0], [2.0, 2.0])] == ["falls", "rises", "flat"]
+
+
+def test_long_work_is_handed_to_the_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, int, int | None]] = []
+    monkeypatch.setattr(working, "show", lambda *what: shown.append(what))
+    with long_work("decoding images", 5) as advance:
+        advance(3)
+        advance(2)
+    assert shown == [("decoding images", n, 5) for n in (0, 3, 5)] + [("", 0, None)]
+
+
+def test_without_a_terminal_there_are_lines() -> None:
+    assert type(display_of("auto")) is Lines
+    assert display_of("log") is None
+    assert type(display_of("none")) is Display
+
+
+# The real command.
+
+
+def test_plain_lines_say_when_cells_start_and_end(command, project: Path) -> None:
+    done = command(*GRID, "progress=plain", cwd=project)
+    assert done.returncode == 0, done.stderr
+    lines = [line[9:] for line in done.stdout.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
+    assert [line.partition(":")[0] for line in lines if not line.startswith("warning: ")] == [
+        *("linear-tiny-s0 started (1 of 2)", "linear-tiny-s0 finished"),
+        *("linear-tiny-s1 started (2 of 2)", "linear-tiny-s1 finished"),
+    ]
+    assert sum(line.startswith("warning: linear-tiny-s") for line in lines) == len(lines) - 4 == 2
+    assert "epoch 1" not in done.stdout + done.stderr
+    logs = [path.read_text(encoding="utf-8") for path in project.glob("outputs/*/*/vae_sweep.log")]
+    assert [len(re.findall(r" epoch \d:", log)) for log in logs] == [2, 2]
+    again = command(*GRID, "progress=plain", cwd=project)
+    lines = [line[9:] for line in again.stdout.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
+    assert [re.sub("run .*", "run", line) for line in lines] == [
+        f"linear-tiny-s{seed} finished: already finished, as run" for seed in (0, 1)
+    ]
+    log = command(*GRID, "resume=false", "progress=log", cwd=project)
+    assert len(re.findall(r" epoch \d:", log.stdout)) == 4
+    assert len(rows(project)) % 2 == 0
+    assert [row[1:] for row in rows(project)[::2]] == [row[1:] for row in rows(project)[1::2]]  # the same numbers
+
+
+def test_none_shows_warnings_and_the_result_alone(command, project: Path) -> None:
+    done = command("model=linear", "params=tiny", "experiment=smoke", "progress=none", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1" not in done.stdout
+    assert re.search(r"^Run [0-9a-f]{32}: FINISHED\.$", done.stdout, re.MULTILINE)
+
+
+def on_a_terminal(*arguments: str, cwd: Path, width: int, stop_after: bytes = b"") -> tuple[int, bytes]:
+    """Run the command on a pseudo-terminal, with Ctrl-C once something is shown; its exit code and what it wrote."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, width))
+    environment = clean_environment() | {"TERM": "xterm-256color", "VAE_SWEEP_PROGRESS": "auto"}
+    with heeded_signals():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vae_sweep", *arguments],
+            cwd=cwd,
+            env=environment,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+    os.close(theirs)
+    shown, until = b"", time.monotonic() + 200
+    with contextlib.suppress(OSError):  # the terminal closes with its last writer
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+            assert time.monotonic() < until, shown
+            if stop_after and stop_after in shown:
+                stop_after = b""
+                os.killpg(process.pid, signal.SIGINT)
+    os.close(ours)
+    return process.wait(60), shown
+
+
+def test_a_sweep_shows_a_table_on_a_terminal(project: Path) -> None:
+    code, shown = on_a_terminal(*GRID, "model=linear,fc", "seed=0", cwd=project, width=80)
+    assert code == 0
+    assert shown.rfind(SHOW) > shown.rfind(HIDE) >= 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert "2 cells: 2 finished" in text
+    assert re.search(r"linear-tiny +finished +2 +\d+\.\d\d ", text)
+    assert "epoch 1:" not in text
+    end = text[text.index("Comparison") :].splitlines()
+    assert max(len(line) for line in end if "/" not in line) <= 80  # paths are kept whole, to be copied
+
+
+def test_ctrl_c_leaves_a_clean_screen(project: Path) -> None:
+    code, shown = on_a_terminal(*GRID, *ENDLESS, cwd=project, width=100, stop_after=b"training")
+    assert code == 130
+    assert shown.rfind(SHOW) > shown.rfind(HIDE) >= 0
+    end = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown[shown.rfind(SHOW) :].decode())
+    assert "Traceback" not in end
+    assert end.splitlines()[-1] == "vae_sweep: interrupted; the same command continues"
+    assert "Comparison" in end
+    assert set(statuses(project).values()) == {"KILLED"}
+
+
+def test_a_run_alone_has_a_table_too_and_its_time_left_is_no_promise(project: Path) -> None:
+    arguments = ("experiment=smoke", "params=tiny", "model=linear", "training.max_epochs=40", "training.patience=30")
+    code, shown = on_a_terminal(*arguments, cwd=project, width=120)
+    assert code == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert re.search(r"linear-tiny +finished +40 ", text)
+    assert "cells:" not in text
+    assert text.rindex("finished") < text.rindex("Run ")
+    assert re.search(r"Run [0-9a-f]{32}: FINISHED\.", text[text.rindex("Run ") :])
+    (status,) = project.glob(f"outputs/state/single/*/{FILE}")
+    assert json.loads(status.read_text(encoding="utf-8"))["state"] == "finished"
