@@ -147,7 +147,7 @@ def test_the_answer_comes_first_then_pictures_then_numbers(full: Evidence, writt
     headings = [text for tag, text in page.texts if tag in ("h2", "h3")]
     parts = ["Samples", "Reconstructions", "Interpolations", "Curves", "Results"]
     first, second = examples.DATASETS
-    assert headings[:13] == [first, *parts, second, *parts, "To read on"]
+    assert headings[:13] == [first, *parts, second, *parts, "Details"]
     assert {tag for tag, text in page.texts if text.startswith("Statistics: ")} == {"summary"}
     assert not [attributes for attributes in page.of("details") if "open" in attributes]
     before = written[: written.index("<details>")]

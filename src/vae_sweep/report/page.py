@@ -57,7 +57,7 @@ def _state(evidence: Evidence) -> str:
     if not evidence.rows:
         return "No run is known."
     statuses = Counter(row.status.lower() for row in evidence.rows)
-    said = f"{len(evidence.rows)} runs: {', '.join(f'{n} {status}' for status, n in statuses.most_common())}."
+    said = f"{len(evidence.rows)} run{'s' * (len(evidence.rows) > 1)}: {', '.join(f'{n} {status}' for status, n in statuses.most_common())}."
     seeds = _seeds(evidence) - {0}
     if seeds and seeds != {1}:
         said += f" {' to '.join(map(str, sorted({min(seeds), max(seeds)})))} seeds per cell."

@@ -211,7 +211,8 @@ def _interpolations(evidence: Evidence, dataset: str) -> list[PageFigure]:
     runs = _lowest_seeds(evidence, dataset, evidence.interpolations)
     if not runs:
         return []
-    columns = min(max(len({cell.model for cell, *_ in runs}), 2), 3)
+    models = len({cell.model for cell, *_ in runs})
+    columns = 2 if models in (1, 4) else min(models, 3)
     steps = runs[0][2].shape[1]
     fitting = _PIXELS // sum(steps * math.prod(images.shape[-2:]) for *_, images in runs)
     lines = max(1, min(4, fitting))
