@@ -56,8 +56,9 @@ def _state(evidence: Evidence) -> str:
     """How many runs there are, what became of them, and when."""
     if not evidence.rows:
         return "No run is known."
-    statuses = Counter(row.status.lower() for row in evidence.rows)
-    said = f"{len(evidence.rows)} run{'s' * (len(evidence.rows) > 1)}: {', '.join(f'{n} {status}' for status, n in statuses.most_common())}."
+    n, statuses = len(evidence.rows), Counter(row.status.lower() for row in evidence.rows)
+    ended = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+    said = f"{n} run{'s' * (n > 1)}: {ended}."
     seeds = _seeds(evidence) - {0}
     if seeds and seeds != {1}:
         said += f" {' to '.join(map(str, sorted({min(seeds), max(seeds)})))} seeds per cell."
