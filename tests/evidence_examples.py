@@ -15,6 +15,7 @@ from vae_sweep.comparison.rows import LinearRow, Row
 from vae_sweep.metrics.catalogue import Metric
 
 NASTY = "<img src=x onerror=alert(1)>&\"'`$_%#{}~^\\"
+DATASETS = ("cifar10-jpeg", "cifar10-jpeg, permuted pixels")
 LONG = "conv_with_a_very_long_name_model.channels=[32,64,128,256]_lr=0.00001"
 METRICS = (
     Metric("test/loss", "test loss", "nats/image", "lower", 2, 0.5, primary=True),
@@ -47,7 +48,7 @@ LINEAR = {"test/loss": 76.127, "test/recon": 52.85, "test/kl": 23.277, "kd/effne
 
 
 def full(
-    datasets: Sequence[str] = ("cifar10-jpeg", "cifar10-jpeg, permuted pixels"),
+    datasets: Sequence[str] = DATASETS,
     models: Sequence[str] = ("fc", "conv"),
     sets: Sequence[str] = ("p1", "p2", "p3"),
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
@@ -55,7 +56,8 @@ def full(
 ) -> Evidence:
     """Finished runs of every combination; the second data set takes conv's advantage away."""
     random = np.random.default_rng(0)
-    rows, histories, samples, walks, spectra = [], {}, {}, {}, {}
+    rows, histories, samples, walks, spectra, pairs = [], {}, {}, {}, {}, {}
+    real = pictures(np.random.default_rng(1), 16, side)
     for dataset, model, params, seed in itertools.product(datasets, models, sets, seeds):
         name = f"{model}-{params}-s{seed}" + (f" {dataset}" if len(datasets) > 1 else "")
         good = model != models[0] and dataset == datasets[0]
@@ -93,6 +95,7 @@ def full(
             values["test/loss"] + 140 * np.exp(-np.arange(epochs) / 1.3) + 4 * np.exp(-np.arange(epochs) / 6),
         )
         samples[name] = pictures(random, 64, side)
+        pairs[name] = np.stack([real, 255 - real], 1)
         walks[name] = pictures(random, 60, side).reshape(6, 10, 3, side, side)
         latents = known["latent_dim"]
         spectra[name] = np.sort(
@@ -104,6 +107,8 @@ def full(
         assemble(rows, datasets, models, sets, seeds, f"{' against '.join(models)} on {datasets[0]}"),
         histories=histories,
         samples=samples,
+        reconstructions=pairs,
+        linear_samples={dataset: pictures(np.random.default_rng(2), 16, side) for dataset in datasets},
         interpolations=walks,
         spectra=spectra,
         linear_spectra={d: {"128 latents": line, "256 latents": np.pad(line, (0, 128))} for d in datasets},
@@ -236,9 +241,18 @@ def mixed() -> Evidence:
     rows[4] = replace(rows[4], status="KILLED", metrics={})
     rows[31] = replace(rows[31], metrics={k: v for k, v in rows[31].metrics.items() if k != "test/psnr"})
     rows.append(Row(None, "conv-p9-s0", "PENDING", dataset=rows[0].dataset, model="conv", params="p9", seed=0))
-    sizes = ("cifar10-jpeg", "cifar10-jpeg, permuted pixels"), ("fc", "conv"), ("p1", "p2", "p3"), range(5)
+    sizes = DATASETS, ("fc", "conv"), ("p1", "p2", "p3"), range(5)
     built = assemble(rows, *sizes, "fc against conv")
-    kinds = ("histories", "samples", "interpolations", "spectra", "linear_spectra", "linear_curves")
+    kinds = (
+        "histories",
+        "samples",
+        "reconstructions",
+        "linear_samples",
+        "interpolations",
+        "spectra",
+        "linear_spectra",
+        "linear_curves",
+    )
     return replace(built, **{kind: getattr(evidence, kind) for kind in kinds})
 
 

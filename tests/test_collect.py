@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from vae_sweep.comparison.rows import Cell
+from vae_sweep.metrics.catalogue import Metric
+from vae_sweep.report import collect
 from vae_sweep.report.collect import rows_of
 from vae_sweep.tracking.store import StoredRun
 
@@ -24,6 +26,23 @@ CELL = Cell(
     key="k",
     settings="s",
 )
+
+
+def test_the_time_of_a_sweep_and_a_missing_primary_metric_are_found() -> None:
+    sweep = replace(RUN, run_id="f" * 32, started=1764120000.0)
+    own = replace(RUN, tags=TAGS | {"mlflow.parentRunId": "f" * 32}, started=sweep.started, ended=1764120051.0)
+    other = replace(RUN, ended=1764999999.0)  # trained by another sweep
+    assert collect._when(sweep, [own, other]) == "Sweep ffffffff: 2025-11-26 01:20 UTC, 51 s."
+    assert collect._when(sweep, [replace(own, ended=1764120000.0 + 9000)]).endswith("UTC, 2.5 h.")
+    assert collect._when(sweep, [other]) == "Sweep ffffffff: 2025-11-26 01:20 UTC."
+    loss, distance = (
+        Metric("test/loss", "", "", "lower", 2, primary=True),
+        Metric("test/kd_x_5k", "", "", "", primary=True),
+    )
+    skipped = replace(RUN, tags=TAGS | {collect.WHY: "skipped: install vae-sweep[fd]"})
+    assert collect._missing([loss], [skipped, skipped]) == "install vae-sweep[fd]"
+    assert collect._missing([loss, distance], [skipped]) == ""
+    assert collect._missing([loss], [replace(skipped, status="FAILED")]) == ""
 
 
 def test_a_row_holds_what_its_run_was_asked_for_and_what_became_of_it() -> None:

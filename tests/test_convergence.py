@@ -240,7 +240,7 @@ def test_an_averaged_error_has_no_unit_in_any_figure() -> None:
     drawn = [
         run_figures.learning_curves(history, "run", unit=""),
         report_figures.validation_bands(curve, {"fc-p1": ("fc", "p1")}, unit=""),
-        report_figures.rate_distortion({("fc", "p1"): [(0.01, 0.06)]}, unit=""),
+        report_figures.rate_distortion({("fc", "p1"): [(0.01, 0.06)]}, loss=(1.0, "")),
     ]
     labels = [text for figure in drawn for axis in figure.axes for text in (axis.get_xlabel(), axis.get_ylabel())]
     assert [text for text in labels if "nats" in text] == ["nats/image", "kl (nats/image)"]  # panel and axis of the KL
@@ -285,7 +285,7 @@ def test_a_verdict_on_unfinished_training_says_so_everywhere(swept: tuple[Path, 
         (path,) = root.glob(f"mlruns/**/{name}")
         assert "reached max_epochs" in path.read_text(encoding="utf-8")
     page = next(iter(root.glob("mlruns/**/report.html"))).read_text(encoding="utf-8")
-    assert page.index("on runs not converged") < page.index("conv against fc: ")
+    assert page.index(caution[:-2]) < page.index("conv against fc: ")
     assert "reached max" in next(iter(root.glob("mlruns/**/comparison.tex"))).read_text()
 
 

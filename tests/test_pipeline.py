@@ -209,6 +209,12 @@ def test_a_run_has_its_figures_configuration_and_samples(smoke: Project) -> None
         assert config["params"]["name"] == run.data.params["params.name"]
         samples = np.load(smoke.artifact(run, "samples.npy"))
         assert (samples.shape, samples.dtype) == ((64, 3, 32, 32), np.uint8)
+        pairs = np.load(smoke.artifact(run, "reconstructions.npy"))
+        assert (pairs.shape, pairs.dtype) == ((16, 2, 3, 32, 32), np.uint8)
+    linear = [np.load(smoke.artifact(smoke.children[name], "reference_samples.npy")) for name in ("fc-p1", "conv-p1")]
+    assert (linear[0].shape, linear[0].dtype) == ((16, 3, 32, 32), np.uint8)
+    assert (linear[0] == linear[1]).all()  # the same model, whatever the run's own is
+    assert linear[0].std(axis=0).mean() > 5  # of 255: its samples differ
 
 
 def test_a_checkpoint_holds_the_weights_that_were_evaluated(smoke: Project) -> None:

@@ -108,6 +108,7 @@ def test_streams_do_not_share_a_number() -> None:
     first = [torch.rand(4, generator=generator(5, stream)).tolist() for stream in Stream]
     assert len({tuple(draw) for draw in first}) == len(Stream)
     assert (Stream.WEIGHTS, Stream.SHUFFLE, Stream.NOISE, Stream.SAMPLES, Stream.INTERPOLATIONS) == (0, 1, 2, 3, 4)
+    assert (Stream.MIRROR, Stream.TRAINING, Stream.INFERENCE, Stream.LINEAR) == (5, 6, 7, 8)
 
 
 MODEL = """\

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize
 
 from vae_sweep.metrics import linear
@@ -15,6 +16,8 @@ from vae_sweep.metrics.linear import (
     linear_optimum,
     ppca_weights,
 )
+from vae_sweep.metrics.measure import linear_vae
+from vae_sweep.training.randomness import Stream, generator
 
 LOSSES = [(1.0, "sum"), (0.3, "sum"), (4.0, "sum"), (0.5, "mean"), (0.05, "mean")]
 
@@ -192,3 +195,15 @@ def test_the_cache_is_read_and_a_damaged_one_replaced(images, tmp_path, monkeypa
     assert path.read_bytes() == whole
     assert cached_spectrum(images[:50], digest, tmp_path / "new").n_images == 50  # another data set, same name
     assert not list((tmp_path / "new").glob("*.tmp"))
+
+
+def test_samples_have_the_mean_and_covariance_of_probabilistic_pca() -> None:
+    """Tipping & Bishop 1999: W W' + s2 I equals the data's covariance in the directions that are used."""
+    values = [4.0, 2.0, 0.9, 0.3]
+    found = known(values)
+    model = linear_vae(found, 4, 1.0, "sum", (1, 2, 2))
+    with torch.no_grad():
+        drawn = model.sample(200_000, generator(0, Stream.LINEAR)).flatten(1).double().numpy()
+    assert drawn.mean(0) == pytest.approx(found.mean, abs=0.02)
+    expected = np.diag([value - 0.5 if value > 0.5 else 0.0 for value in values])
+    assert np.cov(drawn.T) == pytest.approx(expected, abs=0.04)

@@ -17,9 +17,11 @@ from PIL import Image
 
 import evidence_examples as examples
 from vae_sweep.comparison.evidence import Evidence
+from vae_sweep.comparison.sentences import answer
 from vae_sweep.report import page as report
+from vae_sweep.report import presentation as show
 
-VOID = {"br", "hr", "img", "link", "meta"}
+VOID = {"br", "hr", "img", "link", "meta", "source"}
 NAN = float("nan")
 
 
@@ -94,36 +96,102 @@ def test_one_file_without_network_or_script(written: str, page: Page) -> None:
 def test_images_are_whole_and_have_a_text(page: Page) -> None:
     images = page.of("img")
     assert len(images) > 20
-    for attributes in images:
-        kind, _, data = (attributes["src"] or "").partition(";base64,")
+    narrow = page.of("source")
+    assert len(narrow) > 10
+    for source in (*(image["src"] for image in images), *(image["srcset"] for image in narrow)):
+        kind, _, data = (source or "").partition(";base64,")
         assert kind == "data:image/png"
         Image.open(io.BytesIO(base64.b64decode(data))).verify()
-        assert len(attributes["alt"] or "") > 10
+    assert all(len(attributes["alt"] or "") > 10 for attributes in images)
+
+
+def pixels(page: Page, alt: str) -> np.ndarray:
+    """The first image with this text."""
+    found = next(a["src"] or "" for a in page.of("img") if a["alt"] == alt)
+    return np.array(Image.open(io.BytesIO(base64.b64decode(found.partition(",")[2]))))
 
 
 def test_samples_are_those_of_the_lowest_seed_pixel_by_pixel(full: Evidence, page: Page) -> None:
-    found = [a for a in page.of("img") if a["alt"] == "samples from the prior of fc, p1, seed 0"]
-    mosaic = np.array(Image.open(io.BytesIO(base64.b64decode((found[0]["src"] or "").partition(",")[2]))))
+    mosaic = pixels(page, "samples from the prior of fc, p1, seed 0")
     images = full.samples["fc-p1-s0 cifar10-jpeg"]
     assert (mosaic[:32, :32, :3] == images[0].transpose(1, 2, 0)).all()
     assert (mosaic[33:65, 33:65, :3] == images[9].transpose(1, 2, 0)).all()
     assert (mosaic[:, 32, 3] == 0).all()
+    assert mosaic.shape[:2] == (2 * 33 - 1, 8 * 33 - 1)  # 16 images in rows that fill
 
 
-def test_the_parts_stand_in_order(page: Page) -> None:
-    headings = [text for tag, text in page.texts if tag == "h2"]
-    wanted = ["Verdict", "Results", "Paired differences", "Further metrics", "Figures", "Metrics"]
-    assert headings == [*wanted, "Notes, methods and versions"]
+def test_real_images_and_the_linear_vae_stand_beside_samples_and_above_reconstructions(
+    full: Evidence, page: Page
+) -> None:
+    alts = [a["alt"] for a in page.of("img")]
+    pairs = full.reconstructions["conv-p2-s0 cifar10-jpeg"]
+    samples = alts.index("samples from the prior of fc, p1, seed 0")
+    assert alts[samples - 2 : samples] == ["real test images", "linear (closed form)"]
+    assert alts.index("test images") + 1 == alts.index("reconstructions of the same images by fc, p1, seed 0")
+    first = pairs[0].transpose(0, 2, 3, 1)
+    assert (pixels(page, "real test images")[:32, :32, :3] == first[0]).all()
+    assert (pixels(page, "test images")[:, :32, :3] == first[0]).all()
+    made = pixels(page, "reconstructions of the same images by conv, p2, seed 0")
+    assert (made[:, :32, :3] == first[1]).all()
+    linear = pixels(page, "linear (closed form)")
+    assert (linear[:32, :32, :3] == full.linear_samples["cifar10-jpeg"][0].transpose(1, 2, 0)).all()
 
 
-def test_every_primary_sentence_stands_in_the_verdict(full: Evidence, written: str) -> None:
-    verdict = html.unescape(written[: written.index("Results</h2>")])
+def test_runs_that_kept_no_reconstructions_leave_that_part_out(full: Evidence) -> None:
+    older = Page(report.html(replace(full, reconstructions={}, linear_samples={})))
+    assert "Reconstructions" not in [text for tag, text in older.texts if tag == "h3"]
+    assert "samples from the prior of fc, p1, seed 0" in [a["alt"] for a in older.of("img")]
+
+
+def test_the_answer_comes_first_then_pictures_then_numbers(full: Evidence, written: str, page: Page) -> None:
+    headings = [text for tag, text in page.texts if tag in ("h2", "h3")]
+    parts = ["Samples", "Reconstructions", "Interpolations", "Curves", "Results"]
+    first, second = examples.DATASETS
+    assert headings[:13] == [first, *parts, second, *parts, "Details"]
+    assert {tag for tag, text in page.texts if text.startswith("Statistics: ")} == {"summary"}
+    assert not [attributes for attributes in page.of("details") if "open" in attributes]
+    before = written[: written.index("<details>")]
+    for contrast in full.contrasts:
+        if contrast.metric.primary:
+            said = html.escape(answer(contrast, show.level(full, contrast)), quote=False).replace("'", "&#39;")
+            assert said in before
+    assert not re.search(r"\bp = |Holm|d_z", before)  # no test before the folds
+
+
+def test_every_primary_sentence_stands_in_the_statistics(full: Evidence, written: str) -> None:
+    folded = html.unescape(written[written.index("<details>") :])
     primary = [contrast for contrast in full.contrasts if contrast.metric.primary]
     assert len(primary) == 4
     for contrast in primary:
-        assert f">{contrast.sentence}</p>" in verdict
-        assert f">{contrast.b} against {contrast.a}: {contrast.verdict}</span>" in verdict
+        assert f"<p>{contrast.sentence}</p>" in folded
+        assert f">{contrast.b} against {contrast.a}: {contrast.verdict}</span>" in folded
     assert not [c for c in full.contrasts if not c.metric.primary and c.sentence in written]
+
+
+def test_one_seed_is_said_once_and_empty_columns_are_left_out() -> None:
+    text = Page(report.html(POOR["one seed"])).text()
+    assert len(re.findall("(?i)one seed", text)) == 1
+    assert "One seed per cell: differences may be noise; add seed=0,1,2." in text
+    page = Page(report.html(POOR["one seed"]))
+    heads = [[" ".join(cell.split()) for cell in row] for row in page.rows if "Pairs" in " ".join(row)]
+    assert heads[0] == ["Set", "Pairs", "Mean difference", "SD", "p", "Holm p", "Smallest p", "d_z", "P(b better)"]
+    assert "Status" not in {cell.strip() for row in page.rows for cell in row}
+    assert "status FINISHED" in text  # once, below the table of runs
+
+
+def test_the_caption_counts_the_epochs_above_the_axis(full: Evidence, page: Page) -> None:
+    said = re.findall(r"Above the axis, [a-z ]+: (\d+) of the (\d+) epochs", page.text())
+    epochs = [sum(len(y) for name, (_, y) in full.histories.items() if name.endswith(d)) for d in examples.DATASETS]
+    assert [int(n) for _, n in said] == epochs
+    assert all(0 < int(above) < int(n) / 2 for above, n in said)
+
+
+def test_a_missing_primary_metric_and_the_time_are_said(full: Evidence) -> None:
+    told = replace(full, missing="install vae-sweep[fd]", when="Sweep 05480f90: 2026-11-26 01:33 UTC, 21 s.")
+    text = report.html(told)
+    before = text[: text.index("<h3>Samples")]
+    assert "(KD, the second primary metric) is unknown: install vae-sweep[fd]." in before
+    assert "2026-11-26 01:33 UTC, 21 s." in before
 
 
 def test_tables_hold_every_group(full: Evidence, page: Page) -> None:
@@ -148,16 +216,17 @@ def test_paired_differences_are_the_numbers_of_the_contrasts(full: Evidence, pag
         assert line[1:4] == [str(c.n), f"{c.mean:+.{d}f}", f"{c.sd:.{d}f}"]
         assert line[4] == re.sub(r"-(0\.0*)(?!\d)", r"\1", f"[{c.low:.{d}f}, {c.high:.{d}f}]")
         assert float(line[6]) == pytest.approx(c.p, rel=0.05)
-        assert float(line[8]) == pytest.approx(c.p_least, rel=0.05)
-        assert (line[7] == "–") == (c.p_holm is None)
-        assert c.metric.primary or c.p_holm is None
-    sets = [line for line in lines if line[:1] == ["p1"] and len(line) == len(head)]
+        assert float(line[-3]) == pytest.approx(c.p_least, rel=0.05)
+        assert len(line) == (11 if c.metric.primary else 10)  # others have no Holm p, and no column of it
+    sets = [line for line in lines if line[:1] == ["p1"] and len(line) in (len(head), len(head) - 1)]
     assert len(sets) == 24
     assert [line[1] for line in sets[:2]] == ["3", "3"]  # of five pairs, one run failed and one was killed
 
 
 def test_every_seed_of_every_run_can_be_read(full: Evidence, page: Page) -> None:
-    by_name = {row[0].strip(): [cell.replace("−", "-").strip() for cell in row] for row in page.rows if row}
+    by_name: dict[str, list[str]] = {}  # in the table of facts, then in those of metrics
+    for row in page.rows:
+        by_name.setdefault(row[0].strip(), []).extend(cell.replace("−", "-").strip() for cell in row)
     assert len(full.rows) == 61
     for row in full.rows:
         line = by_name[row.name]
@@ -170,8 +239,8 @@ def test_every_seed_of_every_run_can_be_read(full: Evidence, page: Page) -> None
 
 def test_the_linear_reference_ends_every_table_and_fills_its_columns(full: Evidence, page: Page) -> None:
     lines = [row for row in page.rows if row and "linear (closed form)" in row[0]]
-    tables = len(page.of("table")) - 2  # paired differences, in two tables, have none
-    assert len(lines) == tables * 2  # datasets
+    tables = len(page.of("table")) - 3  # paired differences, in two tables, and the facts of runs have none
+    assert len(lines) == tables * 2 - 2  # two datasets; each has its own main table
     assert all("128 or 256 latents" in row[0] for row in lines)
     said = " ".join(" ".join(row) for row in lines)
     for metric in full.metrics:
@@ -196,7 +265,7 @@ def test_what_did_not_finish_is_counted(page: Page) -> None:
 
 def test_meanings_notes_and_versions_end_the_page(full: Evidence, page: Page) -> None:
     text = page.text()
-    end = text[text.rindex("Metrics") :]
+    end = text[text.rindex("What each metric means") :]
     for metric in full.metrics:
         assert metric.key in end
     for said in (*full.notes, *full.facts, *full.facts.values(), *full.sweeps, "summed over latents. nats/image"):
@@ -212,11 +281,10 @@ def test_poor_evidence_makes_a_page(name: str) -> None:
         "nothing finished": "No run has finished yet",
         "one run": "Only fc has finished runs: a comparison needs two models.",
         "one model": "Only fc has finished runs: a comparison needs two models.",
-        "one seed": "no interval, as no set has two seeds",
+        "one seed": "It is open which of conv and fc reconstructs and compresses better",
     }
     assert said[name] in page.text()
-    assert ("smallest attainable p = 0.25" in page.text()) == (name == "one seed")  # three pairs
-    assert ("noise between seeds was not measured" in page.text()) == (name in ("one run", "one seed"))
+    assert ("One seed per cell: differences may be noise" in page.text()) == (name in ("one run", "one seed"))
     assert bool(page.of("img")) == (name not in ("no run", "nothing finished"))
 
 
@@ -227,7 +295,7 @@ def test_numbers_that_are_not_finite_are_shown_as_such() -> None:
     changed = replace(
         poor, rows=tuple(rows), groups=poor.groups | {"test/loss": (group, *poor.groups["test/loss"][1:])}
     )
-    assert ">nan</span>" in report.html(changed)
+    assert "nan" in [cell.split()[0] for row in Page(report.html(changed)).rows for cell in row if cell.strip()]
 
 
 def test_hostile_names_stay_text() -> None:

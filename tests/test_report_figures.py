@@ -127,7 +127,7 @@ def test_spectra_are_sorted_and_averaged_by_rank() -> None:
 def test_rate_distortion_shows_every_run_and_lines_of_one_loss() -> None:
     points = {("fc", "p1"): [(17.0, 61.0), (16.5, 61.5)], ("conv", "p1"): [(22.0, 51.0), (NAN, 1.0)]}
     curve = np.array([15.0, 23.3, 30.0]), np.array([62.0, 52.85, 50.0])
-    figure = draw.rate_distortion(points, curve, {"linear VAE, beta = 2": (23.3, 52.85)}, beta=2.0)
+    figure = draw.rate_distortion(points, curve, {"linear VAE, beta = 2": (23.3, 52.85)}, loss=(2.0, ""))
     found = set(drawn(figure))
     assert {(17.0, 61.0), (16.5, 61.5), (22.0, 51.0), (23.3, 52.85), (15.0, 62.0)} <= found
     grey = [line.get_xydata() for line in figure.axes[0].get_lines() if line.get_color() == "#AAAAAA"]

@@ -11,6 +11,7 @@ from scipy import stats
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.comparison.contrasts import Contrast
+from vae_sweep.comparison.sentences import answer
 from vae_sweep.comparison.statistics import (
     contrast,
     declare,
@@ -498,3 +499,41 @@ def test_sentence_says_what_a_verdict_lacks() -> None:
     single = compared(LOSS, [(6.0 + i / 10,) for i in range(6)])
     assert (single.p, single.verdict) == (0.03125, "inconclusive")
     assert single.sentence.endswith("; without two seeds in any set the noise between seeds is unknown.")
+
+
+# The answer in plain words.
+
+
+def test_the_answer_names_who_is_better_by_how_much_and_where() -> None:
+    c = compared(LOSS, CLEAR)
+    said = "conv reconstructs and compresses better than fc: test loss lower by 5.50 nats/image (95 % interval "
+    assert answer(c, level=80.5) == f"{said}{c.low:.2f} to {c.high:.2f}, 9 pairs of 3 sets), 6.8 % of fc's."
+    turned = compared(LOSS, FLIPPED)
+    said = "fc reconstructs and compresses better than conv: test loss lower by 5.50 nats/image (95 % interval "
+    assert answer(turned, level=69.5) == f"{said}{c.low:.2f} to {c.high:.2f}, 9 pairs of 3 sets), 7.3 % of conv's."
+    assert "p =" not in answer(c)
+    assert answer(c).endswith("9 pairs of 3 sets).")  # a share of what is unknown is not said
+
+
+def test_the_answer_says_what_is_open_and_what_differs_between_sets() -> None:
+    mixed = compared(LOSS, ((6.0, 6.2, 5.8), (-3.3, -3.1, -3.5)))
+    said = answer(mixed, level=76.0)
+    assert said.startswith("It is open which of conv and fc reconstructs and compresses better: for conv, test loss")
+    assert said.endswith("of fc's, but not in every set.")
+    alone = answer(compared(LOSS, ((3.0,), (2.0,), (4.0,))))
+    assert alone.endswith("for conv, test loss lower by 3.00 nats/image (3 pairs of 3 sets).")
+    assert "interval" not in alone
+    below = compared(LOSS, ((1.0, -3.0, 2.5),))
+    assert f"95 % interval −{abs(below.low or 0):.2f} to {below.high:.2f}" in answer(below)
+
+
+def test_the_answer_of_equivalent_models_and_of_samples() -> None:
+    equal = compared(LOSS, ((0.01, -0.01, 0.02), (0.0, 0.01, -0.02)))
+    assert answer(equal).startswith(
+        "conv and fc reconstruct and compress equally well, as the difference is under 0.5 nats/image: for conv, test "
+        "loss lower by 0.00 nats/image"
+    )
+    nearer = compared(KD, ((0.5, 0.52, 0.48), (0.3, 0.31, 0.29), (0.7, 0.69, 0.71)), level=1.0)
+    assert answer(nearer).startswith("conv draws samples closer to real images than fc: KD lower by 0.500 (95 %")
+    higher = replace(compared(PSNR, CLEAR), verdict="worse")
+    assert answer(higher).startswith("fc draws samples closer to real images than conv: PSNR higher by 5.5 dB")

@@ -31,6 +31,11 @@ class Evidence:
     histories: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
     # ^ run -> images seen, validation loss (nats/image) after each epoch
     samples: Mapping[str, Images] = field(default_factory=dict)  # run -> (n, C, H, W)
+    reconstructions: Mapping[str, Images] = field(default_factory=dict)
+    # ^ run -> (n, 2, C, H, W) test images, the same ones in every run of a dataset, and their reconstructions
+    linear_samples: Mapping[str, Images] = field(
+        default_factory=dict
+    )  # dataset -> (n, C, H, W), closed-form linear VAE
     interpolations: Mapping[str, Images] = field(default_factory=dict)  # run -> (rows, steps, C, H, W)
     spectra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     # ^ run -> (L,) KL per latent, nats, descending
@@ -39,5 +44,7 @@ class Evidence:
     linear_curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
     # ^ dataset -> kl, recon of the closed-form linear VAE on test as beta varies (its rate-distortion curve)
     data: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # dataset -> what it was taken for, lines
+    when: str = ""  # when the sweeps ran, and for how long
+    missing: str = ""  # why the second primary metric, a distance of samples, is not there
     notes: tuple[str, ...] = ()  # what was skipped and why, which feature network, subsets
     facts: Mapping[str, str] = field(default_factory=dict)  # methods and versions: name -> value, in order

@@ -1,9 +1,40 @@
-"""The sentence that a paper could print of a contrast."""
+"""What a contrast says: in plain words, and in the sentence that a paper could print."""
 
 from __future__ import annotations
 
 from vae_sweep.comparison.contrasts import LEVEL, Contrast
 from vae_sweep.comparison.convergence import caveat
+
+ABILITY = {  # of the primary metrics: who is better does this better
+    "test/loss": ("reconstructs and compresses better", "reconstruct and compress equally well"),
+    "samples": ("draws samples closer to real images", "draw samples equally close to real images"),
+}
+
+
+def answer(c: Contrast, level: float | None = None) -> str:
+    """Return the contrast of a primary metric in plain words, with its interval and without p.
+
+    ``level``: mean of the metric of model a over the pairs; the difference is also given as a share of b's or a's.
+    """
+    better, equal = ABILITY["test/loss" if c.metric.key == "test/loss" else "samples"]
+    sign = -1 if c.metric.better == "higher" else 1
+    first, second = (c.b, c.a) if sign * c.mean >= 0 else (c.a, c.b)  # the first has the better mean
+    turned = c.mean < 0
+    unit, digits = f" {c.metric.unit}" if c.metric.unit else "", c.metric.digits
+    found = f"{c.metric.label} {c.metric.better or 'lower'} by {abs(c.mean):.{digits}f}{unit}"
+    facts = [f"{_count(c.n, 'pair')} of {_count(len(c.sets), 'set')}"]
+    if c.low is not None and c.high is not None:
+        low, high = sorted((-c.low, -c.high) if turned else (c.low, c.high))
+        facts.insert(0, f"95 % interval {low:z.{digits}f} to {high:z.{digits}f}".replace("-", "−"))
+    signs = {s.mean > 0 for s in c.sets if round(s.mean, digits)}
+    others = ", but not in every set" if len(signs) > 1 else ""
+    base = level if second == c.a or level is None else level - c.mean  # of the one that is worse
+    share = f", {_percent(abs(c.mean) / base)} of {second}'s" if base and base > 0 else ""
+    said = {
+        "equivalent": f"{c.b} and {c.a} {equal}, as the difference is under {c.margin:.3g}{unit}: for {first}, {found}",
+        "inconclusive": f"It is open which of {c.b} and {c.a} {better}: for {first}, {found}",
+    }.get(c.verdict, f"{first} {better} than {second}: {found}")
+    return f"{said} ({', '.join(facts)}){share}{others}."
 
 
 def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
@@ -77,6 +108,10 @@ def _count(n: int, noun: str) -> str:
 
 def _number(c: Contrast, value: float, sign: str = "") -> str:
     return f"{value:{sign}z.{c.metric.digits}f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.{0 if share >= 0.0995 else 1}f} %"
 
 
 def _p(p: float) -> str:

@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.comparison.identity import IMAGES, trained
 from vae_sweep.comparison.rows import Cell, LinearRow, Row, data_label, is_finite, schedule_label
 from vae_sweep.metrics import catalogue
+from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.tracking import names
 from vae_sweep.tracking.store import NAME_LIMIT, Store, StoredRun
 
@@ -34,6 +36,7 @@ SETTINGS: dict[str, tuple[str, type]] = {  # field of a row -> its parameter in 
     "reduction": ("objective.reduction", str),
     "n_parameters": ("n_parameters", int),
 }
+WHY = "vae_sweep.features.why"  # tag: why a run has this feature network, or none
 BASELINES = {  # of the models of version 0.1, whose runs do not say
     **{"conv": "conv", "fc": "conv", "conv_res": "conv", "linear": pairing.CLOSED_FORM},
     **dict.fromkeys(("fc_matched", "fc_skip", "fc_res"), "fc"),
@@ -96,6 +99,8 @@ def gather(store: Store, sweeps: Sequence[StoredRun], arrays: bool = True) -> Ev
         references=_references(done),
         contrasts=tuple(contrasts),
         controls=tuple(pairing.controls_of(contrasts)),
+        when=" ".join(_when(sweep, runs) for sweep in sweeps),
+        missing=_missing(metrics, runs),
         notes=(*notes, *_notes(done, runs)),
         facts=_facts(sweeps, runs),
         **(_arrays(store, done) if arrays else {}),
@@ -212,10 +217,12 @@ def _arrays(store: Store, done: Sequence[Row]) -> dict[str, Any]:
                     known = json.loads(path.read_text(encoding="utf-8"))
                     linear[row.dataset][label] = np.array(known["spectrum"])
                     curves[row.dataset] = (np.array(known["curve"]["kl"]), np.array(known["curve"]["recon"]))
+    most = sorted(done, key=lambda row: row.latent_dim or 0)  # of several closed forms the one with most latents
+    images = arrays_of(store, most, names.LINEAR_SAMPLES)
     return {
         "histories": histories_of(store, done),
-        "samples": arrays_of(store, done, "samples.npy"),
-        "interpolations": arrays_of(store, done, "interpolations.npy"),
+        **{kind: arrays_of(store, done, f"{kind}.npy") for kind in ("samples", "reconstructions", "interpolations")},
+        "linear_samples": {row.dataset: images[row.name] for row in most if row.name in images},
         "spectra": arrays_of(store, done, names.SPECTRUM),
         "linear_spectra": dict(linear),
         "linear_curves": curves,
@@ -223,9 +230,29 @@ def _arrays(store: Store, done: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def _when(sweep: StoredRun, runs: Sequence[StoredRun]) -> str:
+    """Start of a sweep, and how long it took until the last run that it trained itself had ended."""
+    ends = [run.ended for run in runs if run.parent_id == sweep.run_id and run.ended]
+    if sweep.started is None:
+        return ""
+    said = f"Sweep {sweep.run_id[:8]}: {datetime.fromtimestamp(sweep.started, UTC):%Y-%m-%d %H:%M} UTC"
+    seconds = max(ends, default=sweep.started) - sweep.started
+    size, unit = next((pair for pair in ((3600, "h"), (60, "min")) if seconds >= 2 * pair[0]), (1, "s"))
+    return f"{said}, {seconds / size:.{'1' if size == 3600 else '0'}f} {unit}." if ends else f"{said}."
+
+
+def _missing(metrics: Sequence[Metric], runs: Sequence[StoredRun]) -> str:
+    """Why no run has the second primary metric; "" where one has it, or none is finished."""
+    measured = [run for run in runs if run.status == "FINISHED"]
+    if not measured or any(metric.primary and metric.key != "test/loss" for metric in metrics):
+        return ""
+    whys = dict.fromkeys(run.tags[WHY].removeprefix("skipped: ") for run in measured if run.tags.get(WHY))
+    return "; ".join(whys) or "no run has recorded it"
+
+
 def _notes(done: Sequence[Row], runs: Sequence[StoredRun]) -> list[str]:
     """What was left out of the metrics, and why; which network the distances come from."""
-    whys = Counter(run.tags["vae_sweep.features.why"] for run in runs if run.tags.get("vae_sweep.features.why"))
+    whys = Counter(run.tags[WHY] for run in runs if run.tags.get(WHY))
     notes = [f"Distribution distances: {why} ({count} of {len(done)} runs)." for why, count in whys.items()]
     notes += sorted({_floor(row) for row in done} - {""})
     if len({run.tags[names.MEASURED] for run in runs if names.MEASURED in run.tags}) > 1:

@@ -45,7 +45,7 @@ def table(evidence: Evidence) -> str:
                 values = [_number(g.mean, m.digits, g.sd) if g else "--" for g, m in zip(groups, metrics, strict=True)]
                 first = [escape(word) for word in (cell.params or "–", cell.model, show.seeds(rows))]
                 lines.append(_line([*first, *values, escape(show.epochs(rows)), escape(show.parameters(rows))]))
-        for name, known in show.references(evidence, dataset):
+        for name, known in show.references(evidence, dataset, metrics):
             values = [_number(known.get(metric.key), metric.digits) for metric in metrics]
             title = rf"\multicolumn{{3}}{{@{{}}l}}{{\textit{{{escape(name)}}}}}"
             lines += [r"\addlinespace[2pt]", _line([title, *values, "", ""])]

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vae_sweep.comparison.convergence import caveat
 from vae_sweep.comparison.evidence import Evidence
+from vae_sweep.comparison.sentences import answer
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import page_figures, tables
 from vae_sweep.report import presentation as show
@@ -29,7 +30,7 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_ENVIRONMENT.globals |= {"show": show, "tables": tables, "page_figures": page_figures, "caveat": caveat}
+_ENVIRONMENT.globals |= {"show": show, "tables": tables, "page_figures": page_figures}
 _ENVIRONMENT.filters |= {"number": show.number, "share": show.share}
 
 
@@ -41,39 +42,75 @@ def html(evidence: Evidence, glossary: Mapping[str, str] | None = None) -> str:
         evidence=evidence,
         datasets=show.datasets(evidence),
         state=_state(evidence),
+        answers=_answers,
+        notes=_notes(evidence),
+        loads=_loads(evidence),
         primary=[contrast for contrast in evidence.contrasts if contrast.metric.primary],
         others=[contrast for contrast in evidence.contrasts if not contrast.metric.primary],
-        no_verdict=_no_verdict,
         meanings=meanings,
         facts={**evidence.facts, **sweeps},
     )
 
 
 def _state(evidence: Evidence) -> str:
-    """How many runs there are, what became of them, and how their training ended."""
+    """How many runs there are, what became of them, and when."""
     if not evidence.rows:
         return "No run is known."
-    statuses = Counter(row.status for row in evidence.rows)
-    parts = [
-        f"{len(evidence.rows)} runs: {', '.join(f'{n} {status.lower()}' for status, n in statuses.most_common())}.",
-        caveat((row.training_state for row in evidence.rows if row.status == "FINISHED"), remedies=True),
+    n, statuses = len(evidence.rows), Counter(row.status.lower() for row in evidence.rows)
+    ended = ", ".join(f"{count} {status}" for status, count in statuses.most_common())
+    said = f"{n} run{'s' * (n > 1)}: {ended}."
+    seeds = _seeds(evidence) - {0}
+    if seeds and seeds != {1}:
+        said += f" {' to '.join(map(str, sorted({min(seeds), max(seeds)})))} seeds per cell."
+    return f"{said} {evidence.when}".rstrip()
+
+
+def _answers(evidence: Evidence, dataset: str) -> list[str]:
+    """What the primary contrasts of a dataset say in plain words, or why there is none."""
+    found = [
+        answer(contrast, show.level(evidence, contrast))
+        for contrast in evidence.contrasts
+        if contrast.dataset == dataset and contrast.metric.primary
     ]
-    seeds = {sum(row.status == "FINISHED" for row in rows) for rows in show.cells(evidence).values()} - {0}
-    if seeds == {1}:
-        parts.append("One seed per cell: noise between seeds was not measured, so nothing can be said about it.")
-    elif seeds:
-        parts.append(f"{' to '.join(map(str, sorted({min(seeds), max(seeds)})))} seeds per cell.")
-    return " ".join(filter(None, parts))
+    done = sorted({row.model for row in evidence.rows if row.dataset == dataset and row.status == "FINISHED"})
+    if found or len(done) > 1:
+        return found or ["No two models have a primary metric with the same set and seed: nothing can be compared."]
+    if done:
+        return [f"Only {done[0]} has finished runs: a comparison needs two models."]
+    return ["No run has finished yet: there is nothing to compare."]
 
 
-def _no_verdict(evidence: Evidence, dataset: str) -> str:
-    """Why a dataset has no verdict."""
-    done = {row.model for row in evidence.rows if row.dataset == dataset and row.status == "FINISHED"}
-    if not done:
-        return "No run has finished yet: there is nothing to compare."
-    if len(done) == 1:
-        return f"Only {done.pop()} has finished runs: a comparison needs two models."
-    return "No verdict: no two models have a primary metric with the same set and seed."
+def _notes(evidence: Evidence) -> dict[str, list[str]]:
+    """What to know before believing the answer of each dataset; what holds for the whole page is said once."""
+    found: dict[str, list[str]] = {}
+    for dataset in show.datasets(evidence):
+        states = [r.training_state for r in evidence.rows if r.dataset == dataset and r.status == "FINISHED"]
+        found[dataset] = [caveat(states, remedies=True)] if caveat(states) else []
+    first = next(iter(found.values()), [])
+    alone = [dataset for dataset in found if _seeds(evidence, dataset) - {0} == {1}]
+    if alone:
+        where = "" if len(alone) == len(found) else f" on {', '.join(alone)}"
+        first.insert(0, f"One seed per cell{where}: differences may be noise; add seed=0,1,2.")
+    if evidence.missing:
+        first.append(
+            f"How close samples are to real images (KD, the second primary metric) is unknown: {evidence.missing}."
+        )
+    return found
+
+
+def _seeds(evidence: Evidence, dataset: str | None = None) -> set[int]:
+    """How many finished runs the cells have."""
+    cells = show.cells(evidence).items()
+    return {sum(r.status == "FINISHED" for r in rows) for cell, rows in cells if dataset in (None, cell.dataset)}
+
+
+def _loads(evidence: Evidence) -> list[str]:
+    """How Python and the command line open what the page shows."""
+    run = next((row.run_id for row in evidence.rows if row.status == "FINISHED" and row.run_id), "")
+    found = [f'vs.load_sweep("{sweep}")' for sweep in evidence.sweeps]
+    if run:
+        found += [f'vs.load_run("{run}")', f"python -m vae_sweep.generate run={run} what=samples"]
+    return found
 
 
 def _meaning(metric: Metric, words: str) -> str:

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 from vae_sweep.comparison.convergence import CONVERGED, remedy
@@ -102,18 +103,33 @@ def group(evidence: Evidence, key: str, cell: Cell) -> Group | None:
     return next((g for g in groups if (g.dataset, g.params, g.model) == cell), None)
 
 
-def references(evidence: Evidence, dataset: str) -> list[tuple[str, Mapping[str, float]]]:
-    """Names and values of the closed-form linear VAEs; numbers of latents that change nothing share one."""
-    found: dict[tuple[tuple[str, float], ...], list[str]] = {}
+def references(evidence: Evidence, dataset: str, metrics: Iterable[Metric]) -> list[tuple[str, Mapping[str, float]]]:
+    """Names and values of the closed-form linear VAEs; those with the same numbers in these metrics share a name."""
+    metrics = list(metrics)
+    found: dict[tuple[str, ...], tuple[list[str], Mapping[str, float]]] = {}
     for latents, values in evidence.references.get(dataset, {}).items():
-        found.setdefault(tuple(sorted(values.items())), []).append(latents)
-    return [(f"{REFERENCE}, {' or '.join(latents)} latents", dict(values)) for values, latents in found.items()]
+        shown = tuple(number(values.get(metric.key), metric.digits) for metric in metrics)
+        found.setdefault(shown, ([], values))[0].append(latents)
+    return [(f"{REFERENCE}, {' or '.join(latents)} latents", values) for latents, values in found.values()]
 
 
 def reference_of(evidence: Evidence, rows: Iterable[Row], dataset: str) -> Mapping[str, float]:
     """The values of the closed-form linear VAE with as many latents as these runs; empty where that is not one."""
     latents = {str(row.latent_dim) for row in rows}
     return evidence.references.get(dataset, {}).get(latents.pop(), {}) if len(latents) == 1 else {}
+
+
+def level(evidence: Evidence, contrast: Contrast) -> float | None:
+    """The mean of the contrast's metric over the runs of model a that are paired; None where one is not known."""
+    values = {
+        (group.params, seed): value
+        for group in evidence.groups.get(contrast.metric.key, ())
+        if (group.dataset, group.model) == (contrast.dataset, contrast.a)
+        for seed, value in zip(group.seeds, group.values, strict=True)
+    }
+    paired = [values.get((found.params, seed)) for found in contrast.sets for seed in found.seeds]
+    known = [value for value in paired if value is not None]
+    return fmean(known) if len(known) == len(paired) else None
 
 
 def number(value: float | None, digits: int, signed: bool = False) -> str:

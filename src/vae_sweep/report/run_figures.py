@@ -63,9 +63,9 @@ def learning_curves(
 
 
 def reconstructions(originals: Images, reconstructions: Images, title: str, columns: int = 10) -> Figure:
-    """Pairs of rows, each original above its reconstruction; up to ``columns``, N images of the same shape."""
+    """Pairs of rows, each original above its reconstruction; up to ``columns``, in rows that fill; N images."""
     style.check_images(originals, reconstructions)
-    columns = min(len(originals), columns)
+    columns = -(-len(originals) // -(-len(originals) // columns))
     starts = range(0, len(originals), columns)
     pieces: list[Images] = []
     for start in starts:

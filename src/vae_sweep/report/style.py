@@ -30,7 +30,7 @@ TITLE: dict[str, Any] = {"fontsize": 12, "fontweight": "bold"}
 DPI = 150
 REPORT_DPI = 180
 GAP = 2  # pixels between the images of a mosaic
-_WIDTH = 7.2  # inches: about a page's column
+WIDTH = 7.2  # inches; an inch is 100 CSS pixels of a page
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
@@ -98,7 +98,7 @@ def millions(seen: Iterable[Floats]) -> tuple[float, str]:
     return (1e6, "millions") if most >= 2e6 else (1e3, "thousands")
 
 
-def panels(rows: int, columns: int, height: float, width: float = _WIDTH, **more: Any) -> tuple[Figure, list[Axes]]:
+def panels(rows: int, columns: int, height: float, width: float = WIDTH, **more: Any) -> tuple[Figure, list[Axes]]:
     """A figure of ``height`` x ``width`` inches and its panels, row by row."""
     figure = Figure(figsize=(width, height), dpi=REPORT_DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[union-attr, call-arg]
@@ -138,9 +138,16 @@ def legend_below(figure: Figure, axes: Sequence[Axes], used: int) -> None:
         nothing(axes[0])
     known = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if known:
-        ncols = 3 if max(map(len, known)) <= 30 else 2
+        ncols = max(int(figure.get_figwidth() / (2.2 if max(map(len, known)) <= 30 else 3.2)), 1)
         place: Any = {"loc": "outside lower center", "ncols": ncols, "handlelength": 3}
         figure.legend(known.values(), known.keys(), fontsize=9, frameon=False, **place)
+
+
+def level(axis: Axes, y: float, text: str) -> None:
+    """The text right of the panel at height ``y``, where no line passes; nothing where the panel does not show it."""
+    low, high = axis.get_ylim()
+    if low <= y <= high:
+        axis.text(1.01, y, text, fontsize=8, va="center", transform=axis.get_yaxis_transform())
 
 
 def nothing(axis: Axes) -> None:

@@ -83,8 +83,9 @@ def paired_differences(contrast: Contrast) -> Figure:
     names = [*(short(s.params, 22) + style.not_finite(s.values) for s in contrast.sets), "all sets"]
     style.finish_rows(axis, range(overall + 1), names)
     a, b = short(contrast.a, 22), short(contrast.b, 22)
-    axis.set_title(f"{short(metric.label, 40)}{_direction(metric)}", fontsize=10.5, pad=20)
-    axis.set_xlabel(f"{a} − {b}" + (f" ({short(metric.unit, 24)})" if metric.unit else ""), fontsize=10)
+    axis.set_xlabel(
+        f"{short(metric.label, 40)}: {a} − {b}" + (f" ({short(metric.unit, 24)})" if metric.unit else ""), fontsize=10
+    )
     if metric.better in ("lower", "higher"):
         left, right = (a, b) if metric.better == "lower" else (b, a)
         place: dict[str, Any] = {"transform": axis.transAxes, "va": "bottom", "fontsize": 9, "color": GREY}
@@ -94,7 +95,11 @@ def paired_differences(contrast: Contrast) -> Figure:
 
 
 def seed_points(
-    groups: Sequence[Group], metric: Metric, linear: Mapping[str, float] | None = None, models: Sequence[str] = ()
+    groups: Sequence[Group],
+    metric: Metric,
+    linear: Mapping[str, float] | None = None,
+    models: Sequence[str] = (),
+    width: float = style.WIDTH,
 ) -> Figure:
     """Every seed's value in one row for each set and model, its mean and 95 % t-interval beside it.
 
@@ -103,7 +108,7 @@ def seed_points(
     linear = linear or {}
     sets = list(dict.fromkeys(group.params for group in groups))
     groups = sorted(groups, key=lambda group: sets.index(group.params))
-    figure, (axis,) = style.panels(1, 1, 1.35 + 0.36 * max(len(groups), 1) + 0.2 * len(linear))
+    figure, (axis,) = style.panels(1, 1, 1.05 + 0.36 * max(len(groups), 1) + 0.2 * len(linear), width)
     looks = style.looks([*models, *(group.model for group in groups)])
     ticks = [i + 1 + 0.4 * sets.index(group.params) for i, group in enumerate(groups)]  # a gap between sets
     for y, group in zip(ticks, groups, strict=True):
@@ -112,18 +117,21 @@ def seed_points(
         heights = y - 0.17 + style.spread(len(values), 0.1)
         axis.plot(values, heights, ls="", marker=marker, ms=4.5, color=colour, alpha=0.75)
         style.interval(axis, group, y + 0.2, colour)
-    names = [f"{short(g.params, 22)}  {short(g.model, 20)}{style.not_finite(g.values)}".strip() for g in groups]
+    fit = min(1.0, width / style.WIDTH)
+    length = int(fit * 22)  # of a name, characters
+    names = [f"{short(g.params, length)}  {short(g.model, length)}{style.not_finite(g.values)}".strip() for g in groups]
     style.finish_rows(axis, ticks, names)
     for i, (label, level) in enumerate(linear.items()):
         if np.isfinite(level):
-            label = f"{short(label, 50)}: {level:.{metric.digits}f}"
+            label = f"{short(label, 42)}: {level:.{metric.digits}f}"
             axis.axvline(level, color="black", lw=1.3, ls=DASHES[1 + i % 3], label=label, zorder=1)
     if axis.get_legend_handles_labels()[0]:
         figure.legend(loc="outside lower center", fontsize=9, frameon=False)
     if not any(finite(group.values).size for group in groups):
         style.nothing(axis)
-    axis.set_title(f"{short(metric.label, 70)}{_direction(metric)}", fontsize=10.5)
-    axis.set_xlabel(short(metric.unit or metric.label, 60), fontsize=10)
+    said = ", ".join(filter(None, (short(metric.unit, 24), f"{metric.better} is better" if metric.better else "")))
+    label, apart = short(metric.label, int(60 * fit)), "\n" if fit < 1 else " "
+    axis.set_xlabel(f"{label}{apart}({said})" if said else label, fontsize=10)
     return figure
 
 
@@ -133,6 +141,7 @@ def validation_bands(
     linear: Mapping[str, float] | None = None,
     models: Sequence[str] = (),
     unit: str = "nats/image",
+    width: float = style.WIDTH,
 ) -> Figure:
     """Validation loss (in `unit`) against training images seen: one panel for each set, one colour for each model.
 
@@ -146,7 +155,9 @@ def validation_bands(
     looks = style.looks([*models, *(cells[run][0] for run in shown)])
     sets = _by_set(shown, cells)
     levels = {params: level for params, level in (linear or {}).items() if params in sets and np.isfinite(level)}
-    figure, axes, y_labels = _set_panels(sets, f"validation loss\n({unit + ', ' if unit else ''}lower is better)")
+    figure, axes, y_labels = _set_panels(
+        sets, f"validation loss\n({unit + ', ' if unit else ''}lower is better)", width
+    )
     for axis, y_label, (params, by_model) in zip(axes, y_labels, sets.items(), strict=False):
         for model, names in by_model.items():
             runs = [shown[name] for name in names]
@@ -158,11 +169,12 @@ def validation_bands(
             axis.plot(x / scale, all_y.mean(0), color=colour, ls=dashes, lw=1.8, label=short(model, 30))
         if params in levels:
             axis.axhline(levels[params], color="black", lw=1.2, ls=DASHED, label=REFERENCE)
-            place: dict[str, Any] = {"transform": axis.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-            axis.text(0.995, levels[params], f"{levels[params]:.2f}", fontsize=8, clip_on=True, **place)
         style.finish(axis, short(params, 30), f"images seen ({many})", y_label)
         axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
     style.robust_limits(axes[0], [*(y for _, y in shown.values()), *(np.array([v]) for v in levels.values())])
+    for axis, params in zip(axes, sets, strict=False):
+        if params in levels:
+            style.level(axis, levels[params], f"{levels[params]:.2f}")
     style.legend_below(figure, axes, len(sets) if shown else 0)
     return figure
 
@@ -173,6 +185,7 @@ def kl_spectra(
     title: str = "",
     cells: Cells | None = None,
     models: Sequence[str] = (),
+    width: float = style.WIDTH,
 ) -> Figure:
     """KL per latent (nats) against its rank: the mean over seeds of each rank and their range, one panel a set.
 
@@ -183,7 +196,7 @@ def kl_spectra(
     shown = {run: np.sort(finite(values))[::-1] for run, values in spectra.items() if run in cells and len(values)}
     looks = style.looks([*models, *(cells[run][0] for run in shown)])
     sets = _by_set(shown, cells)
-    figure, axes, y_labels = _set_panels(sets, "KL per latent (nats)")
+    figure, axes, y_labels = _set_panels(sets, "KL per latent (nats)", width)
     for axis, y_label, (params, by_model) in zip(axes, y_labels, sets.items(), strict=False):
         for model, runs in by_model.items():
             length = max(len(shown[run]) for run in runs)
@@ -191,7 +204,8 @@ def kl_spectra(
             colour, dashes, _ = looks[model]
             _spectrum(axis, stack, color=colour, ls=dashes, lw=1.8, label=short(model, 30))
         if linear is not None:
-            line = np.sort(finite(linear))[::-1][None]
+            most = max((len(shown[run]) for runs in by_model.values() for run in runs), default=0)
+            line = np.sort(finite(linear))[::-1][None, :most]  # fewer latents are the first of more
             _spectrum(axis, line, color="black", ls=DASHED, lw=1.2, label=REFERENCE)
         axis.set_yscale("log")
         style.finish(axis, short(params, 30), "latent, sorted by KL", y_label)
@@ -208,15 +222,18 @@ def rate_distortion(
     curve: tuple[Floats, Floats] | None = None,
     marks: Mapping[str, tuple[float, float]] | None = None,
     models: Sequence[str] = (),
-    beta: float = 1.0,
-    unit: str = "nats/image",
+    loss: tuple[float, str] = (1.0, "nats/image"),
+    width: float = style.WIDTH,
 ) -> Figure:
-    """Every run's kl in nats/image and its recon in `unit`: the colour is the model, the marker the set.
+    """Every run's kl in nats/image and its recon: the colour is the model, the marker the set.
 
     `points`: (model, set) -> one pair for each seed. `curve`: kl and recon of the closed-form linear VAE as its beta
-    varies, `marks` single points of it by label. Grey lines have one loss, recon + `beta` * kl, each.
+    varies, `marks` single points of it by label. `loss`: beta and the unit of recon. Grey lines have one loss, recon +
+    beta * kl, each.
     """
-    figure, (axis,) = style.panels(1, 1, 5.0)
+    narrow = width < style.WIDTH
+    length = 17 if narrow else 34  # of a label, characters
+    figure, (axis,) = style.panels(1, 1, 4.5 + 0.1 * len(points) if narrow else 5.0, width)
     model_looks = style.looks([*models, *(model for model, _ in points)])
     set_looks = style.looks(params for _, params in points)
     known = {label: pair for label, pair in (marks or {}).items() if np.isfinite(pair).all()}
@@ -225,27 +242,23 @@ def rate_distortion(
     for (model, params), pairs in points.items():
         finite_pairs = np.array([pair for pair in pairs if np.isfinite(pair).all()]).reshape(-1, 2)
         look: dict[str, Any] = {"color": model_looks[model][0], "marker": set_looks[params][2]}
-        label = short(f"{model} {params}".strip(), 34)
+        label = short(f"{model} {params}".strip(), length)
         axis.plot(*finite_pairs.T, ls="", ms=6, alpha=0.8, mew=0.8, mec="white", label=label, zorder=3, **look)
     if curve is not None and len(curve[0]):
-        axis.plot(*map(style.array, curve), color="black", lw=1.2, ls=DASHED, label="linear VAE, any beta")
+        axis.plot(*map(style.array, curve), color="black", lw=1.2, ls=DASHED, label="linear, any beta")
     for i, (label, pair) in enumerate(known.items()):
-        axis.plot(*pair, ls="", marker="*X"[i % 2], ms=12, color="black", label=short(label, 34), zorder=4)
+        axis.plot(*pair, ls="", marker="*X"[i % 2], ms=12, color="black", label=short(label, length), zorder=4)
     if not len(everything):
         style.nothing(axis)
         return figure
     outside = _limits_around(axis, everything)
-    _constant_loss(axis, beta)
-    heading = f"grey: constant loss, recon + {beta:g} · kl; lower left is better"
-    heading += f"; points outside: {outside}" if outside else ""
-    style.finish(axis, heading, "kl (nats/image)", f"recon ({unit})" if unit else "recon")
+    heading = f"points outside: {outside}" if outside else ""
+    style.finish(axis, heading, "kl (nats/image)", f"recon ({loss[1]})" if loss[1] else "recon")
     axis.grid(visible=False)
-    figure.legend(loc="outside right upper", fontsize=9, frameon=False, labelspacing=0.6)
+    _constant_loss(axis, loss[0])
+    place: Any = {"loc": "outside lower center" if narrow else "outside right upper", "ncols": 1 + narrow}
+    figure.legend(**place, fontsize=9, frameon=False, labelspacing=0.6)
     return figure
-
-
-def _direction(metric: Metric) -> str:
-    return f" ({metric.better} is better)" if metric.better else " (no better direction)"
 
 
 def _by_set(runs: Iterable[str], cells: Cells) -> dict[str, dict[str, list[str]]]:
@@ -257,11 +270,11 @@ def _by_set(runs: Iterable[str], cells: Cells) -> dict[str, dict[str, list[str]]
     return found or {"": {}}
 
 
-def _set_panels(sets: Mapping[str, Any], y_label: str) -> tuple[Figure, list[Axes], list[str]]:
+def _set_panels(sets: Mapping[str, Any], y_label: str, width: float) -> tuple[Figure, list[Axes], list[str]]:
     """A figure with one panel for each set, three in a row; its panels; their y labels, "" but for a row's first."""
-    columns = min(len(sets), 3)
+    columns = min(len(sets), 3 if width >= style.WIDTH else 1)
     lines = -(-len(sets) // columns)
-    figure, axes = style.panels(lines, columns, 0.9 + 2.7 * lines, sharey=True)
+    figure, axes = style.panels(lines, columns, 0.9 + 2.7 * lines, width, sharey=True)
     return figure, axes, [y_label if i % columns == 0 else "" for i in range(len(axes))]
 
 
@@ -292,13 +305,15 @@ def _limits_around(axis: Axes, points: Floats) -> int:
 
 
 def _constant_loss(axis: Axes, beta: float) -> None:
-    """Lines recon = loss - beta * kl inside the limits, each with its loss at its right end."""
+    """Lines recon = loss - beta * kl inside the limits, each with its loss where it leaves at the right or the top."""
     (x0, x1), (y0, y1) = axis.get_xlim(), axis.get_ylim()
     for loss in MaxNLocator(nbins=9).tick_values(y0 + beta * x0, y1 + beta * x1):
         x = np.clip(np.array([(loss - y1), (loss - y0)]) / beta, x0, x1) if beta > 0 else np.array([x0, x1])
         y = loss - beta * x
-        if x[1] - x[0] < 0.04 * (x1 - x0) or not y0 <= y[1] <= y1:
+        right = y0 <= y[1] <= y1 and np.isclose(x[1], x1)
+        if x[1] - x[0] < 0.04 * (x1 - x0) or not (right or np.isclose(y[0], y1)):
             continue
         axis.plot(x, y, color="#AAAAAA", lw=0.7, zorder=1)
-        place: Any = {"ha": "center", "va": "center", "bbox": {"fc": "white", "ec": "none", "pad": 1}}
-        axis.text(x[1] - 0.04 * (x1 - x0), y[1] + beta * 0.04 * (x1 - x0), f"{loss:g}", fontsize=8, color=GREY, **place)
+        place: Any = {"xytext": (4, 0) if right else (0, 3), "textcoords": "offset points", "annotation_clip": False}
+        place |= {"ha": "left", "va": "center"} if right else {"ha": "center", "va": "bottom"}
+        axis.annotate(f"{loss:g}", (x[1], y[1]) if right else (x[0], y[0]), fontsize=8, color=GREY, **place)

@@ -11,13 +11,13 @@ from vae_sweep.report.model_figures import FIGURES, Trained, some_of
 from vae_sweep.sweeps.run import Run
 from vae_sweep.training.evaluation import Averages
 
-ARRAYS = ("samples", "interpolations")  # recorded for reports
+ARRAYS = ("samples", "interpolations", "reconstructions")  # recorded for reports
 N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 
 
 @torch.no_grad()
 def log_run_figures(run: Run, model: VAE, history: list[dict[str, float]]) -> None:
-    """Draw the figures of a trained run and record them, samples and interpolations also as arrays.
+    """Draw the figures of a trained run and record them, their images also as arrays.
 
     ``history``: an entry per epoch. Pixels that the dataset permuted are unshuffled for the eye.
     """

@@ -18,17 +18,20 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import resolve_path
 from vae_sweep.base.timing import listed
 from vae_sweep.comparison.identity import Decides, decides, flatten
+from vae_sweep.datasets.permuted import unshuffle
 from vae_sweep.metrics.linear import linear_curve
 from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_linear
 from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.run import Run
-from vae_sweep.tracking.names import LINEAR, MEASURED, METRIC_NAMES, SPECTRUM, UNDEFINED
+from vae_sweep.tracking.names import LINEAR, LINEAR_SAMPLES, MEASURED, METRIC_NAMES, SPECTRUM, UNDEFINED
 from vae_sweep.tracking.store import StoredRun
 from vae_sweep.training import checkpoint
-from vae_sweep.training.evaluation import Averages, evaluate, inference
+from vae_sweep.training.evaluation import Averages, evaluate, inference, to_uint8
+from vae_sweep.training.randomness import Stream, generator
 
 log = logging.getLogger(__name__)
 
+N_LINEAR_SAMPLES = 16  # images of the closed-form linear VAE in a report
 CURVE_BETAS = [10 ** (k / 12) for k in range(-15, 16)]  # of that curve; 1 is among them
 
 
@@ -64,6 +67,8 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
     figure = kl_spectra({run.name: found.spectrum}, linear.spectrum, title)
     record.log_figure(figure, "figures/kl_spectrum.png")
     record.log_text(json.dumps({"spectrum": linear.spectrum.tolist(), "curve": _curve(run)}), LINEAR)
+    images = to_uint8(linear_model.sample(N_LINEAR_SAMPLES, generator(0, Stream.LINEAR)))  # W z + mean, as its decoder
+    record.log_array(unshuffle(images, run.dataset.facts), LINEAR_SAMPLES)
     undefined = list(dict.fromkeys([*linear.undefined, *found.undefined]))
     undefined += [f"{key}: its value is {value}" for key, value in values.items() if not np.isfinite(value)]
     missing = list(dict.fromkeys([*linear.missing, *found.missing]))

@@ -43,6 +43,8 @@ class StoredRun:
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
+    started: float | None = None  # seconds since 1970
+    ended: float | None = None
     experiment_id: str = ""
 
     @property
@@ -271,5 +273,7 @@ def _stored(run: Any) -> StoredRun:
         params=dict(run.data.params),
         metrics=dict(run.data.metrics),
         tags=dict(run.data.tags),
+        started=run.info.start_time and run.info.start_time / 1000,
+        ended=run.info.end_time and run.info.end_time / 1000,
         experiment_id=run.info.experiment_id,
     )

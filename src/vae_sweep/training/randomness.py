@@ -23,6 +23,7 @@ class Stream(IntEnum):
     MIRROR = 5  # which training images are mirrored, drawn anew every epoch
     TRAINING = 6  # the global generators while an epoch trains: dropout, and whatever else a model draws by itself
     INFERENCE = 7  # the global generators in evaluation, figures and metrics
+    LINEAR = 8  # samples of the closed-form linear VAE
 
 
 def generator(seed: int, stream: int, epoch: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
