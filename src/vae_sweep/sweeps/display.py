@@ -214,7 +214,7 @@ class Screen(Display):
         what, done, total = self._work
         waited = duration(time.monotonic() - self._worked)
         of = f": {done:,} of {total:,}" if total else ""
-        self._spinner.update(text=f" {what or 'preparing'}{of}, {waited}")
+        self._spinner.text = f" {what or 'preparing'}{of}, {waited}"
         return self._spinner
 
 
