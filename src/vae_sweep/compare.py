@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vae_sweep.api import find_sweep
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.system import resolve_path
+from vae_sweep.base.system import resolve_path, terminal_width
 from vae_sweep.config.options import option, run_command
 
 if TYPE_CHECKING:
@@ -57,8 +58,11 @@ def main() -> None:
     def work(options: Options) -> None:
         evidence, folder = compare(options, Path.cwd())
         from vae_sweep.report.publish import verdicts
+        from vae_sweep.report.text import wrapped
 
-        print("\n".join([*verdicts(evidence), "", str(folder / "report.html")]))
+        said = verdicts(evidence)
+        said = wrapped(said, terminal_width()) if sys.stdout.isatty() else said
+        print("\n".join([*said, "", str(folder / "report.html")]))
 
     run_command("compare", Options, work)
 
