@@ -133,7 +133,7 @@ class Lines(Display):
         while not self._done.wait(LOOK_EVERY):
             runs = self.runs()
             self._tell(runs)
-            if time.monotonic() > self._line_at and runs:
+            if time.monotonic() > self._line_at and not all(run.ended for run in runs):
                 self._line_at += LINE_EVERY
                 whole = [f"{_counted(runs)}{_left(runs)}"] if len(runs) > 1 else []
                 _print("; ".join([*whole, *(_line(run) for run in runs if run.active)]))
