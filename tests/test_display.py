@@ -23,6 +23,7 @@ from conftest import heeded_signals
 from running import BASIC, ENDLESS, clean_environment, rows, statuses
 from vae_sweep.base import working
 from vae_sweep.base.working import working as long_work
+from vae_sweep.sweeps import display
 from vae_sweep.sweeps.display import Display, Lines, display_of, table, trend
 from vae_sweep.sweeps.status import FILE, Reporter, Status, read
 from vae_sweep.sweeps.timeleft import duration, epochs_left, said, sweep_left
@@ -176,6 +177,31 @@ def test_without_a_terminal_there_are_lines() -> None:
     assert type(display_of("auto")) is Lines
     assert display_of("log") is None
     assert type(display_of("none")) is Display
+
+
+def test_a_line_a_minute_says_where_the_sweep_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(display, "LOOK_EVERY", 0.02)
+    monkeypatch.setattr(display, "LINE_EVERY", 0.1)
+    reporters = [Reporter(tmp_path / name, name, "fc") for name in ("fc-p1", "fc-p2")]
+    lines = Lines()
+    lines.start()
+    lines.watch(tmp_path)
+    for reporter in reporters:
+        (tmp_path / reporter.status.name).mkdir()
+        reporter.status.started = time.time()
+        reporter.says("training")
+    reporters[0].epoch([80.25], 1000.0, lambda: (3000.0, True))
+    reporters[1].ends("failed", "no memory")
+    time.sleep(0.5)
+    lines.stop()
+    lines.stop()
+    said = [line[9:] for line in capsys.readouterr().out.splitlines()]
+    assert said.count("fc-p2 failed: no memory") == said.count("fc-p1 started (1 of 2)") == 1
+    minute = [line for line in said if line.startswith("2 cells: 1 failed, 1 training; at most ")]
+    assert len(minute) in range(1, 6)
+    assert re.search(r"; fc-p1 training, epoch 1, val 80\.25, at most (50m|49m) left$", minute[-1])
 
 
 # The real command.

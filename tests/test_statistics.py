@@ -11,7 +11,7 @@ from scipy import stats
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.comparison.contrasts import Contrast
-from vae_sweep.comparison.sentences import answer
+from vae_sweep.comparison.sentences import answer, brief
 from vae_sweep.comparison.statistics import (
     contrast,
     declare,
@@ -455,6 +455,10 @@ def test_sentence_of_a_better_model() -> None:
         "5.66], 9 pairs (3 sets x 3 seeds), p = 0.0039 (Holm 0.0078; smallest attainable p 0.0039), d_z "
         "= 2.86, conv better in 9 of 9 pairs."
     )
+    assert brief(c) == (
+        "On cifar10-jpeg, conv is better than fc in test loss: fc - conv = +5.50 nats/image, 95 % interval [5.34, "
+        "5.66], 9 pairs, Holm-adjusted p = 0.0078."
+    )
 
 
 def test_sentence_of_a_descriptive_metric() -> None:
@@ -473,6 +477,17 @@ def test_sentence_of_equivalence_and_of_signs_that_differ() -> None:
         "+0.00 nats/image, 95 % interval [-0.08, 0.08], 9 pairs (3 sets x 3 seeds), p = 1 (smallest attainable p "
         "0.0039), d_z = 0.00, conv better in 4.5 of 9 pairs; the sign differs between the sets (p1 +0.20, p2 "
         "-0.20, p3 +0.00)."
+    )
+
+
+def test_a_verdict_in_brief() -> None:
+    noisy = compared(LOSS, NOISY)
+    assert brief(noisy).startswith(
+        "On shapes, conv against fc is inconclusive in test loss: fc - conv = +0.22 nats/image, "
+    )
+    assert f"9 pairs, p = {noisy.p:.2g}." in brief(noisy)
+    assert brief(compared(LOSS, ((0.1,), (-0.1,)))) == (
+        "On shapes, conv against fc is inconclusive in test loss: fc - conv = +0.00 nats/image, 2 pairs, p = 1."
     )
 
 

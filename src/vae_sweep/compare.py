@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vae_sweep.api import find_sweep
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.system import resolve_path
+from vae_sweep.base.system import resolve_path, terminal_width
 from vae_sweep.config.options import option, run_command
 
 if TYPE_CHECKING:
@@ -60,9 +61,12 @@ def main() -> None:
     def work(options: Options) -> None:
         evidence, folder = compare(options, Path.cwd())
         from vae_sweep.report.publish import verdicts
+        from vae_sweep.report.text import wrapped
 
+        said = verdicts(evidence)
+        said = wrapped(said, terminal_width()) if sys.stdout.isatty() else said
         pages = [path for name in ("report.html", "explore.html") if (path := folder / name).exists()]
-        print("\n".join([*verdicts(evidence), "", *map(str, pages)]))
+        print("\n".join([*said, "", *map(str, pages)]))
 
     run_command("compare", Options, work)
 

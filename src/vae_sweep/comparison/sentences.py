@@ -42,13 +42,9 @@ def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
     unit, pairs = f" {c.metric.unit}" if c.metric.unit else "", _count(c.n, "pair")
     open_ = verdict == "inconclusive" and bool(c.metric.better)  # a question of better or worse, left open
     margin = f"{c.margin:.3g}{unit}"
-    claim = {
-        "": f"in {c.metric.label}",
-        "better": f"{c.b} is better than {c.a} in {c.metric.label}:",
-        "worse": f"{c.b} is worse than {c.a} in {c.metric.label}:",
-        "equivalent": f"{c.b} and {c.a} are equivalent in {c.metric.label} within the stated margin of {margin}:",
-        "inconclusive": f"{c.b} against {c.a} is inconclusive in {c.metric.label}:",
-    }[verdict if open_ or verdict != "inconclusive" else ""]
+    descriptive = verdict == "inconclusive" and not open_
+    within = f" within the stated margin of {margin}" if verdict == "equivalent" else ""
+    claim = f"in {c.metric.label}" if descriptive else f"{_claim(c, verdict)} in {c.metric.label}{within}:"
     interval = "no interval, as no set has two seeds"
     if c.low is not None and c.high is not None:
         interval = f"95 % interval [{_number(c, c.low)}, {_number(c, c.high)}]"
@@ -74,13 +70,22 @@ def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
 
 def brief(c: Contrast) -> str:
     """Return the verdict in a line or two: what it rests on, the difference, its interval, the pairs and p."""
-    unit = f" {c.metric.unit}" if c.metric.unit else ""
-    interval = ""
+    facts = [f"{c.a} - {c.b} = {_number(c, c.mean, '+')}{f' {c.metric.unit}' if c.metric.unit else ''}"]
     if c.low is not None and c.high is not None:
-        interval = f" [{_number(c, c.low)}, {_number(c, c.high)}]"
-    facts = f"{c.a} - {c.b} = {_number(c, c.mean, '+')}{interval}{unit}, {_count(c.n, 'pair')}, p = {_p(c.p)}"
-    claim = f"On {c.dataset}, {c.b} against {c.a} is {c.verdict} in {c.metric.label}"
-    return f"{caveat(c.states)} {claim}: {facts}.".lstrip()
+        facts.append(f"95 % interval [{_number(c, c.low)}, {_number(c, c.high)}]")
+    adjusted = c.p if c.p_holm is None else c.p_holm  # what the verdict rests on
+    facts += [_count(c.n, "pair"), f"{'Holm-adjusted ' * (adjusted != c.p)}p = {_p(adjusted)}"]
+    said = f"On {c.dataset}, {_claim(c, c.verdict)} in {c.metric.label}: {', '.join(facts)}."
+    return f"{caveat(c.states)} {said}".lstrip()
+
+
+def _claim(c: Contrast, verdict: str) -> str:
+    known = {
+        "better": f"{c.b} is better than {c.a}",
+        "worse": f"{c.b} is worse than {c.a}",
+        "equivalent": f"{c.b} and {c.a} are equivalent",
+    }
+    return known.get(verdict, f"{c.b} against {c.a} is {verdict}")
 
 
 def _why(c: Contrast, p: float, least: float) -> str:

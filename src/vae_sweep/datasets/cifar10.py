@@ -20,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 import pooch
 
+from vae_sweep.base import working
 from vae_sweep.base.cache import once
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.network import why_unreachable
@@ -171,10 +172,12 @@ class Cifar10(Source):
             if failure := why_unreachable(official.url):
                 raise self._missing(f"{official.url} cannot be reached ({failure})")
             log.info("downloading %s (170 MB) to %s", official.url, self._archive)
-            fetch = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), chunk_size=2**16, timeout=STALL_SECONDS)
-            found = pooch.retrieve(
-                official.url, f"md5:{official.tgz_md5}", official.filename, self._archive.parent, downloader=fetch
-            )
+            bar = sys.stderr.isatty() and working.show is None
+            fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=STALL_SECONDS)
+            with working.working(f"downloading {official.filename}"):
+                found = pooch.retrieve(
+                    official.url, f"md5:{official.tgz_md5}", official.filename, self._archive.parent, downloader=fetch
+                )
             Path(found).chmod(0o644)  # pooch leaves it readable by its owner alone
             return Path(found)
 

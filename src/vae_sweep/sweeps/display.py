@@ -72,8 +72,7 @@ class Display:
         self._folder: Path | None = None
         self._cells: Sequence[Cell] = ()
         self._single = ""
-        self._warned: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._warned: dict[str, int] = {}  # run -> how many of its warnings were shown
 
     def start(self) -> None:
         """Show what is prepared."""
@@ -134,9 +133,10 @@ class Lines(Display):
         while not self._done.wait(LOOK_EVERY):
             runs = self.runs()
             self._tell(runs)
-            if time.monotonic() > self._line_at and runs:
+            if time.monotonic() > self._line_at and not all(run.ended for run in runs):
                 self._line_at += LINE_EVERY
-                _print(f"{_counted(runs)}{_left(runs)}" + "".join(f"; {_line(run)}" for run in runs if run.active))
+                whole = [f"{_counted(runs)}{_left(runs)}"] if len(runs) > 1 else []
+                _print("; ".join([*whole, *(_line(run) for run in runs if run.active)]))
 
     def _tell(self, runs: Sequence[Status]) -> None:
         """Print what has happened since the last look, in order."""
@@ -168,6 +168,7 @@ class Screen(Display):
         self._spinner = Spinner("line")
         self._last: list[str] = []
         self._stopped = False
+        self._lock = threading.Lock()
         self._live = Live(get_renderable=self._render, console=Console(), refresh_per_second=1 / LOOK_EVERY)
         self._live.start()
         for handler in logging.getLogger().handlers:
@@ -213,7 +214,7 @@ class Screen(Display):
         what, done, total = self._work
         waited = duration(time.monotonic() - self._worked)
         of = f": {done:,} of {total:,}" if total else ""
-        self._spinner.update(text=f" {what or 'preparing'}{of}, {waited}")
+        self._spinner.text = f" {what or 'preparing'}{of}, {waited}"
         return self._spinner
 
 
