@@ -18,25 +18,12 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from threadpoolctl import threadpool_limits
 
-from running import BASIC, Preloaded, clean_environment, run_process
+from running import BASIC, Preloaded, clean_environment, heeded_signals, run_process
 
 torch.set_num_threads(1)
 threadpool_limits(1)
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@contextlib.contextmanager
-def heeded_signals() -> Iterator[None]:
-    """What starts inside heeds Ctrl-C and a closed terminal, also where pytest is a background job or under nohup."""
-    ignored = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_IGN]
-    for number in ignored:
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for number in ignored:
-            signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture

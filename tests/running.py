@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 TIMEOUT = 300.0  # seconds
@@ -42,6 +43,19 @@ def run_process(
         errors="surrogateescape",
         timeout=TIMEOUT,
     )
+
+
+@contextmanager
+def heeded_signals() -> Iterator[None]:
+    """What starts inside heeds Ctrl-C and a closed terminal, also where pytest is a background job or under nohup."""
+    ignored = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
 class Preloaded:

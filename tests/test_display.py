@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from conftest import heeded_signals
-from running import BASIC, ENDLESS, clean_environment, rows, statuses
+from running import BASIC, ENDLESS, clean_environment, heeded_signals, rows, statuses
 from vae_sweep.base import working
 from vae_sweep.base.working import working as long_work
 from vae_sweep.sweeps import display

@@ -65,7 +65,7 @@ def test_what_a_folder_of_images_was_taken_for_is_recorded_and_reported(command:
         assert line in shown
     (report,) = artifact(project, "report.html")
     page = report.read_text(encoding="utf-8")
-    assert "<h2>Data</h2>" in page
+    assert "<summary>Data</summary>" in page
     assert "6 val (archive/valid)" in page
     assert "trying again" not in shown
 

@@ -26,7 +26,7 @@ from vae_sweep.config import schema
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.validation import validate
 from vae_sweep.metrics import linear
-from vae_sweep.models.vae import VAE
+from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.sweeps import preparation
 from vae_sweep.sweeps.preparation import check_model, prepare
 from vae_sweep.training import checkpoint, loop, state
@@ -299,6 +299,12 @@ class Picky(VAE):
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int) -> None:
         super().__init__(image_shape, latent_dim)
         self.scale = float(torch.ones(2).sum())
+
+    def encode(self, x: torch.Tensor) -> Posterior:
+        return Posterior(x.flatten(1)[:, : self.latent_dim], x.flatten(1)[:, : self.latent_dim])
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return (self.scale * z.sum(1))[:, None, None, None].expand(-1, *self.image_shape)
 
 
 def test_a_model_that_cannot_be_built_without_values_is_checked_too(composed: dict[str, DictConfig]) -> None:

@@ -33,7 +33,7 @@ def check_outputs(model: VAE) -> None:
         Exception: whatever the model itself raises.
     """
     n, name = 2, f"{type(model).__module__}.{type(model).__qualname__}"
-    device = next(model.parameters()).device
+    device = next((parameter.device for parameter in model.parameters()), None)
     posterior = model.encode(torch.zeros(n, *model.image_shape, device=device))
     if not isinstance(posterior, Posterior):
         raise UserError(
