@@ -125,6 +125,7 @@ def stored(root: Path) -> dict[str, list[Run]]:
 LAUNCHERS = [BASIC, pytest.param("hydra/launcher=joblib", marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_killed_sweep_is_continued_by_the_same_command(launcher: str, command, start, new_project) -> None:
     broken, whole = new_project("broken"), new_project("whole")
