@@ -136,6 +136,7 @@ class _Recorder(TorchDispatchMode):
         moves = {"stride": stride, "padding": padding, "more": more}
         return self._add(name, [self._value(x)], w=self._weight(weight), b=self._weight(bias), **sizes, **moves)
 
+    # The arguments of ATen's native_batch_norm, in its order.
     def _batch_norm(self, x: Any, weight: Any, bias: Any, mean: Any, variance: Any, *args: Any, shape: Any) -> int:
         scale = torch.rsqrt(variance + args[-1]) * (1 if weight is None else weight)
         shift = (0 if bias is None else bias) - mean * scale
