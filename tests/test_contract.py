@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import random
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,8 @@ from vae_sweep.config import schema
 from vae_sweep.models.fc import FCVAE
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.testing import check_vae
+
+README = Path(__file__).parents[1] / "README.md"
 
 MODELS = sorted(path.stem for path in (config_dir() / "model").glob("*.yaml"))
 SMALL = {"image_shape": (3, 8, 8), "latent_dim": 4}
@@ -262,6 +268,14 @@ class Arguments(Small):
 def test_a_model_that_breaks_the_contract_is_told_what_is_wrong(model_class: type[VAE], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_vae(model_class, **SMALL)
+
+
+def test_the_class_of_the_readme_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(from math .*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "my_vae.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_vae", raising=False)
+    check_vae(importlib.import_module("my_vae").MyVAE, **SMALL, width=8)
 
 
 def test_arguments_that_no_checkpoint_can_hold_are_refused() -> None:
