@@ -136,6 +136,13 @@ def test_a_value_with_spaces_that_the_shell_has_torn_is_put_together() -> None:
         ("dataset.path=2024 tracking.uri=null params.lr=1e-3", "dataset.path=2024 tracking.uri=null params.lr=1e-3"),
         ("--cfg job model=fc", "--cfg job model=fc"),
         ("experiment=[smoke,celeba30] seed=0,1", "experiment=[smoke,celeba30] seed=0,1"),
+        (  # the default model has no such key; a cell has
+            "-m model=fc,fc_skip model.hidden_dims=[64,32] params.lr=1",
+            "-m model=fc,fc_skip model.hidden_dims=choice([64,32]) params.lr=1",
+        ),
+        ("-m model=fc params=p1,p2 model.hidden_dims=[64]", "-m model=fc params=p1,p2 model.hidden_dims=[64]"),
+        ("-m model=fc,conv model.name=x", "-m model=fc,conv model.name=x"),  # all have it
+        ("-m dataset=folder,shapes dataset.path='a,b'", "-m dataset=folder,shapes dataset.path=choice('a,b')"),
     ],
 )
 def test_harmless_habits_are_understood(typed: str, read: str) -> None:

@@ -16,7 +16,8 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.config.keys import GROUPS, TEXT, WHOLE, did_you_mean, keys, keys_called, similar_keys
+from vae_sweep.config.keys import GROUPS, TEXT, WHOLE, choices_with, did_you_mean, keys, keys_called, similar_keys
+from vae_sweep.config.schema import SCHEMAS
 from vae_sweep.config.validation import CHOICES
 
 _HELP = "; --help shows how a command is written"
@@ -48,7 +49,8 @@ def check_arguments(typed: list[str]) -> list[str]:
         options.remove(word)
     words = _joined(known.overrides, options)
     own = known.config_name or known.config_path  # another defaults list, which may lack these groups
-    return [*options, *(_read(word, words, options, bool(own)) for word in words)]
+    read = [_read(word, words, options, bool(own)) for word in words]
+    return [*options, *(_for_cells(read) if _MULTIRUN & set(options) else read)]
 
 
 def suggest_sweep(word: str) -> str:
@@ -171,6 +173,27 @@ def _read(word: str, words: list[str], options: list[str], own: bool) -> str:
     if kind in TEXT and isinstance(value, int | float) and str(value) != text:
         return f"{start}={hydra_quoted(text)}"
     return word
+
+
+def _for_cells(words: list[str]) -> list[str]:
+    """Give a key that only some choices of a swept group have to the cells alone, as a sweep over one value.
+
+    Hydra composes the sweep itself with the group's default, which may not have the key.
+    """
+    swept = {key for key, override in ((w.partition("=")[0], _parsed(w)) for w in words) if _is_sweep(override)}
+    read = []
+    for word in words:
+        key, _, text = word.partition("=")
+        group = key.partition(".")[0]
+        some = 0 < len(choices_with(key)) < len(SCHEMAS.get(group, ()))
+        alone = f"{key}=choice({text})"
+        fits = group in swept and some and not _is_sweep(_parsed(word)) and _is_sweep(_parsed(alone))
+        read.append(alone if fits else word)
+    return read
+
+
+def _is_sweep(override: Override | None) -> bool:
+    return override is not None and override.is_sweep_override()
 
 
 def _refuse_text(word: str, key: str) -> None:
