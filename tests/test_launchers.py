@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,19 @@ def test_every_launcher_gives_the_same_numbers(
         done = command(*GRID, BASIC, cwd=project)
         assert done.stdout.count("is already finished") == 2
         assert done.returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no closed terminals")
+def test_a_closed_terminal_does_not_end_joblibs_resource_tracker() -> None:
+    code = """
+import os, signal, time
+from joblib.externals.loky.backend.resource_tracker import _resource_tracker as tracker
+from vae_sweep.sweeps.launchers import patch_launcher
+
+patch_launcher("a.JoblibLauncher", None)
+os.kill(tracker._pid, signal.SIGHUP)
+time.sleep(0.5)
+print(os.waitpid(tracker._pid, os.WNOHANG))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8")
+    assert done.stdout == "(0, 0)\n", done.stderr  # it has not ended

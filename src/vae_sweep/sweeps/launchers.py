@@ -23,6 +23,8 @@ def patch_launcher(launcher: str, on_sigterm: Any) -> None:
         _collect_from_all()
     if launcher.endswith(".RayLauncher"):
         _keep_our_signal(on_sigterm)
+    if launcher.endswith(".JoblibLauncher") and hasattr(signal, "SIGHUP"):
+        _start_resource_tracker()
 
 
 def joblib_temp_folder(folder: Path) -> str:
@@ -32,6 +34,20 @@ def joblib_temp_folder(folder: Path) -> str:
     """
     name = str(folder)
     return name if name.isascii() and name.isprintable() and len(name) < 350 else tempfile.gettempdir()
+
+
+def _start_resource_tracker() -> None:
+    """joblib: a closed terminal must not end its resource tracker, as Ctrl-C and SIGTERM do not.
+
+    The one that is started in its place prints a traceback for each resource that it does not know.
+    """
+    from joblib.externals.loky.backend import resource_tracker
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # a child inherits it
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _collect_from_all() -> None:
