@@ -61,6 +61,7 @@ def test_onnx_runtime_gives_the_same_images(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(logvar, posterior.logvar.detach(), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")  # PyTorch 2.4's own torch.export.load
 def test_pytorch_loads_the_program_without_the_class(tmp_path: Path) -> None:
     model, folder = saved(tmp_path, "conv"), written(tmp_path, "pt2")
     z = torch.randn(7, 5)
