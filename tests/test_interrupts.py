@@ -56,7 +56,7 @@ def wait_until_gone(leader: int, but: frozenset[int] = frozenset()) -> set[int]:
 @pytest.mark.parametrize(
     ("launcher", "number", "whole_group"),
     [
-        ("basic", signal.SIGINT, False),
+        pytest.param("basic", signal.SIGINT, False, marks=pytest.mark.slow),
         pytest.param("joblib", signal.SIGINT, False, marks=pytest.mark.slow),
         pytest.param("joblib", signal.SIGINT, True, marks=pytest.mark.slow),  # Ctrl-C in a terminal
         pytest.param("joblib", signal.SIGTERM, False, marks=pytest.mark.slow),

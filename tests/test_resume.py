@@ -157,6 +157,7 @@ def test_a_killed_sweep_is_continued_by_the_same_command(launcher: str, command,
     assert {name: len(runs) for name, runs in stored(broken).items()}["fc-tiny"] == 2
 
 
+@pytest.mark.slow
 def test_the_same_sweep_twice_at_once_is_refused(command, start, project: Path) -> None:
     first = start(*GRID, BASIC, *ENDLESS, cwd=project, until="epoch 2:")
     second = command(*GRID, BASIC, *ENDLESS, cwd=project)
