@@ -206,6 +206,11 @@ class Own(VAE):
         return self.back(z).unflatten(1, self.image_shape)
 
 
+class TakesAll(Own):
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int, width: int, **more: Any) -> None:
+        super().__init__(image_shape, latent_dim)
+
+
 class Tuple(Own):
     def encode(self, x: torch.Tensor) -> Posterior:
         return self.layer(x.flatten(1)).chunk(2, 1)  # type: ignore[return-value]
@@ -242,6 +247,7 @@ def configured(model_class: type[VAE], **more: Any) -> DictConfig:
     ("model_class", "more", "message"),
     [
         (NoShape, {}, r"^model: test_models\.NoShape\.__init__ failed \(TypeError: .*image_shape.*HYDRA_FULL_ERROR=1"),
+        (TakesAll, {"depth": 3}, r"^model: test_models\.TakesAll does not .*missing a required argument: 'width'\)"),
         (Own, {"widht": 3}, r"^model: test_models\.Own does not .*no argument widht\); its arguments: width$"),
         (
             Tuple,

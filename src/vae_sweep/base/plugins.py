@@ -83,7 +83,8 @@ def check(cls: type, node: Mapping[str, Any], where: str, **arguments: Any) -> d
         signature.bind(**given)
     except TypeError as error:
         known = [name for name in signature.parameters if name not in arguments]
-        unknown = [key for key in given if key not in signature.parameters]
+        takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+        unknown = [] if takes_all else [key for key in given if key not in signature.parameters]
         reason = f"it has no argument {', '.join(unknown)}" if unknown else error
         raise UserError(
             f"{where}: {_named(cls)} does not fit its configuration ({reason}); "
