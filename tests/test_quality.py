@@ -18,6 +18,7 @@ from vae_sweep.config import schema as configuration
 from vae_sweep.config.validation import validate
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("tool", ["ruff format --check .", "ruff check .", "mypy"])
@@ -33,20 +34,28 @@ def test_rooms_import_one_way() -> None:
     assert " 0 broken" in done.stdout
 
 
-def test_images_and_links_of_the_readme_exist() -> None:
-    links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", (ROOT / "README.md").read_text())
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_images_and_links_of_the_documents_exist(page: Path) -> None:
+    """As any host shows them that lists the repository; the site's are checked where it is built."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def documented_commands() -> list[str]:
+    """The sweeps of README and docs that a reader can type as they are."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES if page.name != "CONTRIBUTING.md")
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line.partition("  #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line[line.index("python -m vae_sweep ") :] for line in lines if "python -m vae_sweep " in line]
+    sweeps = [line[line.index("python -m vae_sweep ") :] for line in lines if "python -m vae_sweep " in line]
+    return sorted({sweep for sweep in sweeps if "$" not in sweep and "launcher=slurm" not in sweep})
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_every_sweep_of_the_readme_composes(command: str) -> None:
+@pytest.mark.parametrize("command", documented_commands())
+def test_every_sweep_of_the_documents_composes(command: str) -> None:
     """All cells of it, against the schema; that the commands also run is shown on tiny data elsewhere."""
     configuration.register()
     arguments = shlex.split(command)[3:]

@@ -192,23 +192,12 @@ class Screen(Display):
         self._work = what, done, total
 
     def _render(self) -> RenderableType:
-        from rich.console import Group
-        from rich.text import Text
-
         with self._lock:
             runs = self.runs()
             self._last = [*self._last, *self.new_warnings(runs)]
         if self._folder is None or not runs:
             return "" if self._stopped else self._preparing()
-        console = self._live.console
-        parts: list[RenderableType] = [table(runs, console)]
-        if len(runs) > 1:
-            parts.insert(0, Text(f"{_counted(runs)}{_left(runs)}", "bold"))
-        if self._last:
-            parts.append(
-                Text(f"{len(self._last)} warning{'s' * (len(self._last) > 1)}; the last: {self._last[-1]}", "yellow")
-            )
-        return Group(*parts)
+        return shown(runs, self._last, self._live.console)
 
     def _preparing(self) -> RenderableType:
         what, done, total = self._work
@@ -216,6 +205,19 @@ class Screen(Display):
         of = f": {done:,} of {total:,}" if total else ""
         self._spinner.text = f" {what or 'preparing'}{of}, {waited}"
         return self._spinner
+
+
+def shown(runs: Sequence[Status], warnings: Sequence[str], console: Console) -> RenderableType:
+    """Return what a terminal shows of the runs: counts and time left, the table, the last warning."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = [table(runs, console)]
+    if len(runs) > 1:
+        parts.insert(0, Text(f"{_counted(runs)}{_left(runs)}", "bold"))
+    if warnings:
+        parts.append(Text(f"{len(warnings)} warning{'s' * (len(warnings) > 1)}; the last: {warnings[-1]}", "yellow"))
+    return Group(*parts)
 
 
 def table(runs: Sequence[Status], console: Console) -> Table:

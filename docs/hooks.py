@@ -1,0 +1,121 @@
+"""What MkDocs makes of files outside ``docs/``: pages, targets of links, and the generated parts of the reference.
+
+Links in the documents are those of the repository, so that they work on any host that shows it; here they are rewritten
+to the site's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from inspect import getsource
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from omegaconf import MISSING
+
+from vae_sweep.config import options, schema
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = schema.config_dir()
+PAGES = {  # of the repository -> of the site
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changes.md",
+    "benchmarks/README.md": "benchmarks.md",
+} | {f"notebooks/{file.name}": f"notebooks/{file.name}" for file in ROOT.glob("notebooks/*.ipynb")}
+COMMANDS = ("compare", "generate", "export", "ui", "doctor", "relocate")
+LINK = re.compile(r"(?<=\]\()([^)#:\s]+)")  # to a file: [text](file.md#section)
+
+
+@event_priority(100)  # before the plugin that reads notebooks
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages from outside ``docs/``."""
+    for source, uri in PAGES.items():
+        files.append(File.generated(config, uri, abs_src_path=str(ROOT / source)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Rewrite links, and fill in what is generated."""
+    sources = {uri: source for source, uri in PAGES.items()}
+    folder = Path(sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")).parent
+
+    def moved(link: re.Match[str]) -> str:
+        path = os.path.normpath(folder / link[1])
+        if not (ROOT / path).is_file():
+            return link[1]
+        uri = PAGES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else f"files/{path}")
+        if uri not in files.src_uris:
+            files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
+        return os.path.relpath(uri, Path(page.file.src_uri).parent)
+
+    made = {"configuration": configuration, "commands": commands}
+    generated = re.sub(r"<!-- generated: (\w+) -->", lambda found: made[found[1]](), markdown)
+    return LINK.sub(moved, generated)
+
+
+def commands() -> str:
+    """Return a section for each command, with its ``--help``."""
+    usages = {name: options.usage(name, import_module(f"vae_sweep.{name}").Options) for name in COMMANDS}
+    return "\n\n".join(f"## {name}\n\n```text\n{text.strip()}\n```" for name, text in usages.items())
+
+
+def configuration() -> str:
+    """Return the choices of each group, and a table of keys for each section and choice.
+
+    They are made of the fields of the schema, of the values in ``conf/``, and of the comments in both.
+    """
+    found = {name: section for name, section in vars(schema.Config()).items() if is_dataclass(section)}
+    parts = [choices(), keys("Top level", schema.Config, "config.yaml", "")]
+    parts += [keys(f"`{name}`", type(section), "config.yaml", f"{name}.") for name, section in found.items()]
+    for group, kinds in schema.SCHEMAS.items():
+        parts += [keys(f"`{group}={name}`", kind, f"{group}/{name}.yaml", f"{group}.") for name, kind in kinds.items()]
+    return "\n\n".join(parts)
+
+
+def choices() -> str:
+    """Return a table of the YAML files of each group, with the first comment in each."""
+    rows = []
+    for group in ("model", "dataset", "params", "experiment", "hydra/launcher"):
+        for file in sorted((CONF / group).glob("*.yaml")):
+            comment = re.search(r"# (?!@)(.*)", file.read_text(encoding="utf-8"))
+            rows.append((f"`{group}={file.stem}`", comment[1] if comment else ""))
+    return table("Choices", ("choice", "what it is"), rows)
+
+
+def keys(title: str, kind: type, file: str, prefix: str) -> str:
+    """Return a table of the keys of the dataclass ``kind``, with the values that ``file`` gives them."""
+    meanings = dict(re.findall(r"^    (\w+): .*?  # (.*)$", getsource(kind), re.MULTILINE))
+    values = yaml_values(CONF / file)
+    inside = prefix if file == "config.yaml" else ""  # a group's file has its keys at the top
+    rows = []
+    for f in fields(kind):
+        if f.name in schema.SCHEMAS or is_dataclass(f.default_factory):
+            continue
+        value, why = values.get(f"{inside}{f.name}") or ("" if f.default == MISSING else str(f.default), "")
+        rows.append((f"`{prefix}{f.name}`", f"`{f.type}`", f"`{value}`" * bool(value), meanings.get(f.name, ""), why))
+    return table(title, ("key", "type", "default", "meaning", "about the default"), rows)
+
+
+def yaml_values(file: Path) -> dict[str, tuple[str, str]]:
+    """Return the value and the comment of each line of a YAML file, by its dotted key."""
+    found, parent = {}, ""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if match := re.fullmatch(r"( *)(\w+):(?: (.*?))?(?: *# (.*))?", line):
+            indent, key, value, comment = match.groups(default="")
+            parent = parent if indent else f"{key}."
+            found[f"{parent}{key}" if indent else key] = (value, comment)
+    return found
+
+
+def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a section with a table in Markdown."""
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines)])

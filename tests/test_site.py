@@ -1,0 +1,77 @@
+"""The site of docs/: MkDocs builds it without a warning, with its generated parts, and it asks no other host."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vae_sweep.config.schema import SCHEMAS
+
+ROOT = Path(__file__).parents[1]
+pytest.importorskip("mkdocs", reason="the site's packages are not installed: pip install -e '.[docs]'")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "true"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def text(page: Path) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", "", page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", ["", "start", "tutorial", "data", "contributing", "changes", "benchmarks", "evidence"])
+def test_documents_are_pages(site: Path, page: str) -> None:
+    assert "<h1" in (site / page / "index.html").read_text(encoding="utf-8")
+
+
+def test_every_document_is_in_the_navigation(site: Path) -> None:
+    home = (site / "index.html").read_text(encoding="utf-8")
+    pages = {page.parent.relative_to(site).as_posix() for page in site.rglob("index.html")} - {"."}
+    assert len(pages) > 20
+    assert [page for page in pages if f'href="{page}/"' not in home] == []
+
+
+def test_the_configuration_is_made_of_the_schema(site: Path) -> None:
+    shown = text(site / "configuration" / "index.html")
+    for key in ("training.patience", "objective.beta", "dataset.value_range", "metrics.features", "seed"):
+        assert key in shown
+    assert "epochs without improvement before a run stops" in shown  # of the schema
+    assert "less than 1 % of a typical loss" in shown  # of config.yaml
+    assert [
+        f"{group}={name}" for group, kinds in SCHEMAS.items() for name in kinds if f"{group}={name}" not in shown
+    ] == []
+
+
+def test_commands_and_python_are_described(site: Path) -> None:
+    assert "usage: python -m vae_sweep.generate run=..." in text(site / "commands" / "index.html")
+    assert "Return the trained model of a run" in text(site / "python" / "index.html")
+
+
+def test_files_of_the_repository_can_be_opened(site: Path) -> None:
+    """A link out of docs/, as a page of the repository has it, leads to a copy of the file."""
+    assert (site / "files/conf/config.yaml").read_bytes() == (ROOT / "conf/config.yaml").read_bytes()
+    assert 'href="../files/conf/config.yaml"' in (site / "configuration" / "index.html").read_text(encoding="utf-8")
+
+
+def test_no_page_loads_anything_from_another_host(site: Path) -> None:
+    loads = r'<(?:script|img|iframe|link(?! rel="canonical"))[^>]*\s(?:src|href)="(?:https?:)?//'
+    assert [page for page in site.rglob("*.html") if re.search(loads, page.read_text(encoding="utf-8"))] == []
+    drawn = [page for page in site.rglob("*.html") if 'class="mermaid"' in page.read_text(encoding="utf-8")]
+    assert drawn == []  # the theme would load a library for it
