@@ -32,6 +32,7 @@ from vae_sweep.sweeps.status import Status, read
 HERE = Path(__file__).resolve().parent
 COLUMNS = 100  # of the terminal
 WIDTH = 1280  # of a browser window, pixels
+UI = 20_000  # ms that a page of the MLflow UI may take
 LARGEST = 200_000  # bytes of a picture
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 TABLE = Path("live-table.svg")
@@ -56,8 +57,7 @@ def main() -> None:
         photograph(page, Path("report.html").resolve().as_uri(), out / "report.png", 900)
         photograph(page, Path("explore.html").resolve().as_uri(), out / "explore.png")
     with user_interface() as addresses, opened_page() as page:
-        shots = [shot(page, address, 480) for address in addresses]
-        save(stacked(shots), out / "mlflow-ui.png")
+        save(stacked(mlflow_shots(page, *addresses)), out / "mlflow-ui.png")
 
 
 def train(overrides: list[str], folder: Path, out: Path) -> None:
@@ -109,8 +109,28 @@ def shot(page: Page, address: str, height: int | None) -> Image.Image:
     """Return the first ``height`` pixels of a page, or all of it, once it has loaded."""
     page.set_viewport_size({"width": WIDTH, "height": height or 800})
     page.goto(address, wait_until="load")
-    page.wait_for_timeout(6000 if address.startswith("http") else 1500)  # what scripts draw
+    page.wait_for_timeout(1500)  # what scripts draw
     return Image.open(io.BytesIO(page.screenshot(full_page=height is None)))
+
+
+def mlflow_shots(page: Page, runs: str, files: str) -> list[Image.Image]:
+    """Return the page of the experiment's runs, with those of the sweep, and the sweep's figure of samples."""
+    page.set_viewport_size({"width": WIDTH, "height": 480})
+    page.goto(runs.partition("?")[0] + "?workflowType=machine_learning", wait_until="load", timeout=UI)
+    page.wait_for_selector("text=Run Name", timeout=UI)
+    assistant = page.locator("aside, section, div").filter(has_text="MLflow Assistant").locator("button").last
+    if page.get_by_text("MLflow Assistant").count() and assistant.count():
+        page.get_by_text("MLflow Assistant").locator("xpath=following::button[3]").first.click()
+    for row in page.locator("[class*=expander] svg, [data-testid*=expander]").all()[:1]:
+        row.click()
+    page.wait_for_timeout(3000)
+    shots = [Image.open(io.BytesIO(page.screenshot()))]
+    page.set_viewport_size({"width": WIDTH, "height": 620})
+    page.goto(files, wait_until="load", timeout=UI)
+    for name in ("figures", "samples.png"):
+        page.get_by_text(name, exact=True).first.click(timeout=UI)
+    page.wait_for_timeout(3000)
+    return [*shots, Image.open(io.BytesIO(page.screenshot()))]
 
 
 def photograph(page: Page, address: str, path: Path, height: int | None = None) -> None:
@@ -137,7 +157,7 @@ def stacked(images: list[Image.Image]) -> Image.Image:
 
 @contextmanager
 def user_interface() -> Iterator[list[str]]:
-    """Start the MLflow UI on this folder; yield the addresses of the sweep's runs and of their comparison."""
+    """Start the MLflow UI on this folder; yield the addresses of the sweep's runs and of its files."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -152,7 +172,7 @@ def user_interface() -> Iterator[list[str]]:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.5)
-        yield addresses[:2]
+        yield [addresses[0], addresses[-1]]
     finally:
         os.killpg(process.pid, 15)
         process.wait()

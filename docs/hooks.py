@@ -42,6 +42,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Leave out the roles of Sphinx in docstrings, such as :func:."""
+    return re.sub(r":(?:class|func|meth|mod|attr):(?=<code>)", "", content)
+
+
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Rewrite links, and fill in what is generated."""
     sources = {uri: source for source, uri in PAGES.items()}
@@ -100,8 +105,10 @@ def keys(title: str, kind: type, file: str, prefix: str) -> str:
         if f.name in schema.SCHEMAS or is_dataclass(f.default_factory):
             continue
         value, why = values.get(f"{inside}{f.name}") or ("" if f.default == MISSING else str(f.default), "")
-        rows.append((f"`{prefix}{f.name}`", f"`{f.type}`", f"`{value}`" * bool(value), meanings.get(f.name, ""), why))
-    return table(title, ("key", "type", "default", "meaning", "about the default"), rows)
+        meaning = meanings.get(f.name, "")
+        said = [meaning, f"*Default:* {why}"] if why and why not in meaning else [meaning]
+        rows.append((f"`{prefix}{f.name}`", f"`{f.type}`", f"`{value}`" * bool(value), "<br>".join(filter(None, said))))
+    return table(title, ("key", "type", "default", "meaning"), rows)
 
 
 def yaml_values(file: Path) -> dict[str, tuple[str, str]]:
@@ -118,4 +125,5 @@ def yaml_values(file: Path) -> dict[str, tuple[str, str]]:
 def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a section with a table in Markdown."""
     lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines)])
+    drawn = "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines)])
+    return re.sub(r"docs/([\w-]+)\.md", r"[\1](\1.md)", drawn)
