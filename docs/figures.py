@@ -118,11 +118,9 @@ def mlflow_shots(page: Page, runs: str, files: str) -> list[Image.Image]:
     page.set_viewport_size({"width": WIDTH, "height": 480})
     page.goto(runs.partition("?")[0] + "?workflowType=machine_learning", wait_until="load", timeout=UI)
     page.wait_for_selector("text=Run Name", timeout=UI)
-    assistant = page.locator("aside, section, div").filter(has_text="MLflow Assistant").locator("button").last
-    if page.get_by_text("MLflow Assistant").count() and assistant.count():
-        page.get_by_text("MLflow Assistant").locator("xpath=following::button[3]").first.click()
-    for row in page.locator("[class*=expander] svg, [data-testid*=expander]").all()[:1]:
-        row.click()
+    for component in ("mlflow.assistant.chat_panel.close", "runnamecellrenderer"):  # leave that out, open the sweep
+        for button in page.locator(f'[data-component-id*="{component}"]').all()[:1]:
+            button.click()
     page.wait_for_timeout(3000)
     shots = [Image.open(io.BytesIO(page.screenshot()))]
     page.set_viewport_size({"width": WIDTH, "height": 620})
