@@ -115,7 +115,7 @@ def shot(page: Page, address: str, height: int | None) -> Image.Image:
 
 def mlflow_shots(page: Page, runs: str, files: str) -> list[Image.Image]:
     """Return the page of the experiment's runs, with those of the sweep, and the sweep's figure of samples."""
-    page.set_viewport_size({"width": WIDTH, "height": 480})
+    page.set_viewport_size({"width": WIDTH, "height": 530})
     page.goto(runs.partition("?")[0] + "?workflowType=machine_learning", wait_until="load", timeout=UI)
     page.wait_for_selector("text=Run Name", timeout=UI)
     for component in ("mlflow.assistant.chat_panel.close", "runnamecellrenderer"):  # leave that out, open the sweep

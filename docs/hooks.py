@@ -29,7 +29,8 @@ PAGES = {  # of the repository -> of the site
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changes.md",
     "benchmarks/README.md": "benchmarks.md",
-} | {f"notebooks/{file.name}": f"notebooks/{file.name}" for file in ROOT.glob("notebooks/*.ipynb")}
+}
+NOTEBOOKS = [f"notebooks/{file.name}" for file in sorted(ROOT.glob("notebooks/*.ipynb"))]  # the same on the site
 COMMANDS = ("compare", "generate", "export", "ui", "doctor", "relocate")
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)")  # to a file: [text](file.md#section)
 
@@ -39,6 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages from outside ``docs/``."""
     for source, uri in PAGES.items():
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / source)))
+    for uri in NOTEBOOKS:  # the plugin reads them only where they have a place of their own
+        files.append(File(uri, str(ROOT), config.site_dir, config.use_directory_urls))
     return files
 
 
@@ -56,7 +59,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = os.path.normpath(folder / link[1])
         if not (ROOT / path).is_file():
             return link[1]
-        uri = PAGES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else f"files/{path}")
+        ours = path.startswith("docs/") or path in NOTEBOOKS
+        uri = PAGES.get(path) or (path.removeprefix("docs/") if ours else f"files/{path}")
         if uri not in files.src_uris:
             files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
         return os.path.relpath(uri, Path(page.file.src_uri).parent)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from vae_sweep.config.schema import SCHEMAS
+from vae_sweep.sweeps.status import Status
 
 ROOT = Path(__file__).parents[1]
 pytest.importorskip("mkdocs", reason="the site's packages are not installed: pip install -e '.[docs]'")
@@ -75,3 +78,23 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     assert [page for page in site.rglob("*.html") if re.search(loads, page.read_text(encoding="utf-8"))] == []
     drawn = [page for page in site.rglob("*.html") if 'class="mermaid"' in page.read_text(encoding="utf-8")]
     assert drawn == []  # the theme would load a library for it
+
+
+def test_the_picture_of_the_live_table_is_that_of_the_display() -> None:
+    pytest.importorskip("playwright", reason="the Python package playwright is not installed")
+    spec = importlib.util.spec_from_file_location("docs_figures", ROOT / "docs" / "figures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    figures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figures)
+    trained = Status("fc-p1", "fc", "training", epoch=3, val=[90.0, 60.5, 41.25], left=75.0, written=time.time())
+    svg = figures.drawn([trained, Status("conv-p1")])
+    shown = re.sub(r"<[^>]+>", "", svg).replace("&#160;", " ")
+    assert "2 cells: 1 training, 1 waiting" in shown
+    assert re.search(r"fc-p1 +training +3 +41\.25", shown)
+    assert "url(" not in re.sub(r"url\(#[\w-]+\)", "", svg)  # it loads no font
+
+
+def test_pictures_are_small() -> None:
+    made = [ROOT / "docs" / name for name in ("live-table.svg", "report.png", "explore.png")]
+    assert [picture.name for picture in made if picture.stat().st_size > 200_000] == []
