@@ -6,6 +6,7 @@ to the site's.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -108,10 +109,11 @@ def keys(title: str, kind: type, file: str, prefix: str) -> str:
     for f in fields(kind):
         if f.name in schema.SCHEMAS or is_dataclass(f.default_factory):
             continue
-        value, why = values.get(f"{inside}{f.name}") or ("" if f.default == MISSING else str(f.default), "")
+        default = f.default if isinstance(f.default, str) else json.dumps(f.default, default=str)
+        value, why = values.get(f"{inside}{f.name}") or (default if default != MISSING else "", "")
         meaning = meanings.get(f.name, "")
         said = [meaning, f"*Default:* {why}"] if why and why not in meaning else [meaning]
-        rows.append((f"`{prefix}{f.name}`", f"`{f.type}`", f"`{value}`" * bool(value), "<br>".join(filter(None, said))))
+        rows.append((f"`{prefix}{f.name}`", str(f.type), f"`{value}`" * bool(value), "<br>".join(filter(None, said))))
     return table(title, ("key", "type", "default", "meaning"), rows)
 
 

@@ -57,6 +57,7 @@ def test_the_configuration_is_made_of_the_schema(site: Path) -> None:
         assert key in shown
     assert "epochs without improvement before a run stops" in shown  # of the schema
     assert "less than 1 % of a typical loss" in shown  # of config.yaml
+    assert re.search(r"params\.epochs\s+int \| None\s+null\s+length of one_cycle", shown)
     assert [
         f"{group}={name}" for group, kinds in SCHEMAS.items() for name in kinds if f"{group}={name}" not in shown
     ] == []
