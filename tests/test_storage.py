@@ -168,8 +168,14 @@ def test_a_run_that_a_full_disk_stopped_can_be_continued(command, start, new_pro
     long = [*GRID[:-1], "training.max_epochs=30", "training.patience=30"]
     process = start(*long, cwd=full, until="epoch 3:")
     (lock,) = full.glob("outputs/state/*/*/lock")
-    (lock.parent / "link").symlink_to("/dev/full")
-    os.replace(lock.parent / "link", lock.parent / "state.pt.tmp")
+    state = lock.with_name("state.pt.tmp")
+    os.killpg(process.pid, signal.SIGSTOP)
+    while os.path.lexists(state):  # stopped in the middle of a write: the link would become the state itself
+        os.killpg(process.pid, signal.SIGCONT)
+        time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGSTOP)
+    state.symlink_to("/dev/full")
+    os.killpg(process.pid, signal.SIGCONT)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "Traceback" not in output
