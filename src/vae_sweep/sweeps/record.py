@@ -26,6 +26,7 @@ from vae_sweep.metrics import latents, losses
 from vae_sweep.metrics.linear import implied_variance
 from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.folders import own_folder, stop_requested
+from vae_sweep.sweeps.logged_model import record_model
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
 from vae_sweep.sweeps.run import Run
 from vae_sweep.sweeps.timeleft import seconds_left
@@ -75,6 +76,8 @@ def train_and_record(run: Run) -> float:
         draw(run, model, progress.history)
     with best_effort("the held-out metrics"), timed(progress.seconds, "metrics"):  # the same command tries again
         measure_and_record(run, model, averages["test"])
+    with best_effort("the model for MLflow"), timed(progress.seconds, "model"):  # likewise
+        record_model(run)
     _record_end(run, averages["test"], progress)
     return averages["val"].loss
 

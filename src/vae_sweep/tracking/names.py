@@ -17,6 +17,7 @@ FEATURES = "vae_sweep.features"  # network of the distances; with .sha256, .resi
 TRAINING_STATE = "vae_sweep.training_state"  # how training ended; with .why after it, in a sentence
 MEASURED = "vae_sweep.metrics"  # settings and code that a run's held-out metrics come from
 METRIC_NAMES = "vae_sweep.metrics.names"  # the held-out metrics of the last measuring, without prefix
+MODEL = "vae_sweep.model"  # id of its LoggedModel, once that is complete
 UNDEFINED = "vae_sweep.metrics.undefined"  # metrics that the images do not define, and why, a line each
 
 # Tags of MLflow.
