@@ -138,6 +138,7 @@ class Tracking:
     uri: str | None = None  # null: MLFLOW_TRACKING_URI if set, else SQLite at <root>/mlflow.db
     experiment: str = "vae_sweep"  # MLflow experiment name
     retry_seconds: float = 300.0  # how long the start and the end of a run retry requests to a failing store
+    images: bool = True  # images of each model after epochs 1, 2, 4, 8, ... and the best one, for the UI's image grid
 
 
 @dataclass

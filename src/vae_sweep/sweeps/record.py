@@ -26,6 +26,7 @@ from vae_sweep.metrics import latents, losses
 from vae_sweep.metrics.linear import implied_variance
 from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.folders import own_folder, stop_requested
+from vae_sweep.sweeps.image_grid import is_shown, send_images
 from vae_sweep.sweeps.logged_model import record_model
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
 from vae_sweep.sweeps.run import Run
@@ -57,16 +58,19 @@ def train_and_record(run: Run) -> float:
     model = _build(run)
     _record_start(run, model, output_dir)
     stored = {int(epoch["epoch"]) for epoch in run.store.history(run.record.run_id, ("val/loss",))}
-    sender = EpochSender(run.record, progress.history, stored)
+    sender = EpochSender(run.record, progress.history, stored, progress.images, run.record.images())
     settings = train_settings(run.cfg, run.dataset.image_shape)
     epochs = loop.fit(model, run.images("train"), run.images("val"), settings, run.device, progress.fit)
     for epoch in _shown(epochs, run, settings, progress):
         progress.add(epoch, sender)
+        if is_shown(epoch.epoch):
+            _send_images(run, model, epoch.epoch, sender, progress)
         progress.save(run.folder, epoch)
         reason = stop_requested(run.root, run.context.sweep_key) if run.context.fail_fast else None
         if reason:
             raise Stopped(f"stopped: {reason}")
     run.reporter.says("measuring")
+    _send_images(run, model, int(progress.best["epoch"]), sender, progress)  # of the weights that count
     with timed(progress.seconds, "tracking"):
         sender.send()
     _record_convergence(run, model, progress)
@@ -91,6 +95,7 @@ class Progress:
     wall_seconds: float = 0.0  # of earlier processes
     seconds: dict[str, float] = field(default_factory=dict)  # of all but the updates, by part
     fit: dict[str, Any] | None = None  # snapshot of the training
+    images: list[dict[str, Any]] = field(default_factory=list)  # of some epochs, as the sender has them: not yet stored
     started: float = field(default_factory=time.perf_counter)  # this process
     starting: bool = True  # until this process has finished an epoch
 
@@ -104,7 +109,8 @@ class Progress:
         """Keep it, with a snapshot of the training after ``epoch``."""
         times = {"train_seconds": self.train_seconds, "wall_seconds": self.wall_time()}
         with timed(self.seconds, "state"):
-            state.save(folder, {"history": self.history, **times, "seconds": self.seconds, "fit": epoch.snapshot()})
+            kept = {"history": self.history, "images": list(self.images), "seconds": self.seconds}
+            state.save(folder, kept | times | {"fit": epoch.snapshot()})
 
     def add(self, epoch: loop.EpochMetrics, sender: EpochSender) -> None:
         """Take in one epoch and hand it to the sender; one repeated after an interruption has the same values."""
@@ -229,6 +235,11 @@ def _shown(
         ends = [*ends[-5:], time.perf_counter()]
         run.reporter.epoch(val, rate, lambda: seconds_left(val, settings, ends))  # noqa: B023
         yield epoch
+
+
+def _send_images(run: Run, model: VAE, epoch: int, sender: EpochSender, progress: Progress) -> None:
+    with best_effort("the images of an epoch"), timed(progress.seconds, "images"):
+        send_images(run, model, epoch, sender)
 
 
 def _record_convergence(run: Run, model: VAE, progress: Progress) -> None:
