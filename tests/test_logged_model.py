@@ -197,3 +197,29 @@ def test_mlflow_serves_the_model(
         answer(address, np.zeros((2, 3)))
     assert refused.value.code >= 400
     refused.value.close()
+
+
+def test_register_makes_every_run_a_version_once(swept: tuple[Path, str], tmp_path: Path, command: Callable) -> None:
+    root = shutil.copytree(swept[0], tmp_path / "copy")
+    sweep = ("-m", "model=fc,conv", "params=tiny", "seed=0,1", "experiment=smoke", "objective.beta=0.5", BASIC)
+    for _ in range(2):
+        done = command(*sweep, "register=shapes-vae", cwd=root)
+        assert done.returncode == 0, done.stdout + done.stderr
+    versions = client_of(root).search_model_versions("name = 'shapes-vae'")
+    runs = {run.info.run_id: run for run in runs_of(root)}
+    assert sorted(version.run_id for version in versions) == sorted(runs)
+    assert sorted(int(version.version) for version in versions) == [1, 2, 3, 4]
+    for version in versions:
+        (model,) = models_of(root, runs[version.run_id])
+        assert version.source == f"models:/{model.model_id}"
+        assert client_of(root).get_model_version_by_alias("shapes-vae", model.name).version == version.version
+        assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "shapes-vae", "version": version.version}]
+
+
+def test_a_name_that_cannot_be_registered_is_refused_before_the_first_run(project: Path, command: Callable) -> None:
+    done = command("-m", "model=fc", "params=tiny", "experiment=smoke", "register=a/b", BASIC, cwd=project)
+    assert done.returncode == 1
+    (line,) = [line for line in (done.stdout + done.stderr).splitlines() if "register" in line]
+    assert "register=a/b: must be a name" in line
+    assert "letters" in line
+    assert runs_of(project) == []

@@ -218,6 +218,7 @@ class Config:
     tracking: Tracking = field(default_factory=Tracking)
     sweep: Sweep = field(default_factory=Sweep)
     resume: bool = True  # false: train again what is finished, and from the first epoch what is not
+    register: str | None = None  # a name in MLflow's model registry: every run becomes a version of it, once
     progress: str = "auto"  # on the terminal: auto (table on a terminal, else plain) | table | plain | log | none
     fail_fast: bool = False  # true: the first failing cell stops the sweep; false: the others go on
 

@@ -149,7 +149,7 @@ def _update(job: Job, before: StoredRun) -> float:
     with best_effort("what was measured or drawn again"):
         run = Run.of(job, job.store.record(before.run_id))
         again = [remeasure(run, before), redraw(run, before)]
-        if again[0] or MODEL not in before.tags:
+        if again[0] or MODEL not in before.tags or job.cfg.get("register"):
             record_model(run)
         if any(again):
             refresh_comparison(job.context, before.run_id, figures=True)

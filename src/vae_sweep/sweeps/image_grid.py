@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from vae_sweep.datasets.permuted import unshuffle
 from vae_sweep.models.vae import VAE
-from vae_sweep.report.model_figures import Images, some_of
-from vae_sweep.report.style import mosaic
 from vae_sweep.sweeps.run import Run
 from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.training.evaluation import inference, to_float, to_uint8
 from vae_sweep.training.randomness import Stream, generator
+
+if TYPE_CHECKING:
+    from vae_sweep.report.style import Images
 
 N_SAMPLES, N_ORIGINALS, STEPS = 16, 8, 8  # prior draws; test images; of an interpolation between two of them
 COLUMNS = {"samples": 4, "reconstructions": 4, "interpolations": STEPS}
@@ -25,6 +28,9 @@ def is_shown(epoch: int) -> bool:
 
 def send_images(run: Run, model: VAE, epoch: int, sender: EpochSender) -> None:
     """Hand the images of ``model`` to the sender, unless the configuration asks for none."""
+    from vae_sweep.report.model_figures import some_of  # here, since matplotlib takes its time
+    from vae_sweep.report.style import mosaic
+
     if run.cfg.tracking.get("images", True):  # a plan of an earlier version does not say
         drawn = draw(model, some_of(run.dataset.test.images, N_ORIGINALS, seed=0), run.cfg.seed)
         for key, images in drawn.items():

@@ -8,19 +8,23 @@ import torch
 import vae_sweep
 from vae_sweep.base.plugins import OURS
 from vae_sweep.sweeps.run import Run
-from vae_sweep.tracking.models import Described, log_model
+from vae_sweep.tracking.models import Described, log_model, register_model
 from vae_sweep.tracking.names import MODEL
 
 LOADER = "vae_sweep.serving"
 
 
 def record_model(run: Run) -> None:
-    """Log the model of a finished run, unless the run has it, and link the run's final metrics to it.
+    """Log the model of a finished run, unless the run has it, with its final metrics; register it where that is asked.
 
     Raises:
         UserError: where the store fails, or has no checkpoint of the run.
     """
-    run.record.set_tags({MODEL: log_model(run.store, run.record.run_id, _described(run))})
+    model_id = log_model(run.store, run.record.run_id, _described(run))
+    run.record.set_tags({MODEL: model_id})
+    name = run.cfg.get("register")  # a plan of an earlier version does not say
+    if name:
+        register_model(run.store, model_id, name)
 
 
 def _described(run: Run) -> Described:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from vae_sweep import models
 from vae_sweep.base.errors import Stopped, UserError
 from vae_sweep.base.sources import own_sources
+from vae_sweep.base.system import peak_memory, reset_peak_memory
 from vae_sweep.base.timing import listed, timed
 from vae_sweep.comparison.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.comparison.identity import Decides, changed, decides, flatten, parts
@@ -31,7 +32,7 @@ from vae_sweep.sweeps.logged_model import record_model
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
 from vae_sweep.sweeps.run import Run
 from vae_sweep.sweeps.timeleft import seconds_left
-from vae_sweep.tracking.names import DATA, OUTPUTS, TRAINING_STATE
+from vae_sweep.tracking.names import COLOUR, DATA, OUTPUTS, TRAINING_STATE
 from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.training import checkpoint, loop, state
 from vae_sweep.training.device import device_tags
@@ -52,6 +53,7 @@ def train_and_record(run: Run) -> float:
         UserError: where images or code are no longer those that the sweep has planned, among others.
     """
     run.reporter.says("training")
+    reset_peak_memory()
     progress = Progress.load(run.folder)
     validate(run.cfg)
     output_dir = own_folder(run.output_dir, run.record.run_id)
@@ -95,8 +97,11 @@ class Progress:
     wall_seconds: float = 0.0  # of earlier processes
     seconds: dict[str, float] = field(default_factory=dict)  # of all but the updates, by part
     fit: dict[str, Any] | None = None  # snapshot of the training
+    cpu_seconds: float = 0.0  # of earlier processes, and the most memory that one had
+    peak_memory: float = 0.0  # MB
     images: list[dict[str, Any]] = field(default_factory=list)  # of some epochs, as the sender has them: not yet stored
     started: float = field(default_factory=time.perf_counter)  # this process
+    cpu_started: float = field(default_factory=time.process_time)
     starting: bool = True  # until this process has finished an epoch
 
     @classmethod
@@ -107,7 +112,7 @@ class Progress:
 
     def save(self, folder: Path, epoch: loop.EpochMetrics) -> None:
         """Keep it, with a snapshot of the training after ``epoch``."""
-        times = {"train_seconds": self.train_seconds, "wall_seconds": self.wall_time()}
+        times = {"train_seconds": self.train_seconds, "wall_seconds": self.wall_time(), **self.used()}
         with timed(self.seconds, "state"):
             kept = {"history": self.history, "images": list(self.images), "seconds": self.seconds}
             state.save(folder, kept | times | {"fit": epoch.snapshot()})
@@ -127,6 +132,11 @@ class Progress:
     def wall_time(self) -> float:
         """Seconds that the run has taken."""
         return self.wall_seconds + time.perf_counter() - self.started
+
+    def used(self) -> dict[str, float]:
+        """CPU seconds and peak memory (MB) of the run so far."""
+        cpu_seconds = self.cpu_seconds + time.process_time() - self.cpu_started
+        return {"cpu_seconds": cpu_seconds, "peak_memory": max(self.peak_memory, peak_memory() or 0.0)}
 
     @property
     def best(self) -> dict[str, float]:
@@ -174,7 +184,8 @@ def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
     for module, text in own_sources(run.cfg.model, run.cfg.dataset).items():
         record.log_text(text, f"source/{module.replace('.', '/')}.py")
     record.log_text(OmegaConf.to_yaml(run.cfg, resolve=True), "config.yaml")
-    record.set_tags({**device_tags(run.device, run.cfg.training.precision), OUTPUTS: str(output_dir)})
+    tags = {OUTPUTS: str(output_dir), COLOUR: _colour(run)}
+    record.set_tags({**device_tags(run.device, run.cfg.training.precision), **tags})
     profile = {
         "image_shape": list(dataset.image_shape),
         "skipped": dataset.facts.get("skipped", 0),
@@ -189,6 +200,14 @@ def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
     if dataset.facts.get("skipped"):
         log.warning("%s: %d broken images of %s were left out", run.name, dataset.facts["skipped"], dataset.name)
     _log_linear(run)
+
+
+def _colour(run: Run) -> str:
+    """The colour of the run's model in the figures of its sweep."""
+    from vae_sweep.report.style import looks
+
+    models = [cell.model for cell in run.context.cells]
+    return looks([*models, run.cfg.model.name])[run.cfg.model.name][0]
 
 
 def _log_linear(run: Run) -> None:
@@ -296,7 +315,8 @@ def _record_end(run: Run, test: Averages, progress: Progress) -> None:
     linear = run.linear
     wall_time = progress.wall_time()
     run.record.set_tags({"vae_sweep.time_s": listed({"training": progress.train_seconds, **progress.seconds})})
-    run.record.log_once({"wall_time_s": wall_time})
+    cpu_seconds, memory = progress.used().values()
+    run.record.log_once({"wall_time_s": wall_time, "cpu_time_s": cpu_seconds, "peak_memory_mb": round(memory)})
     equation = losses.equation(*test, linear.beta, linear.reduction)
     distance = losses.number(test.loss - linear.test_loss, "+" + losses.spec(linear.reduction))
     result = f"test loss {equation}, {distance} against the closed-form linear VAE, best of {len(progress.history)} "

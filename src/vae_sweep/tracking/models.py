@@ -25,13 +25,15 @@ from mlflow.entities import LoggedModelOutput, Metric
 from mlflow.models import Model, ModelSignature
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from vae_sweep.base.errors import UserError
+from vae_sweep.base.errors import StoreError, UserError
+from vae_sweep.tracking.client import error_code
 from vae_sweep.tracking.record import RunRecord
 from vae_sweep.tracking.store import Store
 
 CHECKPOINT = "checkpoint.pt"
 EXAMPLE, REQUEST = "input_example.json", "serving_input_example.json"
 READY = "READY"
+VERSIONS = "mlflow.modelVersions"  # tag of a model, of MLflow
 LINKED = ("test/", "best/")  # beginnings of the metrics that belong to the trained model
 ANYTHING = Schema([TensorSpec(np.dtype(object), (-1,))])  # MLflow has no other signature for one of two shapes
 
@@ -74,6 +76,32 @@ def log_model(store: Store, run_id: str, described: Described) -> str:
         client.finalize_logged_model(model.model_id, READY)
     _link_metrics(store.record(run_id), model.model_id)
     return str(model.model_id)
+
+
+def register_model(store: Store, model_id: str, name: str) -> None:
+    """Make a model a version of the registered model ``name``, unless it is one, with its own name as the alias.
+
+    As MLflow's ``registered_model_name``: all models of a sweep are versions of one name. ``models:/NAME@ALIAS`` is the
+    newest one of a cell.
+
+    Raises:
+        StoreError: where the store fails.
+    """
+    client = store.client
+    model = client.get_logged_model(model_id)
+    try:
+        client.without_retries().create_registered_model(name)
+    except StoreError as error:
+        if error_code(error.__cause__) != "RESOURCE_ALREADY_EXISTS":  # by another run
+            raise
+    known = client.search_model_versions(f"name = '{name}' AND run_id = '{model.source_run_id}'")
+    version = next(iter(known), None) or client.create_model_version(
+        name, f"models:/{model_id}", run_id=model.source_run_id, model_id=model_id
+    )
+    client.set_registered_model_alias(name, re.sub(r"[^\w-]", "_", model.name), version.version)
+    versions = [{"name": name, "version": version.version}]  # what the UI links to
+    stored = json.loads(model.tags.get(VERSIONS, "[]"))
+    client.set_logged_model_tags(model_id, {VERSIONS: json.dumps(stored + [v for v in versions if v not in stored])})
 
 
 def _link_metrics(record: RunRecord, model_id: str) -> None:

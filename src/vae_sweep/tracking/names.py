@@ -23,6 +23,7 @@ UNDEFINED = "vae_sweep.metrics.undefined"  # metrics that the images do not defi
 # Tags of MLflow.
 PARENT = "mlflow.parentRunId"  # the sweep of a run
 NOTE = "mlflow.note.content"  # description in Markdown, shown by the UI
+COLOUR = "mlflow.runColor"  # of a run in the charts of the UI
 KIND = "mlflow.experimentKind"  # of an experiment; without it the UI opens in its mode for language models
 TABLES = "mlflow.loggedArtifacts"  # artifacts that the UI shows as tables
 
