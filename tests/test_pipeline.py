@@ -248,6 +248,8 @@ def test_the_parent_run_holds_the_comparison(smoke: Project) -> None:
     table = json.loads(smoke.artifact(smoke.parent, "comparison_table.json").read_text())
     assert len(table["data"]) == 7
     description = smoke.parent.data.tags["mlflow.note.content"]
+    assert description.startswith("**Not converged: 6 of 6 runs")
+    assert "explore.html" in description.partition("### Comparison")[0]
     assert all(run.info.run_id[:8] in description for run in smoke.children.values())
     assert smoke.parent.data.metrics["cells_finished"] == 6
 

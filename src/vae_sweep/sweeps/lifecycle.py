@@ -298,12 +298,14 @@ def _reported(store: Store, parent_id: str, root: Path) -> list[str]:
     from vae_sweep.report import collect, publish
     from vae_sweep.sweeps import explore
     from vae_sweep.sweeps.record import best_effort
+    from vae_sweep.tracking.views import save_view
 
     said = []
     with best_effort("the report"):
         evidence = collect.gather(store, [store.get(parent_id)])
         publish.record(store, parent_id, publish.files(evidence))
         store.record(parent_id).set_tags({NOTE: publish.note(evidence)})
+        save_view(store, parent_id)
         where = store.local_artifacts(parent_id)
 
         def shown(name: str) -> str:

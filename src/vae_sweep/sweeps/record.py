@@ -41,6 +41,14 @@ from vae_sweep.training.randomness import seed_weights
 
 log = logging.getLogger(__name__)
 
+FIRST = (
+    "model.name",
+    "params.name",
+    "params.latent_dim",
+    "params.batch_size",
+    "params.lr",
+    "seed",
+)  # in the UI's lists
 LOSS = ("dataset", "latent_dim", "beta", "reduction", "metrics")  # of the closed form's row: not numbers of its own
 
 
@@ -180,7 +188,8 @@ def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
     record, dataset = run.record, run.dataset
     fixed = {k: v for k, v in flatten(run.plain).items() if decides(k) in (Decides.TRAINED, Decides.PLACE)}
     n_parameters = sum(p.numel() for p in model.parameters())
-    record.log_params(fixed | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
+    first = {key: fixed[key] for key in FIRST if key in fixed}
+    record.log_params(first | fixed | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
     for module, text in own_sources(run.cfg.model, run.cfg.dataset).items():
         record.log_text(text, f"source/{module.replace('.', '/')}.py")
     record.log_text(OmegaConf.to_yaml(run.cfg, resolve=True), "config.yaml")
