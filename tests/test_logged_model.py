@@ -223,3 +223,43 @@ def test_a_name_that_cannot_be_registered_is_refused_before_the_first_run(projec
     assert "register=a/b: must be a name" in line
     assert "letters" in line
     assert runs_of(project) == []
+
+
+OWN = """
+from math import prod
+from torch import nn
+from vae_sweep.models import VAE, Posterior
+
+class Own(VAE):
+    def __init__(self, image_shape, latent_dim):
+        super().__init__(image_shape, latent_dim)
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(prod(image_shape), 2 * latent_dim))
+        self.decoder = nn.Sequential(nn.Linear(latent_dim, prod(image_shape)), nn.Sigmoid())
+
+    def encode(self, x):
+        return Posterior(*self.encoder(x).chunk(2, dim=1))
+
+    def decode(self, z):
+        return self.decoder(z).unflatten(1, self.image_shape)
+"""
+LOAD = """
+import sys, warnings
+warnings.simplefilter("ignore")
+import mlflow, numpy
+print(mlflow.pyfunc.load_model(sys.argv[1]).predict(numpy.zeros((2, 8))).shape)
+"""
+
+
+def test_a_model_of_ones_own_comes_with_its_code(project: Path, tmp_path: Path, command: Callable) -> None:
+    (project / "own_vae.py").write_text(OWN, encoding="utf-8")
+    (project / "own" / "model").mkdir(parents=True)
+    (project / "own" / "model" / "own.yaml").write_text("_target_: own_vae.Own\nname: own\n", encoding="utf-8")
+    done = command(*("--config-dir", "own", "-m", "model=own", "params=tiny", "experiment=smoke", BASIC), cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = runs_of(project)
+    folder = folder_of(project, models_of(project, run)[0])
+    assert {path.name for path in folder.iterdir()} == {*FILES, "code"}
+    loaded = subprocess.run(  # from another folder, where the user's module is not
+        [sys.executable, "-c", LOAD, str(folder)], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
+    )
+    assert loaded.stdout.splitlines()[-1:] == ["(2, 3, 32, 32)"], loaded.stderr
