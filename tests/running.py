@@ -17,7 +17,7 @@ from pathlib import Path
 TIMEOUT = 300.0  # seconds
 BASIC = "hydra/launcher=basic"  # cells one after another in one process: workers would import everything again
 ENDLESS = ("training.max_epochs=100000", "training.patience=100000")
-TIMINGS = ("wall_time_s", "train_time_s", "images_per_s")
+TIMINGS = ("wall_time_s", "train_time_s", "images_per_s", "cpu_time_s", "peak_memory_mb")
 READ_AT_START = ("PYTHON", "LC_", "LANG", "MPLBACKEND")  # of the environment, by Python or by an import
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # on busy cores two wait for each other
 

@@ -24,6 +24,7 @@ from running import clean_environment
 from vae_sweep import UserError, doctor, ui
 from vae_sweep.cli import COMMANDS
 from vae_sweep.tracking.pages import pages
+from vae_sweep.tracking.record import RunRecord
 from vae_sweep.tracking.store import Store
 
 
@@ -75,6 +76,18 @@ def test_the_pages_of_a_sweep_are_those_of_its_runs(swept: tuple[Path, str]) -> 
     assert json.loads(compared["experiments"][0]) == [sweep.experiment_id]
     assert sorted(json.loads(compared["runs"][0])) == sorted(run.info.run_id for run in searched)
     assert len(searched) == 4
+    seen = parse_qs(urlsplit(found["its images over epochs"].replace("/#", "")).query)
+    tags = client.get_experiment(sweep.experiment_id).tags
+    text = tags[f"mlflow.sharedViewState.{seen['viewStateShareKey'][0]}"]
+    assert len(text) <= 5000  # the longest tag of an experiment
+    view = json.loads(text)
+    assert view["searchFilter"] == query["searchFilter"][0]
+    charts = {chart["type"]: chart for chart in view["compareRunCharts"]}
+    stored = RunRecord(client, searched[0].info.run_id).images()  # type: ignore[arg-type]
+    assert sorted(charts["IMAGE"]["imageKeys"]) == sorted({key for key, _ in stored})
+    assert set(charts["PARALLEL"]["selectedParams"]) <= searched[0].data.params.keys()
+    assert {charts["LINE"]["metricKey"], charts["BAR"]["metricKey"]} <= searched[0].data.metrics.keys()
+    assert {chart["metricSectionId"] for chart in charts.values()} == {s["uuid"] for s in view["compareRunSections"]}
 
 
 def test_a_port_that_is_taken_is_named(swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:

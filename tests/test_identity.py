@@ -46,9 +46,9 @@ def test_every_key_of_the_configuration_is_classified() -> None:
     found: dict[Decides, set[str]] = {kind: {k for k in keys if decides(k) is kind} for kind in Decides}
     assert found[Decides.PLACE] == {
         *("dataset.path", "dataset.root", "dataset.download", "fail_fast", "metrics.inception_weights"),
-        *("model.baseline", "progress"),
+        *("model.baseline", "progress", "register"),
         *("paths.data", "paths.root", "resume", "sweep.name"),
-        *("tracking.experiment", "tracking.retry_seconds", "tracking.uri"),
+        *("tracking.experiment", "tracking.images", "tracking.retry_seconds", "tracking.uri"),
     }
     assert found[Decides.SHOWN] == {"evaluation.n_samples", "evaluation.n_interpolations"}
     assert found[Decides.MEASURED] == {k for k in keys if k.startswith("metrics.")} - {"metrics.inception_weights"}

@@ -128,8 +128,12 @@ def test_a_finished_run_records_its_losses_and_times(smoke: Project) -> None:
         assert m["implied_variance"] == 0.5
         assert m["images_per_s"] == pytest.approx(720 / m["train_time_s"], rel=1e-6)
         assert m["wall_time_s"] > m["train_time_s"] > 0
+        assert 0 < m["cpu_time_s"] < 2 * m["wall_time_s"]
+        assert 100 < m["peak_memory_mb"] < 10_000
+        assert run.data.tags["mlflow.runColor"] == {"fc": "#0072B2", "conv": "#D55E00"}[run.data.params["model.name"]]
         listed = dict(part.split() for part in run.data.tags["vae_sweep.time_s"].split(", "))
         parts = {"start", "training", "validation", "tracking", "state", "losses", "checkpoint", "figures", "metrics"}
+        parts |= {"images", "model"}
         assert set(listed) == parts
         assert sum(map(float, listed.values())) == pytest.approx(m["wall_time_s"], abs=0.5 + 0.05 * len(parts))
 
@@ -244,6 +248,8 @@ def test_the_parent_run_holds_the_comparison(smoke: Project) -> None:
     table = json.loads(smoke.artifact(smoke.parent, "comparison_table.json").read_text())
     assert len(table["data"]) == 7
     description = smoke.parent.data.tags["mlflow.note.content"]
+    assert description.startswith("**Not converged: 6 of 6 runs")
+    assert "explore.html" in description.partition("### Comparison")[0]
     assert all(run.info.run_id[:8] in description for run in smoke.children.values())
     assert smoke.parent.data.metrics["cells_finished"] == 6
 

@@ -36,7 +36,7 @@ from typing import Any
 TARGETS = ("parent", "worker", "group")
 STAGES = ("training", "evaluation", "start-up", "table")  # 4 stages and 3 targets meet in all 12 pairs
 GRIDS = {"full": ("model=fc,conv", "params=p1,p2,p3"), "tiny": ("model=linear,fc", "params=tiny")}
-TIMINGS = {"wall_time_s", "train_time_s", "images_per_s"}  # the metrics that may differ
+TIMINGS = {"wall_time_s", "train_time_s", "images_per_s", "cpu_time_s", "peak_memory_mb"}  # the metrics that may differ
 PATIENCE = 900.0  # seconds that a command may take before it counts as hanging
 CELL = {  # what the command prints about a cell, and the stage that begins with it
     "opened": r"- (\S+): \d+ parameters on ",

@@ -30,7 +30,7 @@ import mlflow
 import torch
 
 SWEEP = ["-m", "model=fc,conv", "params=p1,p2,p3", "experiment=smoke"]
-TIMINGS = {"wall_time_s", "train_time_s", "images_per_s"}
+TIMINGS = {"wall_time_s", "train_time_s", "images_per_s", "cpu_time_s", "peak_memory_mb"}
 PROGRESS = {"cells", "cells_finished"}  # of the sweep's own run, logged as cells end: only the last value counts
 PLACES = ("paths.", "tracking.", "dataset.root", "dataset.path")  # parameters that say where, not what
 ITEMS = ("runs", "parameters", "metric rows", "tags", "datasets", "artifacts", "pictures", "weights", "comparison.csv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from vae_sweep.base.errors import UserError
@@ -32,6 +33,28 @@ def check_memory(need: int, what: str, advice: str) -> None:
     """
     if need > total_memory():
         raise UserError(f"{what} need {shown(need)} of memory, and this machine has {shown(total_memory())}; {advice}")
+
+
+def reset_peak_memory() -> None:
+    """Let :func:`peak_memory` count from now on, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def peak_memory() -> float | None:
+    """Return the most memory that this process has had, in MB: since :func:`reset_peak_memory`, or since it started.
+
+    None where the system does not say.
+    """
+    with contextlib.suppress(OSError, StopIteration):
+        status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in status if line.startswith("VmHWM:")).split()[1]) * 1024 / 1e6
+    with contextlib.suppress(ImportError):
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return None
 
 
 def resolve_path(root: Path, path: str, key: str) -> Path:

@@ -36,6 +36,7 @@ TABLE = {
     "resume": Decides.PLACE,
     "fail_fast": Decides.PLACE,
     "progress": Decides.PLACE,
+    "register": Decides.PLACE,
     "dataset.path": Decides.PLACE,  # images are known by their digest, wherever they lie
     "dataset.root": Decides.PLACE,
     "dataset.download": Decides.PLACE,

@@ -138,6 +138,7 @@ class Tracking:
     uri: str | None = None  # null: MLFLOW_TRACKING_URI if set, else SQLite at <root>/mlflow.db
     experiment: str = "vae_sweep"  # MLflow experiment name
     retry_seconds: float = 300.0  # how long the start and the end of a run retry requests to a failing store
+    images: bool = True  # images of each model after epochs 1, 2, 4, 8, ... and the best one, for the UI's image grid
 
 
 @dataclass
@@ -217,6 +218,7 @@ class Config:
     tracking: Tracking = field(default_factory=Tracking)
     sweep: Sweep = field(default_factory=Sweep)
     resume: bool = True  # false: train again what is finished, and from the first epoch what is not
+    register: str | None = None  # a name in MLflow's model registry: every run becomes a version of it, once
     progress: str = "auto"  # on the terminal: auto (table on a terminal, else plain) | table | plain | log | none
     fail_fast: bool = False  # true: the first failing cell stops the sweep; false: the others go on
 

@@ -45,6 +45,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: v in ("auto", "table", "plain", "log", "none"),
         "auto (a table on a terminal, else plain), table, plain, log (every epoch) or none",
     ),
+    "register": (lambda v: v is None or _NAME[0](v), f"a name ({_NAME[1]}), or null"),
     "seed": (lambda v: 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1"),
     "model.name": _NAME,
     "model.baseline": (lambda v: v is None or _NAME[0](v), f"the name of a model ({_NAME[1]}), closed_form or null"),

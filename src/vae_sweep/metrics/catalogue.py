@@ -213,6 +213,17 @@ ENTRIES = (
         _metric("coverage of {2}", "", "higher", 3),
         "share of test images whose neighbourhood holds at least one of these images; read only beside density",
     ),
+    Entry(
+        "cpu_time_s",
+        _metric("CPU time", "s", "lower", 0),
+        "of the whole run, in all its processes and threads, also while other runs wait",
+    ),
+    Entry(
+        "peak_memory_mb",
+        _metric("peak memory", "MB", "lower", 0),
+        "the most that the run's process held, libraries and images included; not that of a GPU. Except on Linux, also "
+        "that of earlier runs in the process",
+    ),
 )
 PRIMARY = ("test/loss", f"test/(?:kd|kid)_{_NETWORK}")  # declared beforehand; all others are descriptive
 

@@ -20,6 +20,10 @@ from vae_sweep.report import text
 from vae_sweep.report.collect import arrays_of, histories_of, rows_of
 from vae_sweep.tracking.store import NOTE, NOTE_LIMIT, Store, StoredRun
 
+PICTURES = (
+    "Pictures: the Artifacts of this run hold `report.html`, `explore.html` (the models, with sliders) and `figures/`. "
+    "The charts of its runs show images after epochs 1, 2, 4, 8, ... with a slider."
+)
 REDRAW_AFTER = 60.0  # seconds: cells that end faster do not each pay for figures
 
 
@@ -103,6 +107,13 @@ def record(store: Store, sweep_id: str, written: Mapping[str, str]) -> None:
     for name in ("report.html", "statistics.json", "comparison.md", "comparison.tex", "explore.html"):
         if name in written:
             store.record(sweep_id).log_text(written[name], name)
+
+
+def note(evidence: Evidence) -> str:
+    """Return the description of a sweep for the UI: the answer, where pictures are, and the table."""
+    said = "\n\n".join(text.escape(line) for line in brief_verdicts(evidence))
+    lead = f"**{said}**\n\n{PICTURES}\n\n" if said else ""
+    return lead + text.markdown(evidence.rows, max_chars=NOTE_LIMIT - len(lead))
 
 
 def verdicts(evidence: Evidence) -> list[str]:

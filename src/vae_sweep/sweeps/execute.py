@@ -25,6 +25,7 @@ from vae_sweep.sweeps.context import Context
 from vae_sweep.sweeps.display import stop_display
 from vae_sweep.sweeps.environment import environment, machine_kind
 from vae_sweep.sweeps.folders import folder_of, load_config, request_stop, stop_requested, temporary_files_in
+from vae_sweep.sweeps.logged_model import record_model
 from vae_sweep.sweeps.preparation import identity_of
 from vae_sweep.sweeps.record import best_effort, train_and_record
 from vae_sweep.sweeps.remeasure import redraw, remeasure
@@ -36,6 +37,7 @@ from vae_sweep.tracking.names import (
     ERROR,
     MACHINE,
     MADE_OF,
+    MODEL,
     OUTPUTS,
     PROJECT,
     ROLE,
@@ -147,6 +149,8 @@ def _update(job: Job, before: StoredRun) -> float:
     with best_effort("what was measured or drawn again"):
         run = Run.of(job, job.store.record(before.run_id))
         again = [remeasure(run, before), redraw(run, before)]
+        if again[0] or MODEL not in before.tags or job.cfg.get("register"):
+            record_model(run)
         if any(again):
             refresh_comparison(job.context, before.run_id, figures=True)
     state.clear(job.folder)  # of a process that was killed between the last record and this

@@ -37,7 +37,7 @@ from vae_sweep.sweeps.display import display_of, displays, quiet_log, stop_displ
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
 from vae_sweep.sweeps.setup import choose_features, open_store, project_root, quoted
-from vae_sweep.tracking.names import ERROR, OUTPUTS, PLAN, PROJECT, ROLE, RUN_KEY, SWEEP_KEY
+from vae_sweep.tracking.names import ERROR, NOTE, OUTPUTS, PLAN, PROJECT, ROLE, RUN_KEY, SWEEP_KEY
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.rows import Cell, Row
@@ -298,11 +298,14 @@ def _reported(store: Store, parent_id: str, root: Path) -> list[str]:
     from vae_sweep.report import collect, publish
     from vae_sweep.sweeps import explore
     from vae_sweep.sweeps.record import best_effort
+    from vae_sweep.tracking.views import save_view
 
     said = []
     with best_effort("the report"):
         evidence = collect.gather(store, [store.get(parent_id)])
         publish.record(store, parent_id, publish.files(evidence))
+        store.record(parent_id).set_tags({NOTE: publish.note(evidence)})
+        save_view(store, parent_id)
         where = store.local_artifacts(parent_id)
 
         def shown(name: str) -> str:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from vae_sweep import models
 from vae_sweep.base.errors import Stopped, UserError
 from vae_sweep.base.sources import own_sources
+from vae_sweep.base.system import peak_memory, reset_peak_memory
 from vae_sweep.base.timing import listed, timed
 from vae_sweep.comparison.convergence import CONVERGED, Facts, Limits, judge
 from vae_sweep.comparison.identity import Decides, changed, decides, flatten, parts
@@ -26,10 +27,12 @@ from vae_sweep.metrics import latents, losses
 from vae_sweep.metrics.linear import implied_variance
 from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.folders import own_folder, stop_requested
+from vae_sweep.sweeps.image_grid import is_shown, send_images
+from vae_sweep.sweeps.logged_model import record_model
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
 from vae_sweep.sweeps.run import Run
 from vae_sweep.sweeps.timeleft import seconds_left
-from vae_sweep.tracking.names import DATA, OUTPUTS, TRAINING_STATE
+from vae_sweep.tracking.names import COLOUR, DATA, OUTPUTS, TRAINING_STATE
 from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.training import checkpoint, loop, state
 from vae_sweep.training.device import device_tags
@@ -38,6 +41,14 @@ from vae_sweep.training.randomness import seed_weights
 
 log = logging.getLogger(__name__)
 
+FIRST = (
+    "model.name",
+    "params.name",
+    "params.latent_dim",
+    "params.batch_size",
+    "params.lr",
+    "seed",
+)  # in the UI's lists
 LOSS = ("dataset", "latent_dim", "beta", "reduction", "metrics")  # of the closed form's row: not numbers of its own
 
 
@@ -50,22 +61,26 @@ def train_and_record(run: Run) -> float:
         UserError: where images or code are no longer those that the sweep has planned, among others.
     """
     run.reporter.says("training")
+    reset_peak_memory()
     progress = Progress.load(run.folder)
     validate(run.cfg)
     output_dir = own_folder(run.output_dir, run.record.run_id)
     model = _build(run)
     _record_start(run, model, output_dir)
     stored = {int(epoch["epoch"]) for epoch in run.store.history(run.record.run_id, ("val/loss",))}
-    sender = EpochSender(run.record, progress.history, stored)
+    sender = EpochSender(run.record, progress.history, stored, progress.images, run.record.images())
     settings = train_settings(run.cfg, run.dataset.image_shape)
     epochs = loop.fit(model, run.images("train"), run.images("val"), settings, run.device, progress.fit)
     for epoch in _shown(epochs, run, settings, progress):
         progress.add(epoch, sender)
+        if is_shown(epoch.epoch):
+            _send_images(run, model, epoch.epoch, sender, progress)
         progress.save(run.folder, epoch)
         reason = stop_requested(run.root, run.context.sweep_key) if run.context.fail_fast else None
         if reason:
             raise Stopped(f"stopped: {reason}")
     run.reporter.says("measuring")
+    _send_images(run, model, int(progress.best["epoch"]), sender, progress)  # of the weights that count
     with timed(progress.seconds, "tracking"):
         sender.send()
     _record_convergence(run, model, progress)
@@ -75,6 +90,8 @@ def train_and_record(run: Run) -> float:
         draw(run, model, progress.history)
     with best_effort("the held-out metrics"), timed(progress.seconds, "metrics"):  # the same command tries again
         measure_and_record(run, model, averages["test"])
+    with best_effort("the model for MLflow"), timed(progress.seconds, "model"):  # likewise
+        record_model(run)
     _record_end(run, averages["test"], progress)
     return averages["val"].loss
 
@@ -88,7 +105,11 @@ class Progress:
     wall_seconds: float = 0.0  # of earlier processes
     seconds: dict[str, float] = field(default_factory=dict)  # of all but the updates, by part
     fit: dict[str, Any] | None = None  # snapshot of the training
+    cpu_seconds: float = 0.0  # of earlier processes, and the most memory that one had
+    peak_memory: float = 0.0  # MB
+    images: list[dict[str, Any]] = field(default_factory=list)  # of some epochs, as the sender has them: not yet stored
     started: float = field(default_factory=time.perf_counter)  # this process
+    cpu_started: float = field(default_factory=time.process_time)
     starting: bool = True  # until this process has finished an epoch
 
     @classmethod
@@ -99,9 +120,10 @@ class Progress:
 
     def save(self, folder: Path, epoch: loop.EpochMetrics) -> None:
         """Keep it, with a snapshot of the training after ``epoch``."""
-        times = {"train_seconds": self.train_seconds, "wall_seconds": self.wall_time()}
+        times = {"train_seconds": self.train_seconds, "wall_seconds": self.wall_time(), **self.used()}
         with timed(self.seconds, "state"):
-            state.save(folder, {"history": self.history, **times, "seconds": self.seconds, "fit": epoch.snapshot()})
+            kept = {"history": self.history, "images": list(self.images), "seconds": self.seconds}
+            state.save(folder, kept | times | {"fit": epoch.snapshot()})
 
     def add(self, epoch: loop.EpochMetrics, sender: EpochSender) -> None:
         """Take in one epoch and hand it to the sender; one repeated after an interruption has the same values."""
@@ -118,6 +140,11 @@ class Progress:
     def wall_time(self) -> float:
         """Seconds that the run has taken."""
         return self.wall_seconds + time.perf_counter() - self.started
+
+    def used(self) -> dict[str, float]:
+        """CPU seconds and peak memory (MB) of the run so far."""
+        cpu_seconds = self.cpu_seconds + time.process_time() - self.cpu_started
+        return {"cpu_seconds": cpu_seconds, "peak_memory": max(self.peak_memory, peak_memory() or 0.0)}
 
     @property
     def best(self) -> dict[str, float]:
@@ -161,11 +188,13 @@ def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
     record, dataset = run.record, run.dataset
     fixed = {k: v for k, v in flatten(run.plain).items() if decides(k) in (Decides.TRAINED, Decides.PLACE)}
     n_parameters = sum(p.numel() for p in model.parameters())
-    record.log_params(fixed | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
+    first = {key: fixed[key] for key in FIRST if key in fixed}
+    record.log_params(first | fixed | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
     for module, text in own_sources(run.cfg.model, run.cfg.dataset).items():
         record.log_text(text, f"source/{module.replace('.', '/')}.py")
     record.log_text(OmegaConf.to_yaml(run.cfg, resolve=True), "config.yaml")
-    record.set_tags({**device_tags(run.device, run.cfg.training.precision), OUTPUTS: str(output_dir)})
+    tags = {OUTPUTS: str(output_dir), COLOUR: _colour(run)}
+    record.set_tags({**device_tags(run.device, run.cfg.training.precision), **tags})
     profile = {
         "image_shape": list(dataset.image_shape),
         "skipped": dataset.facts.get("skipped", 0),
@@ -180,6 +209,14 @@ def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
     if dataset.facts.get("skipped"):
         log.warning("%s: %d broken images of %s were left out", run.name, dataset.facts["skipped"], dataset.name)
     _log_linear(run)
+
+
+def _colour(run: Run) -> str:
+    """The colour of the run's model in the figures of its sweep."""
+    from vae_sweep.report.style import looks
+
+    models = [cell.model for cell in run.context.cells]
+    return looks([*models, run.cfg.model.name])[run.cfg.model.name][0]
 
 
 def _log_linear(run: Run) -> None:
@@ -226,6 +263,11 @@ def _shown(
         ends = [*ends[-5:], time.perf_counter()]
         run.reporter.epoch(val, rate, lambda: seconds_left(val, settings, ends))  # noqa: B023
         yield epoch
+
+
+def _send_images(run: Run, model: VAE, epoch: int, sender: EpochSender, progress: Progress) -> None:
+    with best_effort("the images of an epoch"), timed(progress.seconds, "images"):
+        send_images(run, model, epoch, sender)
 
 
 def _record_convergence(run: Run, model: VAE, progress: Progress) -> None:
@@ -282,7 +324,8 @@ def _record_end(run: Run, test: Averages, progress: Progress) -> None:
     linear = run.linear
     wall_time = progress.wall_time()
     run.record.set_tags({"vae_sweep.time_s": listed({"training": progress.train_seconds, **progress.seconds})})
-    run.record.log_once({"wall_time_s": wall_time})
+    cpu_seconds, memory = progress.used().values()
+    run.record.log_once({"wall_time_s": wall_time, "cpu_time_s": cpu_seconds, "peak_memory_mb": round(memory)})
     equation = losses.equation(*test, linear.beta, linear.reduction)
     distance = losses.number(test.loss - linear.test_loss, "+" + losses.spec(linear.reduction))
     result = f"test loss {equation}, {distance} against the closed-form linear VAE, best of {len(progress.history)} "

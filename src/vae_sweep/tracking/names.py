@@ -17,11 +17,14 @@ FEATURES = "vae_sweep.features"  # network of the distances; with .sha256, .resi
 TRAINING_STATE = "vae_sweep.training_state"  # how training ended; with .why after it, in a sentence
 MEASURED = "vae_sweep.metrics"  # settings and code that a run's held-out metrics come from
 METRIC_NAMES = "vae_sweep.metrics.names"  # the held-out metrics of the last measuring, without prefix
+MODEL = "vae_sweep.model"  # id of its LoggedModel, once that is complete
+VIEW = "vae_sweep.view"  # of a sweep: key of its view in the UI
 UNDEFINED = "vae_sweep.metrics.undefined"  # metrics that the images do not define, and why, a line each
 
 # Tags of MLflow.
 PARENT = "mlflow.parentRunId"  # the sweep of a run
 NOTE = "mlflow.note.content"  # description in Markdown, shown by the UI
+COLOUR = "mlflow.runColor"  # of a run in the charts of the UI
 KIND = "mlflow.experimentKind"  # of an experiment; without it the UI opens in its mode for language models
 TABLES = "mlflow.loggedArtifacts"  # artifacts that the UI shows as tables
 

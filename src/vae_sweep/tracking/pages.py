@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from urllib.parse import quote, urlencode
 
-from vae_sweep.tracking.store import PARENT, StoredRun
+from vae_sweep.tracking.names import PARENT, VIEW
+from vae_sweep.tracking.store import StoredRun
 
 TRAINING = {"workflowType": "machine_learning"}  # not the mode for language models, which a new browser opens
 
@@ -20,8 +21,11 @@ def pages(server: str, sweep: StoredRun, runs: Sequence[StoredRun]) -> dict[str,
         "experiments": json.dumps([sweep.experiment_id]),
         **TRAINING,
     }
+    charts = {"compareRunsMode": "CHART", "viewStateShareKey": sweep.tags.get(VIEW, ""), **TRAINING}
     home = f"{base}/experiments/{sweep.experiment_id}"
+    seen = {"its images over epochs": f"{home}/runs?{urlencode(charts)}"} if VIEW in sweep.tags else {}
     return {
+        **seen,
         "its runs": f"{home}/runs?{search}",
         "runs compared": f"{base}/compare-runs?{urlencode(compared, quote_via=quote)}",
         "its files": f"{home}/runs/{sweep.run_id}/artifacts?{urlencode(TRAINING)}",
