@@ -169,13 +169,15 @@ def test_a_run_that_a_full_disk_stopped_can_be_continued(command, start, new_pro
     process = start(*long, cwd=full, until="epoch 3:")
     (lock,) = full.glob("outputs/state/*/*/lock")
     state = lock.with_name("state.pt.tmp")
-    os.killpg(process.pid, signal.SIGSTOP)
-    while os.path.lexists(state):  # stopped in the middle of a write: the link would become the state itself
-        os.killpg(process.pid, signal.SIGCONT)
+    while True:
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        if not os.path.lexists(state):  # else it was stopped in a write, and the link would become the state itself
+            break
+        os.kill(process.pid, signal.SIGCONT)
         time.sleep(0.001)
-        os.killpg(process.pid, signal.SIGSTOP)
     state.symlink_to("/dev/full")
-    os.killpg(process.pid, signal.SIGCONT)
+    os.kill(process.pid, signal.SIGCONT)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "Traceback" not in output

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.datasets.shapes import FACTORS, SHAPES, Shapes, draw_factors, render
+from vae_sweep.datasets.shapes import FACTORS, PLACES, SHAPES, SIDE, Shapes, draw_factors, render
 
 
 def test_sizes_labels_and_facts() -> None:
@@ -32,7 +32,24 @@ def test_same_settings_give_the_same_bits_and_another_seed_others() -> None:
 def test_fewer_images_are_the_first_of_more(n: int) -> None:
     many = draw_factors(2000, seed=5, stream=0)
     np.testing.assert_array_equal(draw_factors(n, seed=5, stream=0), many[:n])
-    np.testing.assert_array_equal(render(many[:n], 32), render(many, 32)[:n])
+    np.testing.assert_array_equal(render(many[:n], 24), render(many, 24)[:n])
+
+
+def test_factors_are_drawn_from_their_distributions() -> None:
+    """Against the moments of the distributions that the module states, within five standard errors of 20,000 draws."""
+    columns = dict(zip(FACTORS, draw_factors(20_000, seed=1, stream=0).T, strict=True))
+    np.testing.assert_allclose(np.bincount(columns["shape"].astype(int)) / 20_000, 1 / 6, atol=0.014)
+    for name in ("hue", "rotation", "background_hue"):
+        assert columns[name].mean() == pytest.approx(0.5, abs=0.011)
+        assert columns[name].var() == pytest.approx(1 / 12, abs=0.003)
+    assert (columns["size"].min(), columns["size"].max()) == pytest.approx((0.8, 0.92), abs=1e-4)
+    brightness = columns["background_brightness"]
+    dark = brightness < 0.3
+    assert dark.mean() == pytest.approx(0.5, abs=0.018)
+    assert (brightness[dark].max(), brightness[~dark].min()) == pytest.approx((0.05, 0.62), abs=1e-3)
+    for place in PLACES:
+        assert set(columns[place]) == {0.0, 1.0}
+        assert columns[place].mean() == pytest.approx(2 / 3, abs=0.017)
 
 
 def test_train_val_and_test_are_different_images_and_factors_line_up() -> None:
@@ -42,41 +59,51 @@ def test_train_val_and_test_are_different_images_and_factors_line_up() -> None:
     assert len(np.unique(every.reshape(len(every), -1), axis=0)) == len(every)
     for name, split in splits.items():
         factors = source.factors(name)
-        np.testing.assert_array_equal(render(factors, 32), split.images)
+        np.testing.assert_array_equal(render(factors, 24), split.images)
         np.testing.assert_array_equal(factors[:, 0], split.labels)
 
 
-@pytest.mark.parametrize("shape", range(len(SHAPES)))
-def test_a_shape_lies_where_its_factors_say(shape: int) -> None:
-    """Weigh where an image differs from its own background: the centre of mass follows x and y, the area size^2."""
-    factors = draw_factors(2, seed=0, stream=0)
-    factors[:] = [shape, 0.0, 0.3, 0.2, -0.1, 0.0, 0.5, 0.3]
-    factors[1, 2:5] = [0.45, -0.2, 0.3]
-    size = 128
-    images = render(factors, size).astype(float)
-    change = np.abs(images - images[:, :, :, :1]).sum(1)  # the first column shows background only
-    grid = (np.arange(size) + 0.5) * 2 / size - 1
-    weight = change > 60
-    area = weight.sum((1, 2))
-    x = (weight * grid).sum((1, 2)) / area
-    y = (weight * grid[:, None]).sum((1, 2)) / area
-    offset = np.array([0.2 - x[0], -0.1 - y[0]]) / 0.3  # of the centre of mass from the origin, in sizes
-    np.testing.assert_allclose([-0.2 - x[1], 0.3 - y[1]], offset * 0.45, atol=0.015)
-    np.testing.assert_allclose(area[1] / area[0], (0.45 / 0.3) ** 2, rtol=0.05)
-    if shape in (0, 1, 3, 4):
-        np.testing.assert_allclose(offset, 0, atol=0.02)
+def one(shape: int, *, size: float = 0.8, rotation: float = 0.0, places: tuple[str, ...] = PLACES[4:5]) -> np.ndarray:
+    """Factors (1, K) of red shapes on a dark background of the opposite hue."""
+    values = dict.fromkeys(PLACES, 0.0) | dict.fromkeys(places, 1.0)
+    values |= {"shape": shape, "hue": 0.0, "size": size, "rotation": rotation}
+    values |= {"background_hue": 0.5, "background_brightness": 0.05}
+    return np.array([[values[name] for name in FACTORS]])
+
+
+def cover(factors: np.ndarray, size: int) -> np.ndarray:
+    """Share of each pixel that shapes cover (size, size): red is full in them, and the rows of an empty image differ."""
+    empty = factors.copy()
+    empty[:, -len(PLACES) :] = 0
+    image, ground = (render(found, size)[0, 0].astype(float) for found in (factors, empty))
+    return (image - ground) / (255 - ground)
+
+
+@pytest.mark.parametrize("place", range(len(PLACES)))
+@pytest.mark.parametrize("shape", [0, 1, 3, 4])
+def test_a_shape_lies_in_the_middle_of_its_place(shape: int, place: int) -> None:
+    """The centre of mass of a symmetric shape is that of its place, and nothing lies elsewhere."""
+    size = 96
+    found = cover(one(shape, places=PLACES[place : place + 1]), size)
+    row, column = divmod(place, SIDE)
+    centres = (np.arange(size) + 0.5) * SIDE / size  # in places
+    assert (found.sum(1) @ centres / found.sum()) == pytest.approx(row + 0.5, abs=0.01)
+    assert (found.sum(0) @ centres / found.sum()) == pytest.approx(column + 0.5, abs=0.01)
+    assert found[32 * row : 32 * row + 32, 32 * column : 32 * column + 32].sum() == pytest.approx(found.sum())
+
+
+def test_all_shapes_of_an_image_are_alike() -> None:
+    found = cover(one(3, rotation=0.1), 96)[32:64, 32:64]
+    np.testing.assert_allclose(cover(one(3, rotation=0.1, places=PLACES), 96), np.tile(found, (3, 3)), atol=0.02)
 
 
 def test_areas_are_those_of_the_geometry() -> None:
     """Coverage adds up to the area in closed form, so edges are anti-aliased without bias."""
-    factors = np.tile([0, 0.0, 0.5, 0.0, 0.0, 0.123, 0.5, 0.25], (len(SHAPES), 1))
-    factors[:, 0] = range(len(SHAPES))
-    size = 64
-    images = render(factors, size).astype(float)
-    ground = images[:, :, :, :1]
-    front = images[:, 0].max((1, 2))  # red at hue 0: value 0.92, far from the background's red
-    cover = ((images - ground)[:, 0] / (front[:, None, None] - ground[:, 0])).clip(0, 1).sum((1, 2))
-    area = cover * (2 / size) ** 2 / 0.5**2
+    size, radius = 192, 0.9
+    area = {
+        shape.__name__: cover(one(number, size=radius, rotation=0.123), size).sum() * (2 * SIDE / size) ** 2 / radius**2
+        for number, shape in enumerate(SHAPES)
+    }
     r, big, gap, far = 0.14, 0.95, 0.75, 0.45
     lens = (  # of two circles, https://mathworld.wolfram.com/Circle-CircleIntersection.html
         gap**2 * np.arccos((far**2 + gap**2 - big**2) / (2 * far * gap))
@@ -91,24 +118,22 @@ def test_areas_are_those_of_the_geometry() -> None:
         "ring": np.pi * (0.92**2 - 0.52**2),
         "crescent": np.pi * big**2 - lens,
     }
-    found = dict(zip([shape.__name__ for shape in SHAPES], area, strict=True))
     for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=0.02), name
+        assert area[name] == pytest.approx(value, rel=0.02), name
 
 
 def test_rotation_by_a_full_turn_changes_nothing_and_by_half_does() -> None:
-    factors = np.tile([5, 0.1, 0.5, 0.0, 0.0, 0.2, 0.6, 0.5], (3, 1))
-    factors[1, 5] += 1
-    factors[2, 5] += 0.5
-    images = render(factors, 32).astype(int)
+    images = np.concatenate([render(one(5, rotation=turn), 24) for turn in (0.2, 1.2, 0.7)]).astype(int)
     assert np.abs(images[0] - images[1]).max() <= 1
     assert np.abs(images[0] - images[2]).max() > 50
 
 
 def test_every_shape_shows_on_every_background() -> None:
-    images = render(draw_factors(2000, seed=0, stream=0), 32).astype(int)
-    contrast = np.abs(images - images[:, :, :, :1]).max(1).max((1, 2))
-    assert contrast.min() > 20
+    factors = draw_factors(2000, seed=0, stream=0)
+    empty = factors.copy()
+    empty[:, -len(PLACES) :] = 0
+    changed = np.abs(render(factors, 24).astype(int) - render(empty, 24).astype(int)).max((1, 2, 3))
+    assert changed[factors[:, -len(PLACES) :].any(1)].min() > 60
 
 
 def test_ten_thousand_images_take_less_than_three_seconds() -> None:

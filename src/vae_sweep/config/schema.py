@@ -195,9 +195,9 @@ class FolderDataset:
 class ShapesDataset:
     _target_: str = "vae_sweep.datasets.shapes.Shapes"
     name: str = "shapes"
-    n_train: int = 4000  # images, before the validation split
+    n_train: int = 3300  # images, before the validation split
     n_test: int = 1000  # images
-    image_size: int = 32  # pixels
+    image_size: int = 24  # pixels
     val_fraction: float = 0.1
     split_seed: int = 0  # draws the images and the validation split
     max_images: int | None = None  # of each split, at most, the same ones every time; null: all

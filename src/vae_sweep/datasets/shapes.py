@@ -1,11 +1,13 @@
-"""Coloured shapes on soft backgrounds, drawn from eight known factors, without any file.
+"""Coloured shapes in nine places, drawn from fifteen known factors, without any file.
+
+All shapes of an image are alike; each of the nine places has one or is empty. So a place is drawn by the same rule
+wherever it lies: what a convolution can share, and a fully connected layer must learn nine times.
 
 Each shape is a signed distance d to its outline (negative inside), and a pixel's coverage is d clipped over one
 pixel's width, which gives smooth edges without oversampling. Distances of the star and the triangle follow
 Quilez, "2D distance functions".
 
-Shape legend: N images, S height and width, K factors. Lengths are in half image sides: the image is [-1, 1]^2,
-x to the right and y downwards.
+Shape legend: N images, S height and width, K factors. A place is [-1, 1]^2, x to the right and y downwards.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ import numpy as np
 
 from vae_sweep.datasets.base import Built, Source, Split, check_common, check_fits, hold_out_or_fail
 
-FACTORS = ("shape", "hue", "size", "x", "y", "rotation", "background_hue", "background_brightness")
-LOW = np.array([0, 0, 0.28, -0.45, -0.45, 0, 0, 0.25])  # rotation in turns, hues in turns of the colour circle
-HIGH = np.array([1, 1, 0.52, 0.45, 0.45, 1, 1, 0.75])
+SIDE = 3  # places in a row, and rows
+PLACES = tuple(f"place_{row}_{column}" for row in range(SIDE) for column in range(SIDE))  # 1: has a shape, 0: empty
+TAKEN = 2 / 3  # probability that a place has a shape
+FACTORS = ("shape", "hue", "size", "rotation", "background_hue", "background_brightness", *PLACES)
+SIZES = (0.8, 0.92)  # of a shape, in half places
+DARK, LIGHT = (0.0, 0.05), (0.62, 0.7)  # brightness of a background: one half each
 PIXELS = 1 << 19  # drawn at once: they fit into the processor's cache
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -80,9 +85,17 @@ SHAPES: tuple[Distance, ...] = (ellipse, rectangle, triangle, star, ring, cresce
 
 
 def draw_factors(n: int, seed: int, stream: int) -> np.ndarray:
-    """Return uniform factors, float64 (n, K), columns as in FACTORS; a smaller n gives the first rows of a larger n."""
-    factors = LOW + (HIGH - LOW) * np.random.default_rng([seed, stream]).random((n, len(FACTORS)))
-    factors[:, 0] = np.floor(factors[:, 0] * len(SHAPES))
+    """Return random factors, float64 (n, K), columns as in FACTORS; a smaller n gives the first rows of a larger n.
+
+    Hues and rotation are uniform in turns, size is uniform in SIZES, brightness in DARK and LIGHT; a place has a shape
+    with probability TAKEN.
+    """
+    factors = np.random.default_rng([seed, stream]).random((n, len(FACTORS)))
+    columns = dict(zip(FACTORS, factors.T, strict=True))  # views
+    columns["shape"][:] = np.floor(columns["shape"] * len(SHAPES))
+    columns["size"][:] = SIZES[0] + (SIZES[1] - SIZES[0]) * columns["size"]
+    columns["background_brightness"][:] = np.interp(columns["background_brightness"], [0, 0.5, 0.5, 1], [*DARK, *LIGHT])
+    factors[:, -len(PLACES) :] = factors[:, -len(PLACES) :] < TAKEN
     return factors
 
 
@@ -99,16 +112,18 @@ def render(factors: np.ndarray, image_size: int) -> np.ndarray:
 
 
 def _render_chunk(factors: np.ndarray, distance: Distance, image_size: int) -> np.ndarray:
-    grid = ((np.arange(image_size) + 0.5) * 2 / image_size - 1).astype(np.float32)  # (S,) pixel centres
-    _, hue, size, x, y, _, ground_hue, ground_value = factors.T.astype(np.float32)[:, :, None, None]
-    angle = 2 * np.pi * factors[:, FACTORS.index("rotation"), None, None]  # (N, 1, 1)
-    cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-    dx, dy = (grid - x) / size, (y - grid[:, None]) / size  # (N, 1, S) and (N, S, 1); shapes stand upright
+    grid = (np.arange(image_size) + 0.5) * 2 / image_size  # (S,) pixel centres in (0, 2)
+    place = (grid * SIDE / 2).astype(int)  # (S,) row or column of places
+    x = (grid * SIDE % 2 - 1).astype(np.float32)  # (S,) in the pixel's own place
+    _, hue, size, turn, ground_hue, ground_value = factors[:, : -len(PLACES)].T.astype(np.float32)[:, :, None, None]
+    cos, sin = np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)  # (N, 1, 1)
+    dx, dy = x / size, -x[:, None] / size  # (N, 1, S) and (N, S, 1); shapes stand upright
     d = distance(cos * dx + sin * dy, cos * dy - sin * dx)  # (N, S, S)
-    cover = np.clip(0.5 - d * (size * image_size / 2), 0, 1)[:, None]  # (N, 1, S, S)
-    shade = 1 - 0.18 * grid[:, None]  # (S, 1) lighter above, darker below
-    front = _rgb(hue, 0.8, 0.92)  # (N, 3, 1, 1)
-    ground = _rgb(ground_hue, 0.4, 1.0) * ground_value[:, None] * shade  # (N, 3, S, 1)
+    taken = factors[:, -len(PLACES) + place[:, None] * SIDE + place].astype(np.float32)  # (N, S, S)
+    cover = (taken * np.clip(0.5 - d * (size * image_size / (2 * SIDE)), 0, 1))[:, None]  # (N, 1, S, S)
+    shade = (1.18 - 0.18 * grid[:, None]).astype(np.float32)  # (S, 1) lighter above, darker below
+    front = _rgb(hue, 0.3, 1.0)  # (N, 3, 1, 1)
+    ground = _rgb(ground_hue, 0.25, 1.0) * ground_value[:, None] * shade  # (N, 3, S, 1)
     return np.rint(255 * (ground + cover * (front - ground))).astype(np.uint8)
 
 
@@ -120,16 +135,16 @@ def _rgb(hue: np.ndarray, saturation: float, value: float) -> np.ndarray:
 
 @dataclass(kw_only=True)
 class Shapes(Source):
-    """One of six coloured shapes per image, with random position, size, rotation and colours; the label is the shape.
+    """Shapes of one of six kinds in up to nine places, with random size, rotation and colours; the label is the kind.
 
     Raises:
         UserError: for a setting out of range.
     """
 
     name: str = "shapes"
-    n_train: int = 4000  # images, before the validation split
+    n_train: int = 3300  # images, before the validation split
     n_test: int = 1000  # images
-    image_size: int = 32  # pixels
+    image_size: int = 24  # pixels
     val_fraction: float = 0.1  # share of n_train held out for validation
     split_seed: int = 0  # draws the images and the validation split
 
@@ -138,7 +153,7 @@ class Shapes(Source):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the settings."""
-        return {"format": 1, **{key: value for key, value in vars(self).items() if key != "name"}}
+        return {"format": 2, **{key: value for key, value in vars(self).items() if key != "name"}}
 
     def factors(self, split: str) -> np.ndarray:
         """Return the factors of the images of `split`, in their order: float64 (N, K), columns as in FACTORS."""
