@@ -274,6 +274,7 @@ def _record_result(run: Run, model: VAE, averages: dict[str, Averages], progress
         record.log_file(path)
         with run.store.artifact(record.run_id, path.name) as copy:
             checkpoint.check_holds(copy, model)
+        run.store.share(record.run_id, path)
         record.log_once(final)
 
 
