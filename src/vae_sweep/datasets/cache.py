@@ -35,14 +35,7 @@ def load(source: Source, cache_root: Path) -> ImageDataset:
     Raises:
         UserError: where the source is missing or unusable, or ``cache_root`` is not writable.
     """
-    if not re.fullmatch(r"[\w.-]+", source.name):
-        raise UserError(f"dataset.name={source.name} is not allowed: use letters, digits, '_', '-' and '.'")
-    fingerprint = source.fingerprint()
-    if source.max_images is not None:
-        fingerprint = {"max_images": source.max_images, "source": fingerprint}
-    canonical = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", source.name)  # not every file system takes every letter
-    folder = Path(cache_root).expanduser() / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
+    fingerprint, folder = _place(source, cache_root)
 
     def prepare() -> ImageDataset:
         log.info("preparing %s in %s", source.name, folder)
@@ -57,6 +50,31 @@ def load(source: Source, cache_root: Path) -> ImageDataset:
         return once(folder, lambda folder: _open(source.name, folder, verify=True), prepare)
     except CannotLock as error:
         raise _not_writable(folder.parent, error) from None
+
+
+def prepared_digest(source: Source, cache_root: Path) -> str | None:
+    """Return the digest of the dataset of ``source`` without a look at its arrays; None where it is not prepared.
+
+    Raises:
+        UserError: where the source is missing.
+    """
+    try:
+        return str(json.loads((_place(source, cache_root)[1] / "meta.json").read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _place(source: Source, cache_root: Path) -> tuple[dict[str, Any], Path]:
+    """The source's fingerprint, and the folder of its arrays."""
+    if not re.fullmatch(r"[\w.-]+", source.name):
+        raise UserError(f"dataset.name={source.name} is not allowed: use letters, digits, '_', '-' and '.'")
+    fingerprint = source.fingerprint()
+    if source.max_images is not None:
+        fingerprint = {"max_images": source.max_images, "source": fingerprint}
+    canonical = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", source.name)  # not every file system takes every letter
+    folder = Path(cache_root).expanduser() / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
+    return fingerprint, folder
 
 
 def _build(source: Source) -> Built:
