@@ -18,6 +18,7 @@ from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import handle_sigint, interrupt
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.arguments import check_arguments
+from vae_sweep.config.help import COMMANDS, version_text
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.schema import config_dir
 from vae_sweep.sweeps.display import stop_display
@@ -40,9 +41,6 @@ def task(cfg: DictConfig) -> float:
     return execute(cfg, sweep.context, list(job.overrides.task), Path(job.runtime.output_dir))
 
 
-COMMANDS = ("compare", "doctor", "export", "generate", "relocate", "ui")  # each a module with a main()
-
-
 def main() -> None:
     """Entry point of ``python -m vae_sweep`` and ``vae-sweep``; a first word may name another command."""
     word = next(iter(sys.argv[1:]), "")
@@ -51,6 +49,8 @@ def main() -> None:
         return importlib.import_module(f"vae_sweep.{word}").main()
     if word == "sweep":
         sys.argv[1] = "-m"
+    if "--version" in sys.argv[1:]:  # Hydra would print its own
+        return print(version_text())
     try:
         set_up()
         sys.argv[1:] = check_arguments(sys.argv[1:])
