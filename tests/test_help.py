@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import vae_sweep
+from running import BASIC
 from vae_sweep.config.help import COMMANDS
 from vae_sweep.config.keys import GROUPS, keys
 from vae_sweep.config.schema import SCHEMAS
@@ -62,3 +63,29 @@ def test_hydras_own_help_stays(command: Callable, tmp_path: Path) -> None:
     assert "Hydra (" in command("--hydra-help", cwd=tmp_path).stdout
     printed = command("--cfg", "job", "params=p2", cwd=tmp_path).stdout
     assert OmegaConf.create(printed).params.batch_size == 128
+
+
+def test_an_experiment_of_ones_own_is_chosen_by_its_name(command: Callable, tmp_path: Path) -> None:
+    folder = tmp_path / "my_conf" / "experiment"
+    folder.mkdir(parents=True)
+    settings = "training:\n  max_epochs: 1\n"
+    defaults = "defaults:\n  - smoke\n  - override /model: linear\n  - override /params: tiny\n"
+    own = f"# @package _global_\n{defaults}{settings}"
+    (folder / "my.yaml").write_text(own, encoding="utf-8")
+    (folder / "bare.yaml").write_text(settings, encoding="utf-8")
+    chosen = ("--config-dir", "my_conf", "experiment=my")
+    config = OmegaConf.create(command(*chosen, "params.lr=0.5", "--cfg", "job", cwd=tmp_path).stdout)
+    found = (config.model.name, config.params.name, config.params.lr, config.training.max_epochs, config.dataset.name)
+    assert found == ("linear", "tiny", 0.5, 1, "shapes")
+    done = command("-m", *chosen, "seed=0,1", BASIC, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "linear +" in done.stdout
+    refused = command("--config-dir", "my_conf", "experiment=bare", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert re.fullmatch(r"vae_sweep: experiment/bare\.yaml: .*`# @package _global_`.*\n", refused.stderr)
+
+
+def test_a_sweeper_that_is_not_offered_is_answered_with_what_works(command: Callable, tmp_path: Path) -> None:
+    refused = command("-m", "hydra/sweeper=optuna", "model=fc,conv", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert re.fullmatch(r"vae_sweep: hydra/sweeper=optuna: .*Optuna 2.* params\.lr=1e-3,5e-4\n", refused.stderr)
