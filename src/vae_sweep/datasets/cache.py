@@ -19,6 +19,7 @@ import numpy as np
 
 from vae_sweep.base.cache import CannotLock, once
 from vae_sweep.base.errors import UserError, escaped
+from vae_sweep.datasets.arrays import as_built
 from vae_sweep.datasets.base import MAX_FACT, SPLITS, Built, ImageDataset, Source, Split, capped
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def _place(source: Source, cache_root: Path) -> tuple[dict[str, Any], Path]:
 
 def _build(source: Source) -> Built:
     """What the source builds, checked, with ``source.max_images`` applied and facts that can be stored."""
-    built = source.build()
+    built = as_built(source.name, source.build())
     limit = {} if source.max_images is None else {MAX_FACT: source.max_images}
     built = Built(capped(built.splits, source.max_images), _escaped(built.facts | limit))
     _check(source.name, built)
