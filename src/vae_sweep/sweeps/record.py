@@ -178,7 +178,9 @@ def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
         *(run.name, n_parameters, run.device, dataset.name, "; ".join(describe.lines(dataset))),
     )
     if dataset.facts.get("skipped"):
-        log.warning("%s: %d broken images of %s were left out", run.name, dataset.facts["skipped"], dataset.name)
+        n = dataset.facts["skipped"]
+        images = "image was" if n == 1 else "images were"
+        log.warning("%s: %d broken %s left out of %s", run.name, n, images, dataset.name)
     _log_linear(run)
 
 
