@@ -37,7 +37,7 @@ import common
 from common import Cost
 from vae_sweep import datasets
 from vae_sweep.base.system import available_cores
-from vae_sweep.sweeps.preparation import source
+from vae_sweep.sweeps.source import source
 
 CELEBA = 48_831  # 30 % of the training pictures
 CELEBA_SIZE = (178, 218)  # width and height, pixels

@@ -22,7 +22,7 @@ from vae_sweep import datasets
 from vae_sweep.metrics.linear import cached_spectrum
 from vae_sweep.metrics.measure import linear_vae
 from vae_sweep.models.vae import VAE
-from vae_sweep.sweeps.preparation import source
+from vae_sweep.sweeps.source import source
 from vae_sweep.training import checkpoint
 from vae_sweep.training.evaluation import to_float
 

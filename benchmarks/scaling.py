@@ -37,7 +37,7 @@ from omegaconf import DictConfig
 import common
 from common import Cost
 from vae_sweep import datasets
-from vae_sweep.sweeps.preparation import source
+from vae_sweep.sweeps.source import source
 
 QUESTIONS = ("batch", "latents", "images", "jobs")
 PARAMS = "p1"

@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vae_sweep
@@ -121,3 +122,13 @@ def test_the_example_of_a_test_passes(project: Path) -> None:
 def test_the_example_of_a_metric_is_in_the_printed_list(project: Path, real_command) -> None:
     done = real_command(cwd=project, module="vae_sweep.metrics.catalogue", **changed_package(project))
     assert re.search(r"^\| `test/spread` \| spread kept \|", done.stdout, re.MULTILINE), done.stderr
+
+
+def test_arrays_of_ones_own_are_trained_on(project: Path, command, tmp_path: Path) -> None:
+    copy = shutil.copytree(project, tmp_path / "project")
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
+    np.savez(copy / "images.npz", train=images, val=images[:20], test=images[20:40])
+    chosen = ("experiment=smoke", "dataset=arrays", "model=linear", "params=tiny")
+    done = command("--config-dir", "my_conf", *chosen, cwd=copy)
+    assert done.returncode == 0, done.stderr
+    assert "arrays: splits: 60 train, 20 val, 20 test" in done.stdout

@@ -219,10 +219,7 @@ def test_plain_lines_say_when_cells_start_and_end(command, project: Path) -> Non
     logs = [path.read_text(encoding="utf-8") for path in project.glob("outputs/*/*/vae_sweep.log")]
     assert [len(re.findall(r" epoch \d:", log)) for log in logs] == [2, 2]
     again = command(*GRID, "progress=plain", cwd=project)
-    lines = [line[9:] for line in again.stdout.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
-    assert [re.sub("run .*", "run", line) for line in lines] == [
-        f"linear-tiny-s{seed} finished: already finished, as run" for seed in (0, 1)
-    ]
+    assert again.stdout.startswith("All 2 cells are already finished; resume=false trains them again.\n\nComparison\n")
     log = command(*GRID, "resume=false", "progress=log", cwd=project)
     assert len(re.findall(r" epoch \d:", log.stdout)) == 4
     assert len(rows(project)) % 2 == 0

@@ -254,6 +254,8 @@ def test_without_the_images_there_is_no_page_and_the_reason_is_said(
         content = torch.load(path, weights_only=True)
         content["config"]["dataset"] = {"_target_": "somebodys.Images", "name": "theirs"}
         torch.save(content, path)
+    (root / "here").mkdir()
+    (root / "here" / "explore.html").write_text("of an earlier time", encoding="utf-8")
     done = command("sweep=last", "out=here", cwd=root, module="vae_sweep.compare")
     assert done.returncode == 0, done.stderr
     assert "explore.html leaves out fc-tiny-s0" in done.stderr

@@ -120,3 +120,16 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         vs.UserError, match=r"^format=onnx: needs onnx, onnxruntime; pip install 'vae-sweep\[export\]'$"
     ):
         export.export(export.Options("checkpoint.pt", "onnx"), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt2"])
+def test_a_model_that_differs_too_much_leaves_no_files(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("safetensors", reason="pip install 'vae-sweep[export]'")
+    saved(tmp_path, "linear")
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(vs.UserError, match=f"^format={kind}: the exported model differs by .* use another format"):
+        export.export(export.Options("checkpoint.pt", kind), tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["checkpoint.pt"]
+    assert list(tmp_path.glob("outputs/exported/*")) == []

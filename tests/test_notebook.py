@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
 from running import clean_environment
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks/architecture_comparison.ipynb"

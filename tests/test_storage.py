@@ -26,6 +26,7 @@ from vae_sweep.tracking import sender
 from vae_sweep.tracking.sender import EpochSender
 from vae_sweep.tracking.store import RunRecord, Store
 from vae_sweep.tracking.uris import masked
+from vae_sweep.training import checkpoint
 
 
 class Flaky:
@@ -315,3 +316,29 @@ def test_two_sweeps_of_one_project_do_not_disturb_each_other(command, start, pro
     first.send_signal(signal.SIGTERM)
     first.communicate(timeout=60)
     assert set(statuses(project).values()) == {"FINISHED", "KILLED"}
+
+
+def test_a_checkpoint_takes_the_room_of_one(command, project: Path) -> None:
+    assert command("model=linear", "params=tiny", "experiment=smoke", cwd=project).returncode == 0
+    (kept,), (stored,) = (list(project.glob(f"{top}/*/**/checkpoint.pt")) for top in ("outputs", "mlruns"))
+    assert kept.samefile(stored)
+    model, content = checkpoint.load(kept)
+    checkpoint.save(kept, model, content["config"], content["facts"] | {"name": "another"})
+    assert checkpoint.load(stored)[1]["facts"]["name"] == content["facts"]["name"]
+    shutil.rmtree(kept.parent)
+    assert checkpoint.load(stored)[1]["config"] == content["config"]
+
+
+def test_on_a_disk_without_hard_links_there_are_two_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*names: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    (tmp_path / "artifacts").mkdir()
+    for file in (tmp_path / "a.pt", tmp_path / "artifacts" / "a.pt"):
+        file.write_text("weights", encoding="utf-8")
+    store = Store.__new__(Store)
+    monkeypatch.setattr(store, "local_artifacts", lambda run_id: tmp_path / "artifacts", raising=False)
+    monkeypatch.setattr(os, "link", refuse)
+    store.share("run", tmp_path / "a.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "artifacts"]
+    assert not (tmp_path / "a.pt").samefile(tmp_path / "artifacts" / "a.pt")

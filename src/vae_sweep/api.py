@@ -115,7 +115,7 @@ def load_dataset(name: str, **settings: Any) -> ImageDataset:
     from vae_sweep import datasets
     from vae_sweep.config import schema
     from vae_sweep.config.arguments import hydra_quoted
-    from vae_sweep.sweeps.preparation import source
+    from vae_sweep.sweeps.source import source
 
     schema.register()
     root = Path.cwd()

@@ -16,8 +16,10 @@ from omegaconf import DictConfig
 from vae_sweep.base.errors import RunFailed
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import handle_sigint, interrupt
+from vae_sweep.config import completion
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.arguments import check_arguments
+from vae_sweep.config.help import COMMANDS, version_text
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.schema import config_dir
 from vae_sweep.sweeps.display import stop_display
@@ -40,9 +42,6 @@ def task(cfg: DictConfig) -> float:
     return execute(cfg, sweep.context, list(job.overrides.task), Path(job.runtime.output_dir))
 
 
-COMMANDS = ("compare", "doctor", "export", "generate", "relocate", "ui")  # each a module with a main()
-
-
 def main() -> None:
     """Entry point of ``python -m vae_sweep`` and ``vae-sweep``; a first word may name another command."""
     word = next(iter(sys.argv[1:]), "")
@@ -51,6 +50,11 @@ def main() -> None:
         return importlib.import_module(f"vae_sweep.{word}").main()
     if word == "sweep":
         sys.argv[1] = "-m"
+    if "--version" in sys.argv[1:]:  # Hydra would print its own
+        return print(version_text())
+    if completion.is_asked(sys.argv[1:]):
+        configuration.register()
+        return completion.answer(sys.argv[1:], _compose_and_run)
     try:
         set_up()
         sys.argv[1:] = check_arguments(sys.argv[1:])
@@ -73,7 +77,7 @@ def main() -> None:
         sys.path.insert(0, os.getcwd())  # a user's own modules, for the console script as for `python -m`
     error: BaseException | None = None
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(task)()
+        _compose_and_run()
     except SystemExit as stop:
         if stop.code not in (None, 0):
             error = stop
@@ -98,6 +102,11 @@ def main() -> None:
             print(message, file=sys.stderr)
     if failures:  # every failed cell: Hydra passes on the first failure of a sweep only
         sys.exit("\n".join(_lines(failures)))
+
+
+def _compose_and_run() -> None:
+    """Let Hydra do what ``sys.argv`` says."""
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(task)()
 
 
 def _log_is_shown() -> bool:

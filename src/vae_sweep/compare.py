@@ -46,6 +46,7 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
         written = publish.files(evidence)
         page = explore.attempt(store, evidence, root)
         written |= {explore.NAME: page.html} if page else {}
+        (folder / explore.NAME).unlink(missing_ok=True)  # an earlier one, where none can be made now
         for name, text in written.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:

@@ -84,7 +84,10 @@ def export(options: Options, root: Path) -> tuple[list[Path], float]:
                 else _programs(model, options.format, folder)
             )
         card = folder / "README.md"
-        card.write_text(_card(content, options, model, files, difference), encoding="utf-8")
+        if difference <= TOLERANCE:
+            card.write_text(_card(content, options, model, files, difference), encoding="utf-8")
+        else:
+            _remove(files, folder)
     except OSError as error:
         raise UserError(f"out={folder}: cannot be written ({error.strerror}); give another out=") from error
     if not difference <= TOLERANCE:
@@ -93,6 +96,15 @@ def export(options: Options, root: Path) -> tuple[list[Path], float]:
             f"{TOLERANCE:g}; use another format"
         )
     return [*files, card], difference
+
+
+def _remove(files: list[Path], folder: Path) -> None:
+    """Delete what was written, with the weights that ONNX may keep beside, and the folder if it is empty."""
+    for file in files:
+        for part in folder.glob(f"{file.name}*"):
+            part.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _programs(model: VAE, kind: str, folder: Path) -> tuple[list[Path], float]:

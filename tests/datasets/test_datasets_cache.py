@@ -232,3 +232,40 @@ def test_create_refuses_what_is_no_source_and_calls_nothing(cfg: dict[str, str],
     with pytest.raises(UserError, match=says):
         create(cfg)
     assert not NotASource.called
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 6, 3), (5, 3, 4, 6), (5, 4, 6)], ids=str)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_arrays_alone_are_a_dataset(
+    shape: tuple[int, ...], labelled: bool, source: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    given = (images, list(range(5))) if labelled else images
+    monkeypatch.setattr(source, "build", lambda: dict.fromkeys(("train", "val", "test"), given))
+    built = load(source, tmp_path).test
+    first = images if shape[1] == 3 else images[:, None] if len(shape) == 3 else images.transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(built.images, first)
+    assert built.labels.tolist() == (list(range(5)) if labelled else [-1] * 5)
+
+
+GREY = np.zeros((5, 4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("returned", "says"),
+    [
+        (None, r"build gives NoneType; return \{'train'"),
+        ({"train": GREY, "test": GREY}, r"build gives a dict of train, test; return .*'val'"),
+        (dict.fromkeys(("train", "val", "test"), GREY / 255), r"train images are float64 .*\(255 \* images\)"),
+        (dict.fromkeys(("train", "val", "test"), GREY[0, 0]), r"train images are uint8 \(4,\); return"),
+        (dict.fromkeys(("train", "val", "test"), 3), r"train images are int64 \(\); return"),
+        (dict.fromkeys(("train", "val", "test"), (GREY, [1, 2])), r"train labels are int64 \(2,\); .*\(5,\)"),
+        (dict.fromkeys(("train", "val", "test"), (GREY, list("abcde"))), "train labels are <U1"),
+    ],
+)
+def test_other_arrays_are_refused_with_what_to_return(
+    returned: object, says: str, source: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "build", lambda: returned)
+    with pytest.raises(UserError, match=says):
+        load(source, tmp_path)

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import socket
+import sys
 import tarfile
 import threading
 import time
@@ -16,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.datasets import cifar10, load
+from vae_sweep.datasets import cifar10, jpeg, load
 from vae_sweep.datasets.cifar10 import Cifar10
+from vae_sweep.datasets.folder import Folder
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 N = 20  # images in a batch; the real ones hold 10,000
@@ -342,3 +345,29 @@ def test_what_lies_there_in_another_form_is_named(tmp_path: Path, place: Callabl
         Cifar10(root=str(tmp_path), download=False).build()
     assert says.format(root=tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_cifar10_as_jpeg_is_a_folder_of_images(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    put(published, tmp_path / "root", FORMS[1])
+    folder = tmp_path / "cifar10-jpeg"
+    monkeypatch.setattr(sys, "argv", ["jpeg", str(tmp_path / "root"), str(folder)])
+    jpeg.main()
+    assert capsys.readouterr().out == f"{6 * N} images in {folder}\n"
+    train, test, _ = put(published, tmp_path / "again", FORMS[1]).read()
+    for name, split in (("train", train), ("test", test)):
+        files = {int(path.stem): path for path in folder.glob(f"{name}/*/*.jpg")}
+        assert sorted(files) == list(range(len(split)))
+        for i, path in files.items():
+            assert path.parent.name == CLASSES[split.labels[i]]
+            with Image.open(path) as image:
+                assert (image.format, image.size) == ("JPEG", (32, 32))
+                assert {tuple(table[:3]) for table in image.quantization.values()} == {(8, 6, 5), (9, 9, 12)}  # of 75
+                difference = np.asarray(image).transpose(2, 0, 1)[:, 16:] - split.images[i][:, 16:].astype(int)
+            assert abs(difference).max() <= 4
+    read = load(Folder(path=str(folder), name="cifar10-jpeg"), tmp_path / "cache")
+    assert len(read.train) + len(read.val) == 5 * N
+    assert len(read.test) == N
+    with pytest.raises(SystemExit, match=r"cifar10-jpeg: exists; give the name of a folder that does not"):
+        jpeg.main()

@@ -327,6 +327,7 @@ def digest(content: bytes) -> str:
 def general(path: Path) -> str:
     """A file's name without what differs from start to start: run ids and times."""
     named = re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\w+-sweep", "TIME-sweep", str(path))
+    named = re.sub(r"(?<=state/finished/)[0-9a-f]{16}", "FOLDER", named)  # a hash of where the sweep is, too
     return re.sub(r"[0-9a-f]{32}", "RUN", named)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+import scipy  # its stats, which take half a second, when they are first used
 
 from vae_sweep.metrics.catalogue import MARGIN
 
@@ -165,9 +165,9 @@ def _falling(val: Sequence[float], limits: Limits) -> float:
     if len(last) < 3:  # no noise can be seen
         rate = least = last[0] - last[-1]
     else:
-        fit = stats.linregress(range(len(last)), last)
+        fit = scipy.stats.linregress(range(len(last)), last)
         rate = -float(fit.slope)
-        least = rate - float(stats.t.ppf(1 - LEVEL, len(last) - 2) * fit.stderr)
+        least = rate - float(scipy.stats.t.ppf(1 - LEVEL, len(last) - 2) * fit.stderr)
     return rate if least > missed else 0.0
 
 

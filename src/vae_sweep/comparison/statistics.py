@@ -14,7 +14,7 @@ from dataclasses import replace
 from statistics import fmean, stdev
 
 import numpy as np
-from scipy import stats
+import scipy  # its stats, which take half a second, when they are first used
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.comparison.contrasts import LEVEL, Contrast, Group, SetDifference
@@ -87,8 +87,8 @@ def contrast(
             p_holm=None,
             d_z=(1 - 3 / (4 * (n - 1) - 1)) * mean / sd if sd and n > 2 else None,
             b_better=halves / (2 * n),
-            b_better_low=float(stats.binomtest(halves // 2, n).proportion_ci().low) if known else None,
-            b_better_high=float(stats.binomtest(-(-halves // 2), n).proportion_ci().high) if known else None,
+            b_better_low=float(scipy.stats.binomtest(halves // 2, n).proportion_ci().low) if known else None,
+            b_better_high=float(scipy.stats.binomtest(-(-halves // 2), n).proportion_ci().high) if known else None,
             margin=metric.margin * (abs(float(both.mean())) if metric.relative else 1.0),
             verdict="",
             sentence="",
@@ -134,7 +134,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
         return 1.0
     # Whole numbers add up without rounding, so that 0.1 + 0.2 - 0.3 is no evidence against 0.
     whole = np.rint(d / 10.0 ** (_exponent(np.abs(d).max()) - DIGITS + 1))
-    found = stats.permutation_test(
+    found = scipy.stats.permutation_test(
         (whole,),
         np.sum,
         permutation_type="samples",
@@ -170,7 +170,7 @@ def stratified_interval(sets: Sequence[Sequence[float]]) -> tuple[float, float] 
     if not terms.any():
         return mean, mean
     df = terms.sum() ** 2 / (terms**2 / freedom).sum()
-    half = float(stats.t.ppf(1 - LEVEL / 2, df) * np.sqrt(terms.sum()))
+    half = float(scipy.stats.t.ppf(1 - LEVEL / 2, df) * np.sqrt(terms.sum()))
     return mean - half, mean + half
 
 

@@ -117,6 +117,14 @@ def _known_failures(text: str) -> Iterator[str]:
             f"--config-name {missing[1]}: no {missing[1]}.yaml among the configurations; name the folder of your own "
             "with --config-dir; overlays are chosen by experiment=<name>"
         )
+    alone = re.match(
+        r"In '((?:experiment|images)/\S+)': ConfigKeyError .*Key '(?:experiment|images)' not in", text, re.S
+    )
+    if alone:
+        yield (
+            f"{alone[1]}.yaml: its first line must be `# @package _global_`, since it sets keys of the whole "
+            "configuration"
+        )
     added = re.match(r"Could not append to config. An item is already at '(.*?)'", text)
     if added:
         yield f"+{added[1]}: the key exists already; write {added[1]}=<value>, without the plus"
@@ -139,6 +147,11 @@ def _no_such_choice(group: str, name: str, names: list[str]) -> str:
     """A choice that does not exist, and what it may stand for: a file, a class, a name in capitals."""
     if group == "hydra/launcher" and name in _EXTRAS:
         return _not_installed(name)
+    if group == "hydra/sweeper" and name == "optuna":
+        return (
+            "hydra/sweeper=optuna: not offered, since hydra-optuna-sweeper works with Optuna 2 only; list the values, "
+            "as in -m params.lr=1e-3,5e-4"
+        )
     hint = closest((Path(name).stem if name.endswith((".yaml", ".yml")) else name).lower(), names)
     if not hint and group == "dataset" and "/" in name:
         hint = f"; a folder of images is given as dataset=folder {bash_quoted(f'dataset.path={name}')}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from vae_sweep.base.system import available_cores
 
@@ -35,7 +35,7 @@ class Params:
 class FCModel:
     _target_: str = "vae_sweep.models.fc.FCVAE"
     name: str = "fc"  # in tables and run names
-    baseline: str | None = "conv"  # the model that it is compared with; comparison.pairing.compared defines it
+    baseline: str | None = "conv"  # the model that it is compared with; closed_form: only the linear VAE; null: none
     hidden_dims: list[int] = field(default_factory=lambda: [512, 256])  # encoder widths; the decoder mirrors
 
 
@@ -149,7 +149,7 @@ class Sweep:
 @dataclass
 class Cifar10Dataset:
     _target_: str = "vae_sweep.datasets.cifar10.Cifar10"
-    name: str = "cifar10"
+    name: str = "cifar10"  # of the prepared arrays and of the runs
     root: str = MISSING  # holds cifar-10-python.tar.gz or cifar-10-batches-py/; a download lands here
     download: bool = True  # fetch the archive when it is not there
     fraction: float = 1.0  # share of the training images to use, drawn once with split_seed
@@ -257,7 +257,14 @@ def register() -> None:
         for name, node in nodes.items():
             store.store(group=f"schema/{group}", name=name, node=node)
     OmegaConf.register_new_resolver("vae_sweep.jobs", parallel_jobs, replace=True)
+    OmegaConf.register_new_resolver("vae_sweep.help", _help, replace=True)
     OmegaConf.register_new_resolver("vae_sweep.token", lambda: secrets.token_hex(3), replace=True, use_cache=True)
+
+
+def _help(*, _root_: DictConfig) -> str:
+    from vae_sweep.config.help import help_text
+
+    return help_text(_root_).replace("$", "$$")  # Hydra takes it for a template
 
 
 def parallel_jobs(device: str, threads: int = 1) -> int:

@@ -11,11 +11,22 @@ from typing import Any
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.plugins import instantiate
 from vae_sweep.datasets.base import MAX_IMAGES, SPLITS, Built, ImageDataset, Source, Split, check, hold_out
-from vae_sweep.datasets.cache import load
+from vae_sweep.datasets.cache import load, prepared_digest
 from vae_sweep.datasets.describe import announce
 from vae_sweep.datasets.permuted import Permuted
 
-__all__ = ["SPLITS", "Built", "ImageDataset", "Source", "Split", "announce", "create", "hold_out", "load"]
+__all__ = [
+    "SPLITS",
+    "Built",
+    "ImageDataset",
+    "Source",
+    "Split",
+    "announce",
+    "create",
+    "hold_out",
+    "load",
+    "prepared_digest",
+]
 
 
 def create(node: Mapping[str, Any]) -> Source:

@@ -60,8 +60,10 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def build(self) -> Built:
-        """Return the arrays of the three splits and the facts about them.
+    def build(self) -> Built | Mapping[str, Any]:
+        """Return the arrays of the three splits and the facts about them; or the arrays alone.
+
+        Alone: by split, uint8 images (N, C, H, W) or (N, H, W, C), or a pair of them and their labels (N,).
 
         Raises:
             UserError: where the source is missing, unreadable or too small for its splits.

@@ -19,6 +19,7 @@ import numpy as np
 
 from vae_sweep.base.cache import CannotLock, once
 from vae_sweep.base.errors import UserError, escaped
+from vae_sweep.datasets.arrays import as_built
 from vae_sweep.datasets.base import MAX_FACT, SPLITS, Built, ImageDataset, Source, Split, capped
 
 log = logging.getLogger(__name__)
@@ -35,14 +36,7 @@ def load(source: Source, cache_root: Path) -> ImageDataset:
     Raises:
         UserError: where the source is missing or unusable, or ``cache_root`` is not writable.
     """
-    if not re.fullmatch(r"[\w.-]+", source.name):
-        raise UserError(f"dataset.name={source.name} is not allowed: use letters, digits, '_', '-' and '.'")
-    fingerprint = source.fingerprint()
-    if source.max_images is not None:
-        fingerprint = {"max_images": source.max_images, "source": fingerprint}
-    canonical = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", source.name)  # not every file system takes every letter
-    folder = Path(cache_root).expanduser() / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
+    fingerprint, folder = _place(source, cache_root)
 
     def prepare() -> ImageDataset:
         log.info("preparing %s in %s", source.name, folder)
@@ -59,9 +53,34 @@ def load(source: Source, cache_root: Path) -> ImageDataset:
         raise _not_writable(folder.parent, error) from None
 
 
+def prepared_digest(source: Source, cache_root: Path) -> str | None:
+    """Return the digest of the dataset of ``source`` without a look at its arrays; None where it is not prepared.
+
+    Raises:
+        UserError: where the source is missing.
+    """
+    try:
+        return str(json.loads((_place(source, cache_root)[1] / "meta.json").read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _place(source: Source, cache_root: Path) -> tuple[dict[str, Any], Path]:
+    """The source's fingerprint, and the folder of its arrays."""
+    if not re.fullmatch(r"[\w.-]+", source.name):
+        raise UserError(f"dataset.name={source.name} is not allowed: use letters, digits, '_', '-' and '.'")
+    fingerprint = source.fingerprint()
+    if source.max_images is not None:
+        fingerprint = {"max_images": source.max_images, "source": fingerprint}
+    canonical = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", source.name)  # not every file system takes every letter
+    folder = Path(cache_root).expanduser() / f"{name}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
+    return fingerprint, folder
+
+
 def _build(source: Source) -> Built:
     """What the source builds, checked, with ``source.max_images`` applied and facts that can be stored."""
-    built = source.build()
+    built = as_built(source.name, source.build())
     limit = {} if source.max_images is None else {MAX_FACT: source.max_images}
     built = Built(capped(built.splits, source.max_images), _escaped(built.facts | limit))
     _check(source.name, built)

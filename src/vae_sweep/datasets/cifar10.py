@@ -74,7 +74,7 @@ class Cifar10(Source):
 
     def build(self) -> Built:
         """Return uint8 (N, 3, 32, 32) in the order of the files, after subset and held-out validation split."""
-        train, test, classes = _read_binary(self._binary) if self._binary else self._read()
+        train, test, classes = self.read()
         pool = draw_fraction(len(train.labels), self.fraction, self.split_seed)
         kept, held = hold_out_or_fail(len(pool), "val_fraction", self.val_fraction, self.split_seed)
         splits = {
@@ -86,6 +86,14 @@ class Cifar10(Source):
         return Built(
             splits, {"source": "CIFAR-10 (Krizhevsky 2009)", "classes": classes, "skipped": 0, ORIGINS: origins}
         )
+
+    def read(self) -> tuple[Split, Split, list[str]]:
+        """Return all training images, all test images and the class names, in the order of the files.
+
+        Raises:
+            UserError: where the files are missing or are not the published ones.
+        """
+        return _read_binary(self._binary) if self._binary else self._read()
 
     def _read(self) -> tuple[Split, Split, list[str]]:
         """Training images, test images and class names of the Python version."""

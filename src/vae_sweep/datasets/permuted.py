@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vae_sweep.datasets.arrays import as_built
 from vae_sweep.datasets.base import Built, Source, Split
 
 PERMUTATION_SEED = 20170301  # one permutation per image size, in every run and on every machine
@@ -33,7 +34,7 @@ class Permuted(Source):
 
     def build(self) -> Built:
         """Return the source's arrays, same shapes, shuffled."""
-        built = self.source.build()
+        built = as_built(self.name, self.source.build())
         order = pixel_order(*next(iter(built.splits.values())).images.shape[2:])
         splits = {key: Split(reorder(split.images, order), split.labels) for key, split in built.splits.items()}
         return Built(splits, {**built.facts, PERMUTED: True})

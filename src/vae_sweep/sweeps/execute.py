@@ -28,7 +28,7 @@ from vae_sweep.sweeps.folders import folder_of, load_config, request_stop, stop_
 from vae_sweep.sweeps.logged_model import record_model
 from vae_sweep.sweeps.preparation import identity_of
 from vae_sweep.sweeps.record import best_effort, train_and_record
-from vae_sweep.sweeps.remeasure import redraw, remeasure
+from vae_sweep.sweeps.remeasure import is_complete, redraw, remeasure
 from vae_sweep.sweeps.run import Job, Run
 from vae_sweep.sweeps.status import Reporter
 from vae_sweep.sweeps.watch import ends_with_its_sweep
@@ -89,7 +89,7 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
 def _finished(job: Job) -> tuple[str, float]:
     """Train the run, unless it was finished before; its id and its lowest validation loss."""
     before = _before(job) if job.cfg.resume else None
-    if before and _is_complete(before):
+    if before and is_complete(before):
         job.reporter.skips(before.run_id, before.metrics)
         return before.run_id, _update(job, before)
     run, outcome = Run.of(job, _reopened(job, before) if before else _started(job)), Outcome()
@@ -225,11 +225,11 @@ def _before(job: Job) -> StoredRun | None:
     """The run of this identity that the sweep has, or a finished one of another sweep, which it then shares."""
     own = {ROLE: "run", RUN_KEY: job.key}
     before = job.store.newest({**own, SWEEP_KEY: job.context.sweep_key}, job.context.parent_id)
-    if before and _is_complete(before):
+    if before and is_complete(before):
         log.info("%s is already finished, as run %s; resume=false trains it again", job.name, before.run_id[:8])
     elif job.context.parent_id:
         found = job.store.newest({**own, MACHINE: machine_kind(job.device)}, status="FINISHED")
-        if found and _is_complete(found):
+        if found and is_complete(found):
             job.store.record(found.run_id).set_tags({linked(job.context.parent_id): "reused"})
             log.info(
                 "%s is already finished, as run %s of %s; resume=false trains it again",
@@ -237,10 +237,6 @@ def _before(job: Job) -> StoredRun | None:
             )
             return found
     return before
-
-
-def _is_complete(run: StoredRun) -> bool:
-    return run.status == "FINISHED" and "best/val_loss" in run.metrics
 
 
 def _reopened(job: Job, before: StoredRun) -> RunRecord:

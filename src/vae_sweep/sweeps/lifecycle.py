@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,17 +25,18 @@ from vae_sweep.base.locks import hold_lock, is_held, this_process, warn_without_
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt
 from vae_sweep.base.sources import own_sources
-from vae_sweep.base.system import terminal_width
 from vae_sweep.comparison.identity import parts, run_key, settings_key, sweep_key, training_code
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.plan import is_local, plan, without_hydra
 from vae_sweep.config.settings import settings_of
 from vae_sweep.config.validation import validate, validate_launcher
+from vae_sweep.sweeps import repeat
 from vae_sweep.sweeps.display import display_of, displays, quiet_log, stop_display
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
 from vae_sweep.sweeps.setup import choose_features, open_store, project_root, quoted
+from vae_sweep.sweeps.status import Reporter
 from vae_sweep.tracking.names import ERROR, NOTE, OUTPUTS, PLAN, PROJECT, ROLE, RUN_KEY, SWEEP_KEY
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class SweepCallback(Callback):
     """Hydra's view of a sweep; ``current`` is the one that this process works for."""
 
     current: SweepCallback | None = None
+    place: Path | None = None  # where this process keeps the end of its sweep
 
     def __init__(self) -> None:
         self.context: Context | None = None
@@ -62,9 +63,19 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse what cannot work, prepare the data, open the parent run; nothing has been trained yet."""
-        with _refusals(), _displayed(config):
-            self.context = open_sweep(config)
-        SweepCallback.current = self
+        with _refusals():
+            HydraConfig.instance().set_config(config)  # Hydra does so only when a job starts; paths refer to it
+            root = project_root(config)
+            planned = plan(config)
+            cells = [cfg for _, cfg in planned[0].values()]
+            place = repeat.place_of(cells, root) if cells else None
+            if place and config.resume and repeat.shown_again(place, config, cells, root):
+                raise SystemExit(0)
+            with _displayed(config):
+                self.context = open_sweep(config, root, *planned)
+        SweepCallback.current, SweepCallback.place = self, place
+        if config.resume and self.nothing_to_do():
+            raise SystemExit(0)  # without a job; the command closes the sweep
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse what cannot work, prepare the data, open the store for a single run."""
@@ -78,6 +89,22 @@ class SweepCallback(Callback):
         if self.context is not None and self.context.own_display:
             quiet_log()
 
+    def nothing_to_do(self) -> bool:
+        """Whether all runs of the sweep have all that is configured; their status files then say so."""
+        from vae_sweep.sweeps.remeasure import finished_runs
+        from vae_sweep.training import state
+
+        assert self.context is not None
+        runs = finished_runs(self.context)
+        for cell, run in runs.items():
+            folder = folder_of(Path(self.context.root), self.context.sweep_key, cell.key)
+            log.info("%s is already finished, as run %s; resume=false trains it again", cell.name, run.run_id[:8])
+            reporter = Reporter(folder, cell.name, cell.model)
+            with reporter.active():
+                reporter.skips(run.run_id, run.metrics)
+            state.clear(folder)  # of a process that was killed after its last record
+        return bool(runs)
+
     def close(self, error: BaseException | None = None) -> None:
         """Close the parent run with a last comparison and print it; does nothing the second time."""
         stop_display()
@@ -89,19 +116,18 @@ class SweepCallback(Callback):
         self.failures = [f"{row.name}: {row.reason}" for row in rows if row.status == "FAILED"]
 
 
-def open_sweep(config: DictConfig) -> Context:
-    """Check every cell, prepare every dataset, open the parent run.
+def open_sweep(
+    config: DictConfig, root: Path, planned: dict[str, tuple[list[str], DictConfig]], swept: dict[str, list[str]]
+) -> Context:
+    """Check every cell, prepare every dataset, open the parent run; the cells are those of :func:`plan`.
 
     Raises:
         UserError: for the first cell that cannot work.
     """
-    HydraConfig.instance().set_config(config)  # Hydra does so only when a job starts; paths refer to it
-    root = project_root(config)
     # Workers elsewhere may have another working directory: hand them this one.
     with read_write(config.hydra):
         config.hydra.overrides.hydra.append(f"paths.root={quoted(str(root))}")
     validate_launcher(config.hydra)
-    planned, swept = plan(config)
     from vae_sweep.sweeps.context import Context  # here, since these take seconds and refusals should not
     from vae_sweep.sweeps.preparation import prepare_cells
 
@@ -265,7 +291,6 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
     from vae_sweep.report import publish, text
     from vae_sweep.tracking.client import shorten_timeouts
-    from vae_sweep.tracking.uris import ui_command
 
     assert context.parent_id is not None
     interrupted = isinstance(error, KeyboardInterrupt)
@@ -285,12 +310,23 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
         said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id, root))]
     finally:
         store.record(context.parent_id).finish(status)
-    width = terminal_width()
-    print(f"\n{text.text(rows, width=width, bold=sys.stdout.isatty())}")
-    print("\n\n".join("\n".join(text.wrapped(part.splitlines(), width)) for part in said if part) + "\n")
-    print(f"Sweep {context.parent_id}: {status}. Its runs and their figures:")
-    print(f"  {ui_command(store.uri, root)}", flush=True)
+    ending = repeat.Ending(context.parent_id, rows, said, status)
+    ending.show(store.uri, root)
+    if status == "FINISHED" and SweepCallback.place:
+        _keep(SweepCallback.place, ending, context, store)
     return rows
+
+
+def _keep(place: Path, ending: repeat.Ending, context: Context, store: Store) -> None:
+    """Keep the end of a sweep where the same command would find nothing to do: not without its two pages."""
+    from vae_sweep.sweeps import explore
+    from vae_sweep.sweeps.record import best_effort
+    from vae_sweep.sweeps.remeasure import finished_runs
+
+    with best_effort("that the sweep is finished"):
+        where = store.local_artifacts(ending.sweep_id)
+        if where and explore.NAME in "".join(ending.remarks) and finished_runs(context):
+            repeat.keep(place, ending, store.uri, context.features, where)
 
 
 def _reported(store: Store, parent_id: str, root: Path) -> list[str]:
@@ -300,7 +336,7 @@ def _reported(store: Store, parent_id: str, root: Path) -> list[str]:
     from vae_sweep.sweeps.record import best_effort
     from vae_sweep.tracking.views import save_view
 
-    said = []
+    said: list[str] = []
     with best_effort("the report"):
         evidence = collect.gather(store, [store.get(parent_id)])
         publish.record(store, parent_id, publish.files(evidence))

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
 from torch import nn
 
 from vae_sweep import datasets, models
@@ -23,37 +22,11 @@ from vae_sweep.config.plan import variant
 from vae_sweep.config.settings import settings_of
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
+from vae_sweep.sweeps.source import source
 from vae_sweep.training.device import resolve_device
 
 EXPANSION = 1000  # layers hold fewer numbers for one image than this times those of the image, usually far fewer
 COPIES = 5  # of the weights: themselves, gradients, Adam's two moments, those of the best epoch
-
-
-def source(node: Mapping[str, Any], root: Path) -> datasets.Source:
-    """Return the data source of a ``dataset`` config node, its relative paths seen from ``root``.
-
-    Raises:
-        UserError: where its settings cannot work.
-    """
-    settings = _plain(node)
-    for key in ("path", "root"):
-        if isinstance(settings.get(key), str) and settings[key].strip():
-            settings[key] = str(resolve_path(root, settings[key], f"dataset.{key}"))
-    return datasets.create(settings)
-
-
-def _plain(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``dataset`` node as a dict, resolved."""
-    if not isinstance(node, DictConfig):
-        return dict(node)
-    try:
-        plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue:
-        missing = sorted(str(key).removeprefix("dataset.") for key in OmegaConf.missing_keys(node))
-        given = " ".join(f"dataset.{key}=..." for key in missing)
-        raise UserError(f"dataset.{missing[0]} has no value; add {given} to the command") from None
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
 
 
 def prepare(cfg: DictConfig, root: Path) -> tuple[datasets.ImageDataset, linear.Spectrum]:

@@ -207,7 +207,9 @@ def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
         *(run.name, n_parameters, run.device, dataset.name, "; ".join(describe.lines(dataset))),
     )
     if dataset.facts.get("skipped"):
-        log.warning("%s: %d broken images of %s were left out", run.name, dataset.facts["skipped"], dataset.name)
+        n = dataset.facts["skipped"]
+        images = "image was" if n == 1 else "images were"
+        log.warning("%s: %d broken %s left out of %s", run.name, n, images, dataset.name)
     _log_linear(run)
 
 
@@ -316,6 +318,7 @@ def _record_result(run: Run, model: VAE, averages: dict[str, Averages], progress
         record.log_file(path)
         with run.store.artifact(record.run_id, path.name) as copy:
             checkpoint.check_holds(copy, model)
+        run.store.share(record.run_id, path)
         record.log_once(final)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from threadpoolctl import threadpool_limits
 
 from vae_sweep.base import plugins
@@ -18,12 +19,15 @@ from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import resolve_path
 from vae_sweep.base.timing import listed
 from vae_sweep.comparison.identity import Decides, decides, flatten
+from vae_sweep.comparison.rows import Cell
 from vae_sweep.datasets.permuted import unshuffle
 from vae_sweep.metrics.linear import linear_curve
 from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_linear
 from vae_sweep.models.vae import VAE
+from vae_sweep.sweeps.context import Context
+from vae_sweep.sweeps.folders import load_config
 from vae_sweep.sweeps.run import Run
-from vae_sweep.tracking.names import LINEAR, LINEAR_SAMPLES, MEASURED, METRIC_NAMES, SPECTRUM, UNDEFINED
+from vae_sweep.tracking.names import LINEAR, LINEAR_SAMPLES, MEASURED, METRIC_NAMES, RUN_KEY, SPECTRUM, UNDEFINED
 from vae_sweep.tracking.store import StoredRun
 from vae_sweep.training import checkpoint
 from vae_sweep.training.evaluation import Averages, evaluate, inference, to_uint8
@@ -35,13 +39,39 @@ N_LINEAR_SAMPLES = 16  # images of the closed-form linear VAE in a report
 CURVE_BETAS = [10 ** (k / 12) for k in range(-15, 16)]  # of that curve; 1 is among them
 
 
-def metric_settings(run: Run) -> Settings:
+def metric_settings(cfg: DictConfig, root: Path, features: str) -> Settings:
     """Return what the configuration asks for, with the feature network that the sweep decided on."""
-    metrics, features = run.cfg.metrics, run.context.features
-    plain: Any = OmegaConf.to_container(metrics)
-    if metrics.inception_weights:
-        plain["inception_weights"] = str(resolve_path(run.root, metrics.inception_weights, "metrics"))
+    plain: Any = OmegaConf.to_container(cfg.metrics)
+    if cfg.metrics.inception_weights:
+        plain["inception_weights"] = str(resolve_path(root, cfg.metrics.inception_weights, "metrics"))
     return Settings(**plain | {"features": features})
+
+
+def is_complete(run: StoredRun) -> bool:
+    """Return whether a run was trained to its end."""
+    return run.status == "FINISHED" and "best/val_loss" in run.metrics
+
+
+def finished_runs(context: Context) -> dict[Cell, StoredRun]:
+    """Return the run of every cell; empty unless each is finished, with the metrics and figures that are configured."""
+    if context.parent_id is None:
+        return {}
+    root, found = Path(context.root), context.store().children(context.parent_id)
+    runs = {run.tags.get(RUN_KEY): run for run in found if is_complete(run)}
+    for cell in context.cells:
+        stored = runs.get(cell.key)
+        cfg = load_config(root, context.sweep_key, cell.key) if stored else None
+        if not (stored and cfg and _is_drawn(cfg, stored) and _is_measured(cfg, root, context.features, stored)):
+            return {}
+    return {cell: runs[cell.key] for cell in context.cells}
+
+
+def _is_drawn(cfg: DictConfig, stored: StoredRun) -> bool:
+    return all(stored.tags.get(key) == value for key, value in _recorded(cfg, Decides.SHOWN).items())
+
+
+def _is_measured(cfg: DictConfig, root: Path, features: str, stored: StoredRun) -> bool:
+    return stored.tags.get(MEASURED) == metric_settings(cfg, root, features).key()
 
 
 def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
@@ -51,7 +81,7 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
     """
     from vae_sweep.report.sweep_figures import kl_spectra
 
-    cfg, record, settings = run.cfg, run.record, metric_settings(run)
+    cfg, record, settings = run.cfg, run.record, metric_settings(run.cfg, run.root, run.context.features)
     loss = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
     device = next(model.parameters()).device
     # Linear algebra rounds differently with every number of threads.
@@ -75,7 +105,7 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
     tags = {
         "vae_sweep.images": ", ".join(f"{len(split):,} {key}" for key, split in run.dataset.splits.items()),
         "vae_sweep.features.why": run.context.features_reason,
-        **_recorded(run, Decides.MEASURED),
+        **_recorded(run.cfg, Decides.MEASURED),
         "vae_sweep.measuring_s": listed(found.seconds),
         UNDEFINED: "\n".join(undefined),
         METRIC_NAMES: ",".join(sorted({*found.values, *linear.values})),
@@ -100,9 +130,10 @@ def _curve(run: Run) -> dict[str, list[float]]:
     return {"beta": CURVE_BETAS, **cached(run.dataset.cache_dir, "curve", known, ("kl", "recon"), compute)}
 
 
-def _recorded(run: Run, decides_what: Decides) -> dict[str, str]:
+def _recorded(cfg: DictConfig, decides_what: Decides) -> dict[str, str]:
     """Settings that may change after training, as tags: MLflow lets no parameter change."""
-    return {f"config.{key}": str(v) for key, v in flatten(run.plain).items() if decides(key) is decides_what}
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    return {f"config.{key}": str(v) for key, v in flatten(plain).items() if decides(key) is decides_what}
 
 
 def draw(run: Run, model: VAE, history: list[dict[str, float]]) -> None:
@@ -111,7 +142,7 @@ def draw(run: Run, model: VAE, history: list[dict[str, float]]) -> None:
 
     with inference(next(model.parameters()).device):
         log_run_figures(run, model, history)
-    run.record.set_tags(_recorded(run, Decides.SHOWN))  # last: what is tagged is complete
+    run.record.set_tags(_recorded(run.cfg, Decides.SHOWN))  # last: what is tagged is complete
 
 
 def redraw(run: Run, stored: StoredRun) -> bool:
@@ -120,7 +151,7 @@ def redraw(run: Run, stored: StoredRun) -> bool:
     Raises:
         UserError: where its checkpoint cannot be read.
     """
-    if all(stored.tags.get(key) == value for key, value in _recorded(run, Decides.SHOWN).items()):
+    if _is_drawn(run.cfg, stored):
         return False
     terms = [f"{split}/{term}" for split in ("train", "val") for term in Averages._fields]
     draw(run, _trained(run), run.store.history(stored.run_id, ("images_seen", *terms)))
@@ -134,7 +165,7 @@ def remeasure(run: Run, stored: StoredRun) -> bool:
     Raises:
         UserError: where its checkpoint cannot be read, or does not give the recorded loss.
     """
-    if stored.tags.get(MEASURED) == metric_settings(run).key():
+    if _is_measured(run.cfg, run.root, run.context.features, stored):
         return False
     model, cfg = _trained(run), run.cfg
     loss = {"beta": cfg.objective.beta, "reduction": cfg.objective.reduction}

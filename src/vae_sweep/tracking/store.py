@@ -11,7 +11,7 @@ import sqlite3
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from vae_sweep.base.errors import StoreError, UserError, first_line
+from vae_sweep.base.files import atomic_write
 from vae_sweep.tracking.client import clipped, error_code, make_client, without_http_retries
 from vae_sweep.tracking.names import ERROR, KIND, NAME_LIMIT, NOTE, NOTE_LIMIT, PARENT, START, linked
 from vae_sweep.tracking.record import RunRecord
@@ -202,6 +203,16 @@ class Store:
         """Return the folder of a run's artifacts; None where they are not on a disk of this machine."""
         artifacts = urlsplit(self.client.get_run(run_id).info.artifact_uri)
         return Path(unquote(artifacts.path)) if artifacts.scheme == "file" else None
+
+    def share(self, run_id: str, file: Path) -> None:
+        """Let ``file``, a copy of the run's artifact of that name, be the same bytes on disk, where one disk has both.
+
+        They are two hard links: deleting or replacing either leaves the other.
+        """
+        folder = self.local_artifacts(run_id)
+        if folder is not None:
+            with suppress(OSError), atomic_write(file) as link:  # another disk, or one without hard links: two copies
+                os.link(folder / file.name, link)
 
     @contextmanager
     def artifact(self, run_id: str, path: str) -> Iterator[Path | None]:

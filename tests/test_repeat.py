@@ -1,0 +1,96 @@
+"""The same command after a finished sweep: what is not needed is neither done nor left behind."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from running import BASIC, statuses
+from vae_sweep.tracking.unchanged import digest_of_runs
+
+SWEEP = ("-m", "model=linear,fc", "params=tiny", "experiment=smoke", BASIC)
+
+
+@pytest.fixture
+def finished(command: Callable, made_once: Callable, empty_database: Path, tmp_path: Path) -> Path:
+    """A copy of a finished sweep whose command was given there once more, as its paths have changed."""
+
+    def fill(folder: Path) -> None:
+        shutil.copy(empty_database, folder)
+        assert command(*SWEEP, cwd=folder).returncode == 0
+
+    copy = tmp_path / "finished"
+    shutil.copytree(made_once("repeat", fill), copy)
+    done = command(*SWEEP, "progress=plain", cwd=copy)
+    assert done.stdout.count("finished: already finished, as run") == 2, done.stdout + done.stderr
+    (copy.parent / "said").write_text(done.stdout, encoding="utf-8")
+    return copy
+
+
+def files(root: Path) -> dict[str, int]:
+    """All files but the locks, with their times."""
+    found = {str(path.relative_to(root)): path.stat().st_mtime_ns for path in root.rglob("*") if path.is_file()}
+    return {name: time for name, time in found.items() if "lock" not in name and "db-" not in name}
+
+
+def folders(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "outputs").iterdir())
+
+
+def test_a_repeat_says_the_same_and_leaves_nothing(finished: Path, real_command: Callable) -> None:
+    before = files(finished)
+    assert [name[-5:] for name in folders(finished)] == ["sweep", "state"]  # the first repeat started no job either
+    again = real_command(*SWEEP, "progress=plain", cwd=finished, PYTHONPROFILEIMPORTTIME="1")
+    assert again.returncode == 0
+    said = (finished.parent / "said").read_text(encoding="utf-8")
+    table = said.index("Comparison\n")
+    assert again.stdout == f"All 2 cells are already finished; resume=false trains them again.\n\n{said[table:]}"
+    assert files(finished) == before
+    imported = set(re.findall(r"\| +(\w+)$", again.stderr, re.MULTILINE))
+    assert "pandas" in imported
+    assert not imported & {"torch", "mlflow", "matplotlib"}
+
+
+def test_a_report_that_is_missing_is_made_again(finished: Path, command: Callable) -> None:
+    (report,) = finished.glob("mlruns/*/artifacts/report.html")
+    report.unlink()
+    before = folders(finished)
+    assert command(*SWEEP, cwd=finished).stdout.count("is already finished, as run") == 2
+    assert report.is_file()
+    assert folders(finished) == before
+
+
+def test_other_metrics_are_measured(finished: Path, command: Callable) -> None:
+    for _ in range(2):  # the second time, nothing is left to do
+        done = command(*SWEEP, "metrics.iwae_samples=3", cwd=finished)
+        assert done.returncode == 0
+        measured = done.stdout.count(" measured in ")
+        assert measured == (0 if _ else 2)
+
+
+def test_a_run_that_was_deleted_is_trained_again(finished: Path, command: Callable) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{finished / 'mlflow.db'}")
+    runs = {run.info.run_name: run.info.run_id for run in client.search_runs(["1"])}
+    client.delete_run(runs["fc-tiny"])
+    done = command(*SWEEP, cwd=finished)
+    assert "epoch 2" in done.stdout
+    assert done.stdout.count("is already finished, as run") == 1
+    assert set(statuses(finished).values()) == {"FINISHED"}
+
+
+def test_every_word_about_a_run_counts(finished: Path) -> None:
+    uri = f"sqlite:///{finished / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
+    runs = {run.info.run_name: run.info.run_id for run in client.search_runs(["1"])}
+    first = digest_of_runs(uri, [runs["fc-tiny"]])
+    client.set_tag(runs["linear-tiny"], "of", "another")
+    assert digest_of_runs(uri, [runs["fc-tiny"]]) == first is not None
+    client.log_metric(runs["fc-tiny"], "best/val_loss", 1.0)
+    assert digest_of_runs(uri, [runs["fc-tiny"]]) != first
+    assert digest_of_runs("http://127.0.0.1:1", [runs["fc-tiny"]]) is None
+    assert digest_of_runs(f"sqlite:///{finished / 'other.db'}", [runs["fc-tiny"]]) is None
