@@ -195,7 +195,7 @@ class FolderDataset:
 class ShapesDataset:
     _target_: str = "vae_sweep.datasets.shapes.Shapes"
     name: str = "shapes"
-    n_train: int = 3300  # images, before the validation split
+    n_train: int = 3200  # images, before the validation split
     n_test: int = 1000  # images
     image_size: int = 24  # pixels
     val_fraction: float = 0.1

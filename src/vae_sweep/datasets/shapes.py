@@ -1,13 +1,14 @@
-"""Coloured shapes in nine places, drawn from fifteen known factors, without any file.
+"""Coloured shapes on dark or light backgrounds, drawn from fourteen known factors, without any file.
 
-All shapes of an image are alike; each of the nine places has one or is empty. So a place is drawn by the same rule
-wherever it lies: what a convolution can share, and a fully connected layer must learn nine times.
+An image has four shapes, all alike, anywhere. So one rule draws them wherever they lie: what a convolution can share,
+and a fully connected layer must learn for every place.
 
 Each shape is a signed distance d to its outline (negative inside), and a pixel's coverage is d clipped over one
 pixel's width, which gives smooth edges without oversampling. Distances of the star and the triangle follow
 Quilez, "2D distance functions".
 
-Shape legend: N images, S height and width, K factors. A place is [-1, 1]^2, x to the right and y downwards.
+Shape legend: N images, S height and width, K factors. Lengths are in half image sides: the image is [-1, 1]^2,
+x to the right and y downwards.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import numpy as np
 
 from vae_sweep.datasets.base import Built, Source, Split, check_common, check_fits, hold_out_or_fail
 
-SIDE = 3  # places in a row, and rows
-PLACES = tuple(f"place_{row}_{column}" for row in range(SIDE) for column in range(SIDE))  # 1: has a shape, 0: empty
-TAKEN = 2 / 3  # probability that a place has a shape
-FACTORS = ("shape", "hue", "size", "rotation", "background_hue", "background_brightness", *PLACES)
-SIZES = (0.8, 0.92)  # of a shape, in half places
-DARK, LIGHT = (0.0, 0.05), (0.62, 0.7)  # brightness of a background: one half each
+COUNT = 4  # shapes in an image
+POSITIONS = tuple(f"{axis}{number}" for number in range(1, COUNT + 1) for axis in "xy")  # x1, y1, x2, ...: centres
+FACTORS = ("shape", "hue", "size", "rotation", "background_hue", "background_brightness", *POSITIONS)  # angles in turns
+SIZES = (0.34, 0.42)  # of a shape
+REACH = 0.75  # of the centres, to either side
+DARK, LIGHT = (0.0, 0.1), (0.75, 0.88)  # brightness of backgrounds: one half each
 PIXELS = 1 << 19  # drawn at once: they fit into the processor's cache
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -87,15 +88,15 @@ SHAPES: tuple[Distance, ...] = (ellipse, rectangle, triangle, star, ring, cresce
 def draw_factors(n: int, seed: int, stream: int) -> np.ndarray:
     """Return random factors, float64 (n, K), columns as in FACTORS; a smaller n gives the first rows of a larger n.
 
-    Hues and rotation are uniform in turns, size is uniform in SIZES, brightness in DARK and LIGHT; a place has a shape
-    with probability TAKEN.
+    Hues and rotation are uniform in turns, sizes in SIZES, positions within REACH, brightness in DARK and LIGHT.
     """
     factors = np.random.default_rng([seed, stream]).random((n, len(FACTORS)))
     columns = dict(zip(FACTORS, factors.T, strict=True))  # views
     columns["shape"][:] = np.floor(columns["shape"] * len(SHAPES))
-    columns["size"][:] = SIZES[0] + (SIZES[1] - SIZES[0]) * columns["size"]
+    columns["size"][:] = np.interp(columns["size"], [0, 1], SIZES)
     columns["background_brightness"][:] = np.interp(columns["background_brightness"], [0, 0.5, 0.5, 1], [*DARK, *LIGHT])
-    factors[:, -len(PLACES) :] = factors[:, -len(PLACES) :] < TAKEN
+    for name in POSITIONS:
+        columns[name][:] = REACH * (2 * columns[name] - 1)
     return factors
 
 
@@ -112,19 +113,18 @@ def render(factors: np.ndarray, image_size: int) -> np.ndarray:
 
 
 def _render_chunk(factors: np.ndarray, distance: Distance, image_size: int) -> np.ndarray:
-    grid = (np.arange(image_size) + 0.5) * 2 / image_size  # (S,) pixel centres in (0, 2)
-    place = (grid * SIDE / 2).astype(int)  # (S,) row or column of places
-    x = (grid * SIDE % 2 - 1).astype(np.float32)  # (S,) in the pixel's own place
-    _, hue, size, turn, ground_hue, ground_value = factors[:, : -len(PLACES)].T.astype(np.float32)[:, :, None, None]
-    cos, sin = np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)  # (N, 1, 1)
-    dx, dy = x / size, -x[:, None] / size  # (N, 1, S) and (N, S, 1); shapes stand upright
-    d = distance(cos * dx + sin * dy, cos * dy - sin * dx)  # (N, S, S)
-    taken = factors[:, -len(PLACES) + place[:, None] * SIDE + place].astype(np.float32)  # (N, S, S)
-    cover = (taken * np.clip(0.5 - d * (size * image_size / (2 * SIDE)), 0, 1))[:, None]  # (N, 1, S, S)
-    shade = (1.18 - 0.18 * grid[:, None]).astype(np.float32)  # (S, 1) lighter above, darker below
-    front = _rgb(hue, 0.3, 1.0)  # (N, 3, 1, 1)
-    ground = _rgb(ground_hue, 0.25, 1.0) * ground_value[:, None] * shade  # (N, 3, S, 1)
-    return np.rint(255 * (ground + cover * (front - ground))).astype(np.uint8)
+    grid = ((np.arange(image_size) + 0.5) * 2 / image_size - 1).astype(np.float32)  # (S,) pixel centres
+    columns = dict(zip(FACTORS, factors.T.astype(np.float32)[:, :, None, None], strict=True))  # (N, 1, 1) each
+    size, angle = columns["size"], 2 * np.pi * columns["rotation"]
+    cos, sin = np.cos(angle), np.sin(angle)
+    bare = np.ones((len(factors), image_size, image_size), np.float32)  # share of a pixel that no shape covers
+    for x, y in zip(POSITIONS[::2], POSITIONS[1::2], strict=True):
+        dx, dy = (grid - columns[x]) / size, (columns[y] - grid[:, None]) / size  # (N, 1, S), (N, S, 1); upright
+        d = distance(cos * dx + sin * dy, cos * dy - sin * dx)  # (N, S, S)
+        bare *= 1 - np.clip(0.5 - d * (size * image_size / 2), 0, 1)
+    ground = _rgb(columns["background_hue"], 0.3, 1.0) * columns["background_brightness"][:, None]  # (N, 3, 1, 1)
+    front = _rgb(columns["hue"], 0.55, 1.0)  # (N, 3, 1, 1)
+    return np.rint(255 * (front + bare[:, None] * (ground - front))).astype(np.uint8)
 
 
 def _rgb(hue: np.ndarray, saturation: float, value: float) -> np.ndarray:
@@ -135,14 +135,14 @@ def _rgb(hue: np.ndarray, saturation: float, value: float) -> np.ndarray:
 
 @dataclass(kw_only=True)
 class Shapes(Source):
-    """Shapes of one of six kinds in up to nine places, with random size, rotation and colours; the label is the kind.
+    """Four shapes of one of six kinds, of random places, size, rotation and colours; the label is the kind.
 
     Raises:
         UserError: for a setting out of range.
     """
 
     name: str = "shapes"
-    n_train: int = 3300  # images, before the validation split
+    n_train: int = 3200  # images, before the validation split
     n_test: int = 1000  # images
     image_size: int = 24  # pixels
     val_fraction: float = 0.1  # share of n_train held out for validation
