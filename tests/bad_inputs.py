@@ -109,7 +109,7 @@ CONFIGURATION = {
     "section for section": Bad("training=${objective}", "training: | set the keys"),
     "too deep": Bad(
         f"model.channels=[8,8,8,8,8,8] {SMALL}",
-        "model.channels=[8, 8, 8, 8, 8, 8]: | multiples of 64 | 32x32 | fewer channels | dataset.image_size",
+        "model.channels=[8, 8, 8, 8, 8, 8]: | multiples of 64 | 24x24 | fewer channels | dataset.image_size",
     ),
     "model too large": Bad(
         f"model=fc model.hidden_dims=[1000000,1000000] {SMALL}",

@@ -93,7 +93,7 @@ def test_a_model_gives_the_recorded_loss(here: Path) -> None:
     data = run.dataset()
     model = run.model()
     assert not model.training
-    assert model.sample(3).shape == (3, 3, 32, 32)
+    assert model.sample(3).shape == (3, 3, 24, 24)
     measured = evaluate(model, torch.from_numpy(data.test.images), beta=0.5)
     assert measured.loss == pytest.approx(run.metrics["test/loss"], rel=1e-6)
     (file,) = here.glob("outputs/*/*fc-tiny-s0/checkpoint.pt")

@@ -15,6 +15,7 @@ from vae_sweep.training import loop, randomness
 from vae_sweep.training.evaluation import evaluate
 
 SHAPES = {"_target_": "vae_sweep.datasets.shapes.Shapes", "name": "shapes", "n_train": 60, "n_test": 20}
+SHAPES |= {"image_size": 32}
 NODES = {
     "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "hidden_dims": [64, 32]},
     "fc_skip": {"_target_": "vae_sweep.models.fc_skip.SkipFCVAE", "hidden_dims": [64, 32]},

@@ -100,7 +100,7 @@ def test_mlflow_loads_what_vae_sweep_loads(swept: tuple[Path, str], monkeypatch:
 def test_a_wrong_input_is_told_what_is_allowed(swept: tuple[Path, str]) -> None:
     root, _ = swept
     loaded = mlflow.pyfunc.load_model(str(folder_of(root, models_of(root, runs_of(root)[0])[0])))
-    with pytest.raises(UserError, match=r"\(2, 3\).*decode \(n, 8\).*encode \(n, 3, 32, 32\)"):
+    with pytest.raises(UserError, match=r"\(2, 3\).*decode \(n, 8\).*encode \(n, 3, 24, 24\)"):
         loaded.predict(np.zeros((2, 3), np.float32))
     with pytest.raises(UserError, match=r"what=encode.*\(2, 8\)"):
         loaded.predict(np.zeros((2, 8), np.float32), params={"what": "encode"})
@@ -262,4 +262,4 @@ def test_a_model_of_ones_own_comes_with_its_code(project: Path, tmp_path: Path, 
     loaded = subprocess.run(  # from another folder, where the user's module is not
         [sys.executable, "-c", LOAD, str(folder)], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
     )
-    assert loaded.stdout.splitlines()[-1:] == ["(2, 3, 32, 32)"], loaded.stderr
+    assert loaded.stdout.splitlines()[-1:] == ["(2, 3, 24, 24)"], loaded.stderr

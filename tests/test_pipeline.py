@@ -98,7 +98,7 @@ def test_child_runs_have_the_same_parameters_and_differ_in_model_and_set(smoke: 
         *(f"params.{key}" for key in ("name", "batch_size", "lr", "latent_dim")),
     }
     assert smoke.children["fc-p2"].data.params["params.lr"] == "0.0005"
-    assert smoke.children["conv-p1"].data.params["n_parameters"] == "1119811"
+    assert smoke.children["conv-p1"].data.params["n_parameters"] == "774851"
 
 
 def test_every_epoch_records_its_losses_and_images_seen(smoke: Project) -> None:
@@ -147,7 +147,8 @@ def test_every_run_is_measured_beside_the_linear_vae(smoke: Project) -> None:
         assert {f"test/{name}" for name in names} | {f"reference/{name}" for name in names} <= set(m)
         assert m["test/neg_elbo"] == pytest.approx(m["test/loss"], rel=1e-6)
         assert m["reference/neg_elbo"] == pytest.approx(m["reference/test_loss"], rel=0.05)  # one draw per image
-        assert m["reference/active_units"] == m["reference/active"] == 13
+        assert m["reference/active"] == 32
+        assert m["reference/active_units"] == 31  # on test images: one direction is at the threshold
         assert m["reference/iwae_10_gain"] == pytest.approx(0, abs=1e-3)
         spectrum = np.load(smoke.artifact(run, "kl_spectrum.npy"))
         assert spectrum.sum() == pytest.approx(m["test/kl"], rel=1e-4)
@@ -212,11 +213,11 @@ def test_a_run_has_its_figures_configuration_and_samples(smoke: Project) -> None
         config = yaml.safe_load(smoke.artifact(run, "config.yaml").read_text())
         assert config["params"]["name"] == run.data.params["params.name"]
         samples = np.load(smoke.artifact(run, "samples.npy"))
-        assert (samples.shape, samples.dtype) == ((64, 3, 32, 32), np.uint8)
+        assert (samples.shape, samples.dtype) == ((64, 3, 24, 24), np.uint8)
         pairs = np.load(smoke.artifact(run, "reconstructions.npy"))
-        assert (pairs.shape, pairs.dtype) == ((16, 2, 3, 32, 32), np.uint8)
+        assert (pairs.shape, pairs.dtype) == ((16, 2, 3, 24, 24), np.uint8)
     linear = [np.load(smoke.artifact(smoke.children[name], "reference_samples.npy")) for name in ("fc-p1", "conv-p1")]
-    assert (linear[0].shape, linear[0].dtype) == ((16, 3, 32, 32), np.uint8)
+    assert (linear[0].shape, linear[0].dtype) == ((16, 3, 24, 24), np.uint8)
     assert (linear[0] == linear[1]).all()  # the same model, whatever the run's own is
     assert linear[0].std(axis=0).mean() > 5  # of 255: its samples differ
 
@@ -306,9 +307,9 @@ def test_generate_from_a_run_and_from_its_checkpoint(smoke: Project, copied: Pat
         png, array = map(Path, done.stdout.splitlines())
         assert png.read_bytes().startswith(b"\x89PNG")
         arrays.append(np.load(array))
-    assert arrays[0].shape == (9, 3, 32, 32)
+    assert arrays[0].shape == (9, 3, 24, 24)
     assert (arrays[0] == arrays[1]).all()
-    for what, shape in {"interpolation": (3, 10, 3, 32, 32), "reconstructions": (3, 2, 3, 32, 32)}.items():
+    for what, shape in {"interpolation": (3, 10, 3, 24, 24), "reconstructions": (3, 2, 3, 24, 24)}.items():
         done = command(
             *(f"run={run.info.run_id}", f"what={what}", "n=3", f"out=pictures/{what}.png", "array=true"),
             cwd=copied,
@@ -361,7 +362,7 @@ def test_an_averaged_error_collapses_every_latent(collapsed: tuple[Path, str]) -
     root, output = collapsed
     assert "posterior collapse predicted" in output
     for run in sweep(root, output).children.values():
-        assert run.data.metrics["implied_variance"] == 1536
+        assert run.data.metrics["implied_variance"] == 3 * 24 * 24 / 2
         assert "posterior collapse predicted" in run.data.tags["vae_sweep.warning"]
         assert run.data.metrics["reference/active"] == run.data.metrics["reference/active_units"] == 0
         assert run.data.metrics["test/active_units"] == 0
@@ -427,7 +428,7 @@ def test_a_users_own_architecture_and_parameter_set(command, project: Path) -> N
     children = sweep(project, done.stdout).children
     assert set(children) == {"linear-p9", "mine-p9"}
     assert children["mine-p9"].data.params["model.width"] == "24"
-    assert children["mine-p9"].data.params["n_parameters"] == str(3073 * 24 + 25 * 12 + 7 * 3072)
+    assert children["mine-p9"].data.params["n_parameters"] == str(1729 * 24 + 25 * 12 + 7 * 1728)
     typo = command(*grid, "model.widht=3", cwd=project)
     assert typo.returncode == 1
     assert "widht" in typo.stderr

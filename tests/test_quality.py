@@ -50,8 +50,9 @@ def documented_commands() -> list[str]:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES if page.name != "CONTRIBUTING.md")
     blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line.partition("  #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    sweeps = [line[line.index("python -m vae_sweep ") :] for line in lines if "python -m vae_sweep " in line]
-    return sorted({sweep for sweep in sweeps if "$" not in sweep and "launcher=slurm" not in sweep})
+    typed = [line for line in lines if "python -m vae_sweep " in line and "$" not in line]
+    sweeps = [line[line.index("python -m vae_sweep ") :] for line in typed]
+    return sorted({sweep for sweep in sweeps if "launcher=slurm" not in sweep})
 
 
 @pytest.mark.parametrize("command", documented_commands())

@@ -20,6 +20,7 @@ from vae_sweep.training import checkpoint
 from vae_sweep.training.evaluation import evaluate
 
 TINY = ("-m", BASIC, "params=tiny", "experiment=smoke", "training.max_epochs=1")
+PIXELS = 3 * 24 * 24
 TINY += ("dataset.n_train=100", "dataset.n_test=30")
 OWN_MODEL = """
 from torch import nn
@@ -29,8 +30,8 @@ from vae_sweep.models import VAE, Posterior
 class MyVAE(VAE):
     def __init__(self, image_shape, latent_dim):
         super().__init__(image_shape, latent_dim)
-        self.encoder = nn.Sequential(nn.Flatten(), layer(3072, 2 * latent_dim))
-        self.decoder = nn.Sequential(layer(latent_dim, 3072), nn.Sigmoid(), nn.Unflatten(1, image_shape))
+        self.encoder = nn.Sequential(nn.Flatten(), layer(1728, 2 * latent_dim))
+        self.decoder = nn.Sequential(layer(latent_dim, 1728), nn.Sigmoid(), nn.Unflatten(1, image_shape))
 
     def encode(self, x):
         return Posterior(*self.encoder(x).chunk(2, dim=1))
@@ -87,7 +88,7 @@ def test_a_set_that_was_edited_and_edited_back_is_trained_once_per_content(sweep
     assert [len(store.table(found)) for found in store.sweeps] == [1, 2, 1]  # 4; named: 4 and 6; 6
     for found in store.sweeps:
         for row in store.table(found):
-            assert row["n_parameters"] == 3072 * row["latent_dim"] * 2 + 3072 + 2 * row["latent_dim"]
+            assert row["n_parameters"] == PIXELS * row["latent_dim"] * 2 + PIXELS + 2 * row["latent_dim"]
             (run,) = [run for run in store.runs if run.info.run_id == row["run_id"]]
             assert int(run.data.params["params.latent_dim"]) == row["latent_dim"]
             assert run.data.metrics["test/loss"] == row["test_loss"]

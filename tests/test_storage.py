@@ -320,8 +320,9 @@ def test_two_sweeps_of_one_project_do_not_disturb_each_other(command, start, pro
 
 def test_a_checkpoint_takes_the_room_of_one(command, project: Path) -> None:
     assert command("model=linear", "params=tiny", "experiment=smoke", cwd=project).returncode == 0
-    (kept,), (stored,) = (list(project.glob(f"{top}/*/**/checkpoint.pt")) for top in ("outputs", "mlruns"))
+    (kept,), (stored, of_model) = (sorted(project.glob(f"{top}/*/**/checkpoint.pt")) for top in ("outputs", "mlruns"))
     assert kept.samefile(stored)
+    assert kept.samefile(of_model)
     model, content = checkpoint.load(kept)
     checkpoint.save(kept, model, content["config"], content["facts"] | {"name": "another"})
     assert checkpoint.load(stored)[1]["facts"]["name"] == content["facts"]["name"]

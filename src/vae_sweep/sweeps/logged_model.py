@@ -9,7 +9,7 @@ import vae_sweep
 from vae_sweep.base.plugins import OURS
 from vae_sweep.sweeps.run import Run
 from vae_sweep.tracking.models import Described, log_model, register_model
-from vae_sweep.tracking.names import MODEL
+from vae_sweep.tracking.names import MODEL, REGISTERED
 
 LOADER = "vae_sweep.serving"
 
@@ -25,6 +25,7 @@ def record_model(run: Run) -> None:
     name = run.cfg.get("register")  # a plan of an earlier version does not say
     if name:
         register_model(run.store, model_id, name)
+        run.record.set_tags({REGISTERED: name})
 
 
 def _described(run: Run) -> Described:

@@ -27,7 +27,17 @@ from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.context import Context
 from vae_sweep.sweeps.folders import load_config
 from vae_sweep.sweeps.run import Run
-from vae_sweep.tracking.names import LINEAR, LINEAR_SAMPLES, MEASURED, METRIC_NAMES, RUN_KEY, SPECTRUM, UNDEFINED
+from vae_sweep.tracking.names import (
+    LINEAR,
+    LINEAR_SAMPLES,
+    MEASURED,
+    METRIC_NAMES,
+    MODEL,
+    REGISTERED,
+    RUN_KEY,
+    SPECTRUM,
+    UNDEFINED,
+)
 from vae_sweep.tracking.store import StoredRun
 from vae_sweep.training import checkpoint
 from vae_sweep.training.evaluation import Averages, evaluate, inference, to_uint8
@@ -53,7 +63,7 @@ def is_complete(run: StoredRun) -> bool:
 
 
 def finished_runs(context: Context) -> dict[Cell, StoredRun]:
-    """Return the run of every cell; empty unless each is finished, with the metrics and figures that are configured."""
+    """Return the run of every cell; empty unless each is finished, with its model and what is measured and drawn."""
     if context.parent_id is None:
         return {}
     root, found = Path(context.root), context.store().children(context.parent_id)
@@ -61,9 +71,16 @@ def finished_runs(context: Context) -> dict[Cell, StoredRun]:
     for cell in context.cells:
         stored = runs.get(cell.key)
         cfg = load_config(root, context.sweep_key, cell.key) if stored else None
-        if not (stored and cfg and _is_drawn(cfg, stored) and _is_measured(cfg, root, context.features, stored)):
+        if not (stored and cfg and _has_its_model(cfg, stored) and _is_drawn(cfg, stored)):
+            return {}
+        if not _is_measured(cfg, root, context.features, stored):
             return {}
     return {cell: runs[cell.key] for cell in context.cells}
+
+
+def _has_its_model(cfg: DictConfig, stored: StoredRun) -> bool:
+    name = cfg.get("register")
+    return MODEL in stored.tags and name in (None, stored.tags.get(REGISTERED))
 
 
 def _is_drawn(cfg: DictConfig, stored: StoredRun) -> bool:

@@ -18,6 +18,7 @@ TRAINING_STATE = "vae_sweep.training_state"  # how training ended; with .why aft
 MEASURED = "vae_sweep.metrics"  # settings and code that a run's held-out metrics come from
 METRIC_NAMES = "vae_sweep.metrics.names"  # the held-out metrics of the last measuring, without prefix
 MODEL = "vae_sweep.model"  # id of its LoggedModel, once that is complete
+REGISTERED = "vae_sweep.registered"  # name in the model registry that it is a version of
 VIEW = "vae_sweep.view"  # of a sweep: key of its view in the UI
 UNDEFINED = "vae_sweep.metrics.undefined"  # metrics that the images do not define, and why, a line each
 
