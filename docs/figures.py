@@ -1,6 +1,6 @@
 """The figures of the README and the site, made by one command from a real sweep, with Chromium and Playwright:
 
-    python docs/figures.py --folder /tmp/figures -m model=fc,conv params=p1,p2,p3 dataset=shapes
+    python docs/figures.py --folder ../figures -m model=fc,conv params=p1,p2,p3 dataset=shapes
 
 It trains the sweep in that folder; where it is finished there already, live-table.svg stays as it is.
 """
