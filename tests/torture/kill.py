@@ -295,7 +295,20 @@ def result(root: Path) -> Result:
                 for run, key, value in rows("params", "run_uuid, key, value")
             ),
             "names of tags": Counter((name[run], key) for run, key in tags),
-            "dataset inputs": Counter(name[run] for (run,) in rows("inputs", "destination_id")),
+            "inputs and outputs": Counter(
+                (kind, name.get(source), name.get(destination))
+                for kind, source, destination in rows("inputs", "destination_type, source_id, destination_id")
+            ),
+            "logged models": Counter(
+                (name[run], *facts) for run, *facts in rows("logged_models", "source_run_id, name, status")
+            ),
+            "metrics of logged models": Counter(
+                (name[run], *row)
+                for run, *row in rows(
+                    "logged_model_metrics", "run_id, metric_name, metric_step, metric_value, dataset_name"
+                )
+                if row[0] not in TIMINGS
+            ),
             "statuses": Counter(
                 (facts[0], tags.get((run, "vae_sweep.role")), *facts[1:4:2], facts[2] is not None)
                 for run, facts in runs.items()
@@ -305,7 +318,7 @@ def result(root: Path) -> Result:
     for run, (cell, _, _, _, folder) in runs.items():
         for path in sorted(folder.rglob("*")):
             if path.suffix in (".png", ".npy") and run in cells:
-                pictures[cell, str(path.relative_to(folder)), digest(path.read_bytes())] += 1
+                pictures[cell, general(path.relative_to(folder)), digest(path.read_bytes())] += 1
             elif path.name == "checkpoint.pt":
                 content = torch.load(path, map_location="cpu", weights_only=True)
                 for key, tensor in content["weights"].items():
@@ -328,6 +341,7 @@ def general(path: Path) -> str:
     """A file's name without what differs from start to start: run ids and times."""
     named = re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\w+-sweep", "TIME-sweep", str(path))
     named = re.sub(r"(?<=state/finished/)[0-9a-f]{16}", "FOLDER", named)  # a hash of where the sweep is, too
+    named = re.sub(r"\+timestamp\+\d+\+[0-9a-f-]{36}", "+TIME", named)  # an image of MLflow's image grid
     return re.sub(r"[0-9a-f]{32}", "RUN", named)
 
 
