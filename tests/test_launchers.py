@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from running import BASIC, rows, statuses
+from vae_sweep.tracking.names import OUTPUTS
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +52,23 @@ def test_every_launcher_gives_the_same_numbers(
         done = command(*GRID, BASIC, cwd=project)
         assert done.stdout.count("is already finished") == 2
         assert done.returncode == 0
+
+
+def test_joblib_starts_the_run_with_the_most_arithmetic_first_and_gives_each_its_own_folder(
+    command, project: Path
+) -> None:
+    axes = ("model=linear,fc", "params=tiny", "training.max_epochs=1,2")
+    done = command("-m", *axes, "experiment=smoke", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with sqlite3.connect(project / "mlflow.db") as store:
+        tag = "SELECT name, value FROM runs r JOIN tags t ON r.run_uuid = t.run_uuid AND key = ? ORDER BY start_time"
+        folders = [(name, Path(folder).name[0]) for name, folder in store.execute(tag, (OUTPUTS,))][1:]  # not the sweep
+    assert folders == [
+        ("fc-tiny-max_epochs=2", "3"),
+        ("fc-tiny-max_epochs=1", "2"),
+        ("linear-tiny-max_epochs=2", "1"),
+        ("linear-tiny-max_epochs=1", "0"),
+    ]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no closed terminals")

@@ -273,3 +273,19 @@ def test_what_a_class_of_ones_own_lacks_is_said_before_the_first_run(
 @pytest.mark.parametrize("model_class", [Own, Asks])
 def test_a_class_of_ones_own_that_works_is_accepted(model_class: type[VAE]) -> None:
     check_model(configured(model_class, width=4), (3, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "products"),
+    [
+        ("fc.FCVAE", {"hidden_dims": [8]}, 48 * 8 + 8 * 10 + 5 * 8 + 8 * 48),
+        # kernels of 4x4 at 2x2 places, and the layers to and from 2 * 5 and 5 latents
+        ("conv.ConvVAE", {"channels": [8]}, 3 * 8 * 16 * 4 + 32 * 10 + 5 * 32 + 8 * 3 * 16 * 4),
+    ],
+)
+def test_an_update_costs_three_passes_of_two_operations_for_each_product(
+    target: str, more: dict[str, Any], products: int
+) -> None:
+    config = configured(Own)
+    config.model = {"_target_": f"vae_sweep.models.{target}", "name": "counted", **more}
+    assert check_model(config, (3, 4, 4)) == 3 * 2 * products

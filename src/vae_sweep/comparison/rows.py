@@ -41,6 +41,7 @@ class Cell:
     made_of: tuple[tuple[str, str], ...] = ()  # images and code, by name
     overrides: tuple[str, ...] = ()  # those that set its job apart
     baseline: str | None = None  # its model's, see pairing; "" names none, None is unknown
+    flops: float = 0.0  # of its training, at most: floating-point operations of all passes; 0.0: unknown
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from vae_sweep.base import plugins
 from vae_sweep.base.errors import UserError
 from vae_sweep.models.vae import VAE, Posterior
 
-__all__ = ["VAE", "Posterior", "check", "check_outputs", "create"]
+__all__ = ["CHECKED", "VAE", "Posterior", "check", "check_outputs", "create"]
+
+CHECKED = 2  # images, since the size of a batch must not matter
 
 
 def check(node: Mapping[str, Any]) -> None:
@@ -26,13 +28,13 @@ def check(node: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def check_outputs(model: VAE) -> None:
-    """Encode and decode two empty images, on the model's own device.
+    """Encode and decode CHECKED empty images, on the model's own device.
 
     Raises:
         UserError: where ``encode`` gives no Posterior, or one of them tensors of another shape.
         Exception: whatever the model itself raises.
     """
-    n, name = 2, f"{type(model).__module__}.{type(model).__qualname__}"
+    n, name = CHECKED, f"{type(model).__module__}.{type(model).__qualname__}"
     device = next((parameter.device for parameter in model.parameters()), None)
     posterior = model.encode(torch.zeros(n, *model.image_shape, device=device))
     if not isinstance(posterior, Posterior):

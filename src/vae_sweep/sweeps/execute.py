@@ -18,13 +18,14 @@ from vae_sweep.base.locks import hold_lock, this_process
 from vae_sweep.base.signals import Terminated
 from vae_sweep.comparison.identity import changed, settings_key, training_code
 from vae_sweep.comparison.rows import Cell
-from vae_sweep.config.plan import by_key, cell_name
+from vae_sweep.config.plan import cell_name
 from vae_sweep.config.settings import settings_of
 from vae_sweep.report.publish import figures_due, refresh
 from vae_sweep.sweeps.context import Context
 from vae_sweep.sweeps.display import stop_display
 from vae_sweep.sweeps.environment import environment, machine_kind
 from vae_sweep.sweeps.folders import folder_of, load_config, request_stop, stop_requested, temporary_files_in
+from vae_sweep.sweeps.launchers import cell_of
 from vae_sweep.sweeps.logged_model import record_model
 from vae_sweep.sweeps.preparation import identity_of
 from vae_sweep.sweeps.record import best_effort, train_and_record
@@ -67,8 +68,7 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
         KeyboardInterrupt: the whole sweep was interrupted.
     """
     logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
-    given = by_key(overrides).items()
-    cell = next((cell for cell in context.cells if by_key(cell.overrides).items() <= given), None)
+    cell = cell_of(context.cells, overrides)
     name = cell.name if cell else cell_name(cfg, list(overrides), context.swept)
     _check_may_start(context, name)
     try:

@@ -1,4 +1,4 @@
-"""What Hydra's launchers lack: interrupts, requeued jobs, a dead job that does not end the sweep.
+"""What Hydra's launchers lack: interrupts, requeued jobs, a dead job that does not end the sweep, long runs first.
 
 joblib, Ray and submitit are imported only where their launcher is in use.
 """
@@ -10,21 +10,47 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from vae_sweep.base.errors import RunFailed
+from vae_sweep.comparison.rows import Cell
+from vae_sweep.config.plan import by_key
 
 
-def patch_launcher(launcher: str, on_sigterm: Any) -> None:
+def patch_launcher(launcher: str, on_sigterm: Any, cells: Sequence[Cell] = ()) -> None:
     """Patch the launcher of class ``launcher`` where it needs it; ``on_sigterm`` keeps handling SIGTERM."""
     if "submitit" in launcher:
         _collect_from_all()
     if launcher.endswith(".RayLauncher"):
         _keep_our_signal(on_sigterm)
-    if launcher.endswith(".JoblibLauncher") and hasattr(signal, "SIGHUP"):
-        _start_resource_tracker()
+    if launcher.endswith(".JoblibLauncher"):
+        _start_longest_first(cells)
+        if hasattr(signal, "SIGHUP"):
+            _start_resource_tracker()
+
+
+def cell_of(cells: Iterable[Cell], overrides: Sequence[str]) -> Cell | None:
+    """Return the cell that a job's overrides choose; None where the cells are not known ahead."""
+    given = by_key(overrides).items()
+    return next((cell for cell in cells if by_key(cell.overrides).items() <= given), None)
+
+
+def _start_longest_first(cells: Sequence[Cell]) -> None:
+    """joblib: start the jobs with the most arithmetic first, so that no core waits at the end for the last of them."""
+    from hydra_plugins.hydra_joblib_launcher import _core
+
+    class LongestFirst(_core.Parallel):
+        def __call__(self, jobs: Iterable[Any]) -> list[Any]:
+            given = list(jobs)  # each as (execute_job, (number, overrides, ...), {})
+            flops = [cell.flops if (cell := cell_of(cells, job[1])) else 0.0 for _, job, _ in given]
+            order = sorted(range(len(given)), key=lambda n: -flops[n])
+            results = dict(zip(order, super().__call__([given[n] for n in order]), strict=True))
+            return [results[n] for n in range(len(given))]
+
+    _core.Parallel = LongestFirst
 
 
 def joblib_temp_folder(folder: Path) -> str:

@@ -138,7 +138,7 @@ def open_sweep(
     _claim(folder_of(root, key))
     _close_orphaned_runs(store, root)
     clear_stop_request(root, key)
-    patch_launcher(config.hydra.launcher["_target_"], interrupt)
+    patch_launcher(config.hydra.launcher["_target_"], interrupt, tuple(cells))
     from vae_sweep.report.publish import refresh
 
     record = _open_parent(config, store, key, root, list(cells), swept)

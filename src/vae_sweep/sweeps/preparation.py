@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vae_sweep import datasets, models
 from vae_sweep.base import plugins
@@ -110,23 +111,28 @@ def prepare_cells(
         if local:
             resolve_device(cfg.training.device, cfg.training.precision)
     cells: dict[str, tuple[Cell, DictConfig]] = {}  # by identity
-    known: dict[str, tuple[tuple[int, int, int], str]] = {}  # shape and digest of the images
+    known: dict[str, datasets.ImageDataset] = {}
     for name, (overrides, cfg) in planned.items():
         data = f"{OmegaConf.to_container(cfg.dataset)} {cfg.params.batch_size} {cfg.params.latent_dim}"
         if data not in known:
-            dataset, _ = prepare(cfg, root)
-            datasets.announce(dataset)
-            known[data] = dataset.image_shape, dataset.digest
-        shape, digest = known[data]
-        check_model(cfg, shape)
-        made_of = parts(digest, own_sources(cfg.model, cfg.dataset))
+            known[data], _ = prepare(cfg, root)
+            datasets.announce(known[data])
+        dataset = known[data]
+        flops = check_model(cfg, dataset.image_shape) * len(dataset.train) * _n_epochs(cfg)
+        made_of = parts(dataset.digest, own_sources(cfg.model, cfg.dataset))
         key = run_key(settings_of(cfg), made_of)
         if key in cells:
             raise UserError(
                 f"the sweep holds {cells[key][0].name} and {name}, which are one run; leave one of them out"
             )
-        cells[key] = _cell(cfg, overrides, swept, name=name, key=key, made_of=tuple(made_of.items())), cfg
+        identity = {"name": name, "key": key, "made_of": tuple(made_of.items())}
+        cells[key] = _cell(cfg, overrides, swept, flops=flops, **identity), cfg
     return dict(cells.values())
+
+
+def _n_epochs(cfg: DictConfig) -> int:
+    """Epochs that a run takes at most."""
+    return min(cfg.params.epochs or cfg.training.max_epochs, cfg.training.max_epochs)
 
 
 def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **identity: Any) -> Cell:
@@ -150,8 +156,12 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
     )
 
 
-def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
+def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> float:
     """Build the model without memory or weights, so that what does not fit is known before any run starts.
+
+    Returns:
+        The floating-point operations of an update, per image: of one pass forward and two backward; 0.0 where the model
+        cannot be counted.
 
     Raises:
         UserError: as the model's constructor does, where encode or decode fail, or where this machine has too little
@@ -160,12 +170,13 @@ def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
     try:
         with torch.device("meta"):
             model = models.create(cfg.model, image_shape, cfg.params.latent_dim)
-        models.check_outputs(model)
+        with FlopCounterMode(display=False) as counter:
+            models.check_outputs(model)
     except UserError:
         raise
     except Exception:  # a user's own may want to see numbers
         _check_with_numbers(cfg, image_shape)
-        return
+        return 0.0
     n_weights = sum(p.numel() for p in model.parameters())
     batch, latent_dim = cfg.params.batch_size, cfg.params.latent_dim
     most = batch * EXPANSION * math.prod(image_shape)
@@ -176,6 +187,7 @@ def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
         f"images of {image_shape[1]}x{image_shape[2]}",
         "give smaller widths, fewer latents, smaller batches or smaller images",
     )
+    return 3 * counter.get_total_flops() / models.CHECKED
 
 
 def _check_with_numbers(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
