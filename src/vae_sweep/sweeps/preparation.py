@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from vae_sweep import datasets, models
 from vae_sweep.base import plugins
 from vae_sweep.base.errors import UserError, first_line
 from vae_sweep.base.sources import own_sources
-from vae_sweep.base.system import check_memory, resolve_path, total_memory
+from vae_sweep.base.system import check_memory, resolve_path
 from vae_sweep.comparison.identity import parts, run_key, settings_key
 from vae_sweep.comparison.rows import Cell, data_label, schedule_label
 from vae_sweep.config.plan import variant
@@ -26,7 +27,6 @@ from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.source import source
 from vae_sweep.training.device import resolve_device
 
-EXPANSION = 1000  # layers hold fewer numbers for one image than this times those of the image, usually far fewer
 COPIES = 5  # of the weights: themselves, gradients, Adam's two moments, those of the best epoch
 
 
@@ -170,7 +170,7 @@ def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> float:
     try:
         with torch.device("meta"):
             model = models.create(cfg.model, image_shape, cfg.params.latent_dim)
-        with FlopCounterMode(display=False) as counter:
+        with _counted(model) as count:
             models.check_outputs(model)
     except UserError:
         raise
@@ -179,15 +179,13 @@ def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> float:
         return 0.0
     n_weights = sum(p.numel() for p in model.parameters())
     batch, latent_dim = cfg.params.batch_size, cfg.params.latent_dim
-    most = batch * EXPANSION * math.prod(image_shape)
-    values = batch * _values_per_image(model) if 4 * most > total_memory() else 0  # counting takes a second
     check_memory(
-        4 * (COPIES * n_weights + values),  # float32
+        4 * (COPIES * n_weights + batch * count.values),  # float32
         f"model={cfg.model.name} params.latent_dim={latent_dim} params.batch_size={batch}: {n_weights:,} weights and "
         f"images of {image_shape[1]}x{image_shape[2]}",
         "give smaller widths, fewer latents, smaller batches or smaller images",
     )
-    return 3 * counter.get_total_flops() / models.CHECKED
+    return 3 * 2.0 * count.products
 
 
 def _check_with_numbers(cfg: DictConfig, image_shape: tuple[int, int, int]) -> None:
@@ -203,20 +201,31 @@ def _check_with_numbers(cfg: DictConfig, image_shape: tuple[int, int, int]) -> N
         ) from error
 
 
-def _values_per_image(model: VAE) -> int:
-    """Numbers that the layers hand on for one image, kept until the gradients are known."""
-    counts = []
+@dataclass
+class Count:
+    """What a model computes for one image."""
 
-    def count(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor):
-            counts.append(output.numel())
+    values: int = 0  # that the layers hand on, kept until the gradients are known
+    products: int = 0  # of a weight and a value
+
+
+@contextmanager
+def _counted(model: VAE) -> Iterator[Count]:
+    """While inside, count what the layers of ``model`` do with ``models.CHECKED`` images."""
+    found = Count()
+
+    def count(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: object) -> None:
+        if not isinstance(output, torch.Tensor):
+            return
+        found.values += output.numel() // models.CHECKED
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.dim() > 1:  # of a convolution, once for each place
+            places = 1 if isinstance(layer, nn.Linear) else min(math.prod(x.shape[2:]) for x in (*inputs[:1], output))
+            found.products += weight.numel() * places
 
     hooks = [layer.register_forward_hook(count) for layer in model.modules() if not list(layer.children())]
     try:
-        model(torch.empty(1, *model.image_shape, device="meta"), torch.empty(1, model.latent_dim, device="meta"))
-    except Exception:  # a user's own may not run without numbers: then only its weights are counted
-        return 0
+        yield found
     finally:
         for hook in hooks:
             hook.remove()
-    return sum(counts)
