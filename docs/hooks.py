@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import import_module
-from inspect import getsource
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -22,6 +21,7 @@ from mkdocs.structure.pages import Page
 from omegaconf import MISSING
 
 from vae_sweep.config import options, schema
+from vae_sweep.config.help import COMMANDS, comments
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = schema.config_dir()
@@ -30,9 +30,9 @@ PAGES = {  # of the repository -> of the site
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changes.md",
     "benchmarks/README.md": "benchmarks.md",
+    "notebooks/exercises.md": "exercises.md",
 }
 NOTEBOOKS = [f"notebooks/{file.name}" for file in sorted(ROOT.glob("notebooks/*.ipynb"))]  # the same on the site
-COMMANDS = ("compare", "generate", "export", "ui", "doctor", "relocate")
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)")  # to a file: [text](file.md#section)
 
 
@@ -102,7 +102,7 @@ def choices() -> str:
 
 def keys(title: str, kind: type, file: str, prefix: str) -> str:
     """Return a table of the keys of the dataclass ``kind``, with the values that ``file`` gives them."""
-    meanings = dict(re.findall(r"^    (\w+): .*?  # (.*)$", getsource(kind), re.MULTILINE))
+    meanings = comments(kind)
     values = yaml_values(CONF / file)
     inside = prefix if file == "config.yaml" else ""  # a group's file has its keys at the top
     rows = []

