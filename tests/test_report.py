@@ -20,6 +20,7 @@ from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.comparison.sentences import answer
 from vae_sweep.report import page as report
 from vae_sweep.report import presentation as show
+from vae_sweep.report import publish
 
 VOID = {"br", "hr", "img", "link", "meta", "source"}
 NAN = float("nan")
@@ -192,6 +193,8 @@ def test_a_missing_primary_metric_and_the_time_are_said(full: Evidence) -> None:
     before = text[: text.index("<h3>Samples")]
     assert "(KD, the second primary metric) is unknown: install vae-sweep[fd]." in before
     assert "2026-11-26 01:33 UTC, 21 s." in before
+    assert publish.brief_verdicts(told)[-1].endswith(" is unknown: install vae-sweep[fd].")
+    assert publish.brief_verdicts(told)[:-1] == publish.brief_verdicts(full)
 
 
 def test_tables_hold_every_group(full: Evidence, page: Page) -> None:

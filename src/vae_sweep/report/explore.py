@@ -199,11 +199,11 @@ def _walk(labels: NDArray[np.int64]) -> list[int]:
 def _principal(means: Floats) -> tuple[Floats, Floats, float]:
     """Mean (L,), first two principal axes (2, L) and their share of the variance of points (N, L)."""
     center = means.mean(0)
-    _, scale, axes = np.linalg.svd(means - center, full_matrices=False)
-    total = float((scale**2).sum())
-    padded = np.zeros((2, means.shape[1]))
-    padded[: len(axes[:2])] = axes[:2]
-    return center, padded, float((scale[:2] ** 2).sum()) / total if total else 0.0
+    variances, columns = np.linalg.eigh(np.atleast_2d(np.cov(means, rowvar=False, bias=True)))  # ascending
+    axes = np.zeros((2, means.shape[1]))
+    axes[: len(variances)] = columns.T[:-3:-1]
+    total = float(variances.sum())
+    return center, axes, float(variances[-2:].sum()) / total if total else 0.0
 
 
 def _program(program: Program) -> dict[str, Any]:

@@ -189,31 +189,27 @@ def record(model: VAE, latents: torch.Tensor, facts: Mapping[str, Any]) -> Progr
 def run(program: Program, latents: torch.Tensor) -> torch.Tensor:
     """Return the images of ``latents`` (N, L) as the web page computes them, each flat: (N, C*H*W)."""
     weights = torch.from_numpy(program.weights).float()
-    return torch.stack([_image(program, weights, z) for z in latents])
-
-
-def _image(program: Program, weights: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    values = [z]
+    values = [latents]
     for operation in program.operations:
         taken = [values[index] for index in operation["x"]]
         constants = {key: weights[at : at + n] for key in ("w", "b") if key in operation for at, n in [operation[key]]}
-        values.append(RUN[operation["f"]](operation, *taken, **constants).flatten())
+        values.append(RUN[operation["f"]](operation, *taken, **constants).flatten(1))
     return values[-1]
 
 
 def _linear(_: Operation, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return w.view(len(b), len(x)) @ x + b
+    return F.linear(x, w.view(len(b), x.shape[1]), b)
 
 
 def _convolution(operation: Operation, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    image, kernel = x.view(1, *operation["in"]), w.view(operation["kernel"])
-    return F.conv2d(image, kernel, b, operation["stride"], operation["padding"])
+    images, kernel = x.view(-1, *operation["in"]), w.view(operation["kernel"])
+    return F.conv2d(images, kernel, b, operation["stride"], operation["padding"])
 
 
 def _transposed(operation: Operation, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    image, kernel = x.view(1, *operation["in"]), w.view(operation["kernel"])
+    images, kernel = x.view(-1, *operation["in"]), w.view(operation["kernel"])
     more = operation["more"]  # output padding
-    return F.conv_transpose2d(image, kernel, b, operation["stride"], operation["padding"], more)
+    return F.conv_transpose2d(images, kernel, b, operation["stride"], operation["padding"], more)
 
 
 def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -224,11 +220,11 @@ def _binary(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> C
     return lambda operation, x, y=None, w=None: function(x, w if y is None else y)
 
 
-RUN: dict[str, Callable[..., torch.Tensor]] = {  # the script of the page has the same names
+RUN: dict[str, Callable[..., torch.Tensor]] = {  # each for values (N, ...); the script of the page has the same names
     "linear": _linear,
     "conv": _convolution,
     "conv_transpose": _transposed,
-    "gather": lambda operation, x: x[operation["index"]],
+    "gather": lambda operation, x: x[:, operation["index"]],
     **{name: _unary(getattr(F, name) if hasattr(F, name) else getattr(torch, name)) for name in _UNARY},
     **{name: _binary(getattr(torch, name)) for name in _BINARY},
 }
