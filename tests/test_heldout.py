@@ -60,7 +60,7 @@ def test_bounds_from_the_two_terms_by_hand() -> None:
 def test_iwae_against_densities_written_out() -> None:
     """ln p(x|z) + ln p(z) - ln q(z|x) from torch.distributions, image by image, on the same draws."""
     model, images, k = a_model(), torch.from_numpy(pictures(7)), 30
-    found = bounds.iwae(model, images, k)
+    found = bounds.iwae(model, images, k, neg_elbo=100.0)
     x = to_float(images)
     source = torch.Generator().manual_seed(bounds.NOISE_SEED + 1000)
     noise = [torch.randn(k, 4, generator=source) for _ in range(7)]
@@ -77,8 +77,10 @@ def test_iwae_against_densities_written_out() -> None:
             expected.append(-(weights.mean().log() + log_w.max()) - 216 * math.log(math.pi))
             plain.append(-log_w.mean() - 216 * math.log(math.pi))
             effective.append(weights.sum() ** 2 / weights.square().sum())
-    assert found["iwae_30"] == pytest.approx(float(torch.stack(expected).mean()), abs=1e-3)
-    assert found["iwae_30_gain"] == pytest.approx(float(torch.stack(plain).mean()) - found["iwae_30"], abs=1e-3)
+    gains = (torch.stack(plain) - torch.stack(expected)).numpy()
+    assert found["iwae_30_gain"] == pytest.approx(gains.mean(), abs=1e-3)
+    assert found["iwae_30"] == pytest.approx(100 - gains.mean(), abs=1e-3)
+    assert found["iwae_30_se"] == pytest.approx(stats.sem(gains), abs=1e-3)
     assert found["iwae_30_ess"] == pytest.approx(float(torch.stack(effective).mean()), rel=1e-3)
     assert found["iwae_30_gain"] > 0.01  # the posterior of this model is not exact
 
@@ -89,11 +91,12 @@ def test_the_bound_is_tight_and_units_are_counted_right_for_exact_posteriors() -
     spectrum = linear.spectrum(images)
     model = linear_vae(spectrum, 8, 1.0, "sum", SHAPE)
     stack = torch.from_numpy(images)
-    found = bounds.iwae(model, stack[:100], 50)
+    expected = linear.linear_loss(spectrum, images[:100], 8).loss
+    found = bounds.iwae(model, stack[:100], 50, expected)
     assert found["iwae_50_gain"] == pytest.approx(0, abs=1e-3)
     assert found["iwae_50_ess"] == pytest.approx(50, abs=0.1)
-    expected = linear.linear_loss(spectrum, images[:100], 8).loss
     assert found["iwae_50"] == pytest.approx(expected, rel=1e-4)
+    assert found["iwae_50_se"] == pytest.approx(0, abs=1e-4)
     codes = latents.encode(model, stack)
     used = int((spectrum.eigenvalues > 0.5).sum())
     assert latents.active_units(codes) == used == 4
@@ -181,6 +184,17 @@ def test_psnr_and_ssim_by_hand() -> None:
         top = (2 * m * n + 0.01**2) * (2 * cov + 0.03**2)
         expected.append((top / ((m**2 + n**2 + 0.01**2) * (vx + vy + 0.03**2))).mean())
     assert quality.ssim(model, torch.from_numpy(images)) == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_the_bound_of_a_part_is_corrected_by_the_elbo_of_all() -> None:
+    """Images of the part that are harder than the others must not shift the bound: only its gain is of the part."""
+    model, images = a_model(), torch.from_numpy(pictures(300))
+    of = [evaluate(model, part, noise_draws=50).loss for part in (images, images[:20])]
+    whole = bounds.iwae(model, images, 40, of[0])
+    part = bounds.iwae(model, images[:20], 40, of[0])
+    assert abs(of[1] - of[0]) > 5 * part["iwae_40_se"]  # what the part alone would be wrong by
+    assert abs(part["iwae_40"] - whole["iwae_40"]) < 4 * part["iwae_40_se"]
+    assert part["iwae_40_se"] > 2 * whole["iwae_40_se"]
 
 
 def test_everything_is_measured_and_the_same_again(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class Metrics:
     """Held-out metrics beside the loss. They are not part of a run's identity: changed ones are measured again."""
 
     iwae_samples: int = 100  # posterior draws per image of the importance-weighted bound; 0 leaves it out
-    iwae_images: int = 2000  # test images that it is computed on, at most; and at most a fifth of them
+    iwae_images: int = 500  # test images that its gain is computed on, at most; and at most a fifth of them
     gmm_components: int = 10  # of the Gaussian mixture fitted to the latents; 0 leaves it out
     ssim_images: int = 2000  # test images that the structural similarity is averaged over, at most; 0 leaves it out
     features: str = "auto"  # network of distribution distances: auto | inception | efficientnet_lite0 | none

@@ -95,13 +95,18 @@ ENTRIES = (
     Entry(
         r"test/iwae_(\d+)",
         _metric("IWAE, k = {0}", "nats/image", "lower", 2),
-        "importance-weighted bound on -ln p(x) with {0} posterior draws, without the constant (Burda et al. 2016), on "
-        "a fixed part of the test images",
+        "importance-weighted bound on -ln p(x) with {0} posterior draws, without the constant (Burda et al. 2016): "
+        "-ELBO of all test images less the mean gain on a fixed part of them",
+    ),
+    Entry(
+        r"test/iwae_(\d+)_se",
+        _metric("standard error of IWAE, k = {0}", "nats/image", "lower", 2),
+        "of the gain: how well the part of the test images that was drawn stands for all",
     ),
     Entry(
         r"test/iwae_(\d+)_gain",
         _metric("-ELBO less IWAE, k = {0}", "nats/image", "", 2),
-        "on the same images and draws; at least 0, and 0 where the posterior is exact",
+        "on the same draws of a fixed part of the test images; at least 0, and 0 where the posterior is exact",
     ),
     Entry(
         r"test/iwae_(\d+)_ess",

@@ -20,7 +20,7 @@ from vae_sweep.base.cache import cached
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.metrics import bounds, generated, latents, quality
 from vae_sweep.metrics.linear import Spectrum, ppca_weights
-from vae_sweep.metrics.subject import ENCODED_IMAGES, Settings, Subject, fixed_subset
+from vae_sweep.metrics.subject import TRAIN_IMAGES, Settings, Subject, fixed_subset
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.models.vae import VAE
 from vae_sweep.training.evaluation import Averages, evaluate
@@ -56,7 +56,7 @@ def measure(
     squared_error = averages.recon * (n_values if reduction == "mean" else 1)
     values: dict[str, float] = bounds.elbo_bounds(squared_error, averages.kl, n_values)
     seconds: dict[str, float] = {}
-    subject = Subject(model, dataset, settings, prior_seed)
+    subject = Subject(model, dataset, settings, prior_seed, values["neg_elbo"])
     for name, metric in METRICS.items():
         started = time.perf_counter()
         if found := metric(subject):
@@ -104,7 +104,7 @@ def _iwae(subject: Subject) -> dict[str, float]:
         return {}
     images = subject.images("test")
     chosen = fixed_subset(len(images), min(subject.settings.iwae_images, math.ceil(len(images) / 5)))
-    return bounds.iwae(subject.model, images[chosen], subject.settings.iwae_samples)
+    return bounds.iwae(subject.model, images[chosen], subject.settings.iwae_samples, subject.neg_elbo)
 
 
 METRICS: dict[str, Callable[[Subject], dict[str, float]]] = {  # each may return {}: not requested, or not defined
@@ -165,7 +165,7 @@ def linear_vae(
 
 
 def _probe_pca(spectrum: Spectrum, latent_dim: int, dataset: ImageDataset) -> float:
-    chosen = fixed_subset(len(dataset.train), ENCODED_IMAGES).numpy()
+    chosen = fixed_subset(len(dataset.train), TRAIN_IMAGES).numpy()
     size = _n_directions(spectrum, latent_dim)
     scale = spectrum.eigenvectors[:, :size] / np.sqrt(spectrum.eigenvalues[:size])  # (D, k)
     scores = [

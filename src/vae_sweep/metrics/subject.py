@@ -20,7 +20,7 @@ from vae_sweep.training.evaluation import NOISE_SEED
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
-ENCODED_IMAGES = 10_000  # training images, at most, for the probe and the mixture
+TRAIN_IMAGES = 10_000  # at most, of the final training loss, the probe and the mixture: a fixed part
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Subject:
     dataset: ImageDataset
     settings: Settings
     prior_seed: int  # draws the prior samples
+    neg_elbo: float  # of the test images, nats per image
     undefined: list[str] = field(default_factory=list)  # metrics that these images do not define, and why
     missing: list[str] = field(default_factory=list)  # why requested metrics are not there
     tags: dict[str, str] = field(default_factory=dict)  # about the metrics
@@ -61,11 +62,11 @@ class Subject:
     @cached_property
     def encoded(self) -> torch.Tensor:
         """Indices of the training images in :attr:`train`."""
-        return fixed_subset(len(self.dataset.train), ENCODED_IMAGES)
+        return fixed_subset(len(self.dataset.train), TRAIN_IMAGES)
 
     @cached_property
     def train(self) -> latents.Codes:
-        """Posteriors of training images, at most :data:`ENCODED_IMAGES`."""
+        """Posteriors of training images, at most :data:`TRAIN_IMAGES`."""
         return latents.encode(self.model, self.images("train")[self.encoded])
 
     @cached_property

@@ -146,7 +146,7 @@ def caption(rows: Sequence[Row]) -> str:
         f"{measured}, lower is better: loss = recon + beta * kl (squared error: {said}).",
         "Compare losses only within the same data, beta and reduction." if len(losses) > 1 or "," in data else "",
         "With reduction mean the squared error is averaged over an image's values: not nats." if averaged else "",
-        "Train, Val, Test = images the loss is averaged over; Val chose the epoch, Test was used once, at the end.",
+        "Train (at most 10,000), Val, Test = images of the loss; Val chose the epoch, Test was used once, at the end.",
         "Epochs = run until training stopped; Best = the epoch whose weights count.",
         caveat([row.training_state for row in rows if row.status == "FINISHED"], remedies=True),
         "Vs linear = test loss minus that of the closed-form optimal linear VAE (probabilistic PCA of the training "

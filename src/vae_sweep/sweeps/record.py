@@ -25,6 +25,7 @@ from vae_sweep.config.validation import validate
 from vae_sweep.datasets import describe
 from vae_sweep.metrics import latents, losses
 from vae_sweep.metrics.linear import implied_variance
+from vae_sweep.metrics.subject import TRAIN_IMAGES, fixed_subset
 from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.folders import own_folder, stop_requested
 from vae_sweep.sweeps.image_grid import is_shown, send_images
@@ -289,12 +290,13 @@ def _record_convergence(run: Run, model: VAE, progress: Progress) -> None:
 
 
 def _evaluate(run: Run, model: VAE, progress: Progress) -> dict[str, Averages]:
-    """Loss and terms of the best weights, by split."""
+    """Loss and terms of the best weights, by split; of the training images on a fixed part."""
     averages = {"val": Averages(*(progress.best[f"val/{term}"] for term in Averages._fields))}
     objective = {"beta": run.cfg.objective.beta, "reduction": run.cfg.objective.reduction}
     with timed(progress.seconds, "losses"):
-        for split, draws in {"train": 1, "test": run.cfg.evaluation.noise_draws}.items():
-            averages[split] = evaluate(model, run.images(split), **objective, noise_draws=draws)
+        part = run.images("train")[fixed_subset(len(run.dataset.train), TRAIN_IMAGES)]
+        averages["train"] = evaluate(model, part, **objective)
+        averages["test"] = evaluate(model, run.images("test"), **objective, noise_draws=run.cfg.evaluation.noise_draws)
     return averages
 
 
