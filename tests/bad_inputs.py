@@ -85,7 +85,11 @@ CONFIGURATION = {
     "no such schedule": Bad("params.schedule=cosine", "params.schedule=cosine: | constant or one_cycle"),
     "schedule without a length": Bad("params.schedule=one_cycle", "params.schedule=one_cycle | epochs"),
     "length without a schedule": Bad("params.epochs=5", "params.epochs=5: | one_cycle | early stopping"),
-    "no such precision": Bad("training.precision=half", "training.precision=half: | float32, tf32 or bfloat16"),
+    "no such precision": Bad("training.precision=half", "training.precision=half: | float32, tf32, bfloat16 or auto"),
+    "precision of other machines": Bad(
+        "-m training.precision=auto hydra/launcher=submitit_local dataset=shapes",
+        "training.precision=auto: | launcher | give float32, tf32 or bfloat16",
+    ),
     "no such display": Bad("progress=bar", "progress=bar: | auto | table, plain, log | none"),
     "no such layout": Bad("training.channels_last=never", "training.channels_last=never: | auto, true or false"),
     "too small": Bad("params.latent_dim=0", "params.latent_dim=0: | whole number from 1 to 65,536"),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from running import BASIC
 from vae_sweep import models
 from vae_sweep.base.errors import UserError
 from vae_sweep.models.fc import FCVAE
 from vae_sweep.models.vae import Posterior
-from vae_sweep.training.device import computes_in, numerics, resolve_device
+from vae_sweep.training import device
+from vae_sweep.training.device import choose_precision, computes_in, numerics, resolve_device
 from vae_sweep.training.loop import TrainSettings, fit
 from vae_sweep.training.randomness import seed_weights
 
@@ -122,6 +125,41 @@ def test_a_precision_that_the_gpu_has_not_is_refused(
         else:
             with pytest.raises(UserError, match=rf"training\.precision={precision}: cuda.* \(Some GPU\).*; give float"):
                 resolve_device(name, precision)
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "chosen"),
+    [((7, 5), None, "float32"), ((8, 0), None, "bfloat16"), ((9, 0), "6.2", "bfloat16")],
+)
+def test_auto_is_bfloat16_where_the_gpu_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], hip: str | None, chosen: str
+) -> None:
+    gpu(monkeypatch, capability, hip)
+    found, why = choose_precision(resolve_device("auto"))
+    assert found == chosen
+    assert "Some GPU" in why
+
+
+@pytest.mark.parametrize("flags", [set(), {"avx512f"}, {"avx512f", "amx_bf16"}, {"avx512_bf16"}])
+def test_auto_is_bfloat16_where_the_processor_multiplies_it(monkeypatch: pytest.MonkeyPatch, flags: set[str]) -> None:
+    monkeypatch.setattr(device, "cpu_flags", lambda: flags)
+    found, why = choose_precision(torch.device("cpu"))
+    has = flags & {"amx_bf16", "avx512_bf16"}
+    assert found == ("bfloat16" if has else "float32")
+    assert all(flag in why for flag in has)
+
+
+def test_auto_is_recorded_as_what_it_chose(command, project: Path) -> None:
+    chosen, why = choose_precision(torch.device("cpu"))
+    asked = ["params=tiny", "experiment=smoke", "training.device=cpu", BASIC]
+    done = command("-m", "model=linear", *asked, "training.precision=auto", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert f"training.precision=auto: {chosen}, since {why}" in done.stdout
+    again = command("-m", "model=linear", *asked, f"training.precision={chosen}", cwd=project)  # the same run
+    assert "is already finished, as run" in again.stdout
+    with sqlite3.connect(project / "mlflow.db") as store:
+        values = store.execute("SELECT value FROM params WHERE key = 'training.precision'").fetchall()
+    assert values == [(chosen,)]
 
 
 def no_autocast(device_type: str, *arguments: object, **options: object) -> None:

@@ -104,7 +104,7 @@ class Training:
     threads: int = 1  # CPU threads of one run; 1 keeps its numbers the same however many run beside it
     channels_last: bool | str = "auto"  # memory format of convolutions in training: auto (on a CPU) | true | false
     compile: bool = False  # torch.compile the training step; may pay on GPUs
-    precision: str = "float32"  # matmul precision in training: float32 | tf32 (NVIDIA GPUs) | bfloat16 (autocast)
+    precision: str = "float32"  # matmul precision in training: float32 | tf32 (NVIDIA GPUs) | bfloat16 | auto
 
 
 @dataclass

@@ -63,7 +63,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "training.min_delta": _number("0", "1e12", " (nats/image)"),
     "training.device": (_device, "auto, cpu, cuda, cuda:N or mps"),
     "training.channels_last": (lambda v: v == "auto" or isinstance(v, bool), "auto, true or false"),
-    "training.precision": (lambda v: v in ("float32", "tf32", "bfloat16"), "float32, tf32 or bfloat16"),
+    "training.precision": (lambda v: v in ("float32", "tf32", "bfloat16", "auto"), "float32, tf32, bfloat16 or auto"),
     "training.threads": _whole(1, 256),
     "tracking.retry_seconds": _number("0", "1e6", " (seconds)"),
     "evaluation.noise_draws": _whole(1, 1000),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from vae_sweep.config.settings import settings_of
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.source import source
-from vae_sweep.training.device import resolve_device
+from vae_sweep.training.device import choose_precision, resolve_device
+
+log = logging.getLogger(__name__)
 
 COPIES = 5  # of the weights: themselves, gradients, Adam's two moments, those of the best epoch
 
@@ -108,6 +112,7 @@ def prepare_cells(
     for _, cfg in planned.values():  # what needs no data
         models.check(cfg.model)
         source(cfg.dataset, root)
+        resolve_precision(cfg, local)
         if local:
             resolve_device(cfg.training.device, cfg.training.precision)
     cells: dict[str, tuple[Cell, DictConfig]] = {}  # by identity
@@ -128,6 +133,28 @@ def prepare_cells(
         identity = {"name": name, "key": key, "made_of": tuple(made_of.items())}
         cells[key] = _cell(cfg, overrides, swept, flops=flops, **identity), cfg
     return dict(cells.values())
+
+
+def resolve_precision(cfg: DictConfig, local: bool = True) -> None:
+    """Replace ``training.precision=auto`` in ``cfg`` by what it stands for on this machine, and say why.
+
+    Raises:
+        UserError: where another machine is to train.
+    """
+    if cfg.training.precision != "auto":
+        return
+    if not local:
+        raise UserError(
+            "training.precision=auto: asks this machine, and the launcher trains on others; give float32, tf32 or "
+            "bfloat16"
+        )
+    cfg.training.precision, why = choose_precision(resolve_device(cfg.training.device))
+    _say_once(f"training.precision=auto: {cfg.training.precision}, since {why}")
+
+
+@cache
+def _say_once(line: str) -> None:
+    log.info(line)
 
 
 def _n_epochs(cfg: DictConfig) -> int:

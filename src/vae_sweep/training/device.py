@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import attrgetter
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -17,6 +18,7 @@ from vae_sweep.models.vae import VAE
 T = TypeVar("T")
 
 PRECISIONS = ("float32", "tf32", "bfloat16")  # of matrix products and convolutions in training
+BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}  # instructions that multiply bfloat16
 AMPERE = (8, 0)  # compute capability of the first NVIDIA GPUs with TF32 and bfloat16
 OPERATIONS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
 
@@ -45,6 +47,28 @@ def resolve_device(name: str, precision: str = "float32") -> torch.device:
             f"not compute in it; give {' or '.join(possible)}"
         )
     return device
+
+
+def choose_precision(device: torch.device) -> tuple[str, str]:
+    """Return what ``training.precision=auto`` stands for on ``device``, and why.
+
+    bfloat16 where the hardware multiplies it, which takes about half the time of float32; else float32.
+    """
+    if device.type == "cuda" and computes_in("bfloat16", device):
+        return "bfloat16", f"{device_name(device)} multiplies it in hardware"
+    found = cpu_flags() & BFLOAT16_FLAGS if device.type == "cpu" else set()
+    if found:
+        return "bfloat16", f"this processor multiplies it in hardware ({', '.join(sorted(found))})"
+    return "float32", f"{device_name(device)} is not known to multiply bfloat16 in hardware"
+
+
+def cpu_flags() -> set[str]:
+    """Return the instruction sets of this processor, as Linux names them; empty elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split())
 
 
 def computes_in(precision: str, device: torch.device) -> bool:
