@@ -1,6 +1,6 @@
-"""Coloured shapes on dark or light backgrounds, drawn from fourteen known factors, without any file.
+"""Coloured shapes on dark or light backgrounds, drawn from sixteen known factors, without any file.
 
-An image has four shapes, all alike, anywhere. So one rule draws them wherever they lie: what a convolution can share,
+An image has five shapes, all alike, anywhere. So one rule draws them wherever they lie: what a convolution can share,
 and a fully connected layer must learn for every place.
 
 Each shape is a signed distance d to its outline (negative inside), and a pixel's coverage is d clipped over one
@@ -21,10 +21,10 @@ import numpy as np
 
 from vae_sweep.datasets.base import Built, Source, Split, check_common, check_fits, hold_out_or_fail
 
-COUNT = 4  # shapes in an image
+COUNT = 5  # shapes in an image
 POSITIONS = tuple(f"{axis}{number}" for number in range(1, COUNT + 1) for axis in "xy")  # x1, y1, x2, ...: centres
 FACTORS = ("shape", "hue", "size", "rotation", "background_hue", "background_brightness", *POSITIONS)  # angles in turns
-SIZES = (0.34, 0.42)  # of a shape
+SIZES = (0.3, 0.38)  # of a shape
 REACH = 0.75  # of the centres, to either side
 DARK, LIGHT = (0.0, 0.1), (0.75, 0.88)  # brightness of backgrounds: one half each
 PIXELS = 1 << 19  # drawn at once: they fit into the processor's cache
@@ -135,7 +135,7 @@ def _rgb(hue: np.ndarray, saturation: float, value: float) -> np.ndarray:
 
 @dataclass(kw_only=True)
 class Shapes(Source):
-    """Four shapes of one of six kinds, of random places, size, rotation and colours; the label is the kind.
+    """Five shapes of one of six kinds, of random places, size, rotation and colours; the label is the kind.
 
     Raises:
         UserError: for a setting out of range.
@@ -153,7 +153,7 @@ class Shapes(Source):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the settings."""
-        return {"format": 2, **{key: value for key, value in vars(self).items() if key != "name"}}
+        return {"format": 3, **{key: value for key, value in vars(self).items() if key != "name"}}
 
     def factors(self, split: str) -> np.ndarray:
         """Return the factors of the images of `split`, in their order: float64 (N, K), columns as in FACTORS."""
