@@ -8,15 +8,19 @@ prepared beforehand:
 - notebook: the loop of tutorials for the same cells, one after the other, with all threads: PIL pictures, a DataLoader
   with two workers, the validation loss after every epoch and the test loss at the end; no tracking, no figures
 
-Held-out metrics beside the loss are switched off, since a notebook has none; all else that a run does is in its time.
+Without ``--full`` held-out metrics beside the loss are off, since a notebook has none; all else of a run counts.
 A second table tells what a run loses by others beside it: the images per second of one run alone, and of as many at
 once as there are cores (the same cell with several seeds, so that all end together).
 
-What follows the options is handed to the project's command: ``python benchmarks/sweep.py --images 45000 seed=1``.
+``--full`` trains to the end: every cell by default early stopping, with all metrics, the notebook by the same rule.
+
+What follows the options is handed to the project's command: ``python benchmarks/sweep.py --images 45000 seed=1``, or
+``--full --ways cores,notebook dataset=folder dataset.path=/data/cifar10-jpeg dataset.name=cifar10-jpeg``.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import statistics
 import sys
@@ -34,6 +38,7 @@ from notebook import Pictures, array, notebook_epoch, notebook_loss
 from vae_sweep.base.system import available_cores
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.sweeps.preparation import prepare
+from vae_sweep.training.loop import EarlyStopping
 
 WAYS = {
     "cores": "one single-threaded run per core",
@@ -46,16 +51,18 @@ NOTEBOOK_WORKERS = 2
 class Bench:
     """The grid and its prepared pictures below one folder."""
 
-    def __init__(self, place: Path, models: list[str], params: list[str], images: int, epochs: int, given: list[str]):
-        self.place, self.models, self.params, self.epochs = place, models, params, epochs
+    def __init__(self, place: Path, options: argparse.Namespace, given: list[str]):
+        self.place, self.models, self.params = place, options.models, options.params
         self.count = itertools.count()
-        self.overrides = [
-            *("dataset=shapes", common.size(images)),
-            *(f"paths.data={place / 'data'}", "training.device=cpu"),
-            *(f"training.max_epochs={epochs}", f"training.patience={epochs + 1}"),
-            *common.NO_METRICS,
-            *given,
-        ]
+        drawn = (
+            ()
+            if any(word.startswith("dataset=") for word in given)
+            else ("dataset=shapes", common.size(options.images))
+        )
+        epochs = options.epochs
+        short = (f"training.max_epochs={epochs}", f"training.patience={epochs + 1}", *common.NO_METRICS)
+        self.overrides = [*drawn, f"paths.data={place / 'data'}", "training.device=cpu"]
+        self.overrides += [*(() if options.full else short), *given]
 
     def prepared(self) -> ImageDataset:
         """Return the pictures, prepared on the first call."""
@@ -80,7 +87,7 @@ class Bench:
 
     def notebook(self) -> Cost:
         """Train the grid as a notebook would, in a process of its own, and return what it took."""
-        names = ["--models", ",".join(self.models), "--params", ",".join(self.params), "--epochs", str(self.epochs)]
+        names = ["--models", ",".join(self.models), "--params", ",".join(self.params), "--full"]
         line = [sys.executable, str(Path(__file__).resolve()), "--as-notebook", str(self.place), *names]
         return common.command([*line, *self.overrides], self.place, threads=None)
 
@@ -106,9 +113,13 @@ def as_notebook(bench: Bench) -> None:
         }
         model = common.built(cfg)
         optimizer = torch.optim.Adam(model.parameters(), lr=cfg.params.lr)
-        for epoch in range(bench.epochs):
-            train = notebook_epoch(model, loaders["train"], optimizer)
-            print(f"{cfg.model.name} {epoch}: train {train:.2f}, val {notebook_loss(model, loaders['val']):.2f}")
+        stopping = EarlyStopping(cfg.training.patience, cfg.training.min_delta)
+        for epoch in range(1, cfg.training.max_epochs + 1):
+            train, val = notebook_epoch(model, loaders["train"], optimizer), notebook_loss(model, loaders["val"])
+            print(f"{cfg.model.name} {epoch}: train {train:.2f}, val {val:.2f}")
+            stopping.update(epoch, val)
+            if stopping.should_stop(epoch):
+                break
         print(f"{cfg.model.name}: test {notebook_loss(model, loaders['test']):.2f}")
 
 
@@ -132,6 +143,7 @@ def main() -> None:
     parser = common.arguments(__doc__, repetitions=1)
     parser.add_argument("--images", type=int, default=45_000, help="to train on; default 45000")
     parser.add_argument("--epochs", type=int, default=2, help="of every cell; default 2")
+    parser.add_argument("--full", action="store_true", help="early stopping and all metrics, instead of --epochs")
     parser.add_argument("--models", type=common.names, default=["fc", "conv"])
     parser.add_argument("--params", type=common.names, default=["p1", "p2", "p3"])
     parser.add_argument(
@@ -140,18 +152,18 @@ def main() -> None:
     parser.add_argument("--folder", help="where the project folders are made; default: the system's temporary one")
     parser.add_argument("--as-notebook", metavar="PLACE", help="only train as a notebook, on pictures prepared there")
     options, given = parser.parse_known_args()
-    settings = (options.models, options.params, options.images, options.epochs, given)
     if options.as_notebook:
-        as_notebook(Bench(Path(options.as_notebook), *settings))
+        as_notebook(Bench(Path(options.as_notebook), options, given))
         return
     with tempfile.TemporaryDirectory(dir=options.folder, ignore_cleanup_errors=True) as place:
-        bench = Bench(Path(place), *settings)
+        bench = Bench(Path(place), options, given)
         data = bench.prepared()
         sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
         cells = len(options.models) * len(options.params)
-        print(f"Cells: {cells}, epochs of each: {options.epochs}; images: {sizes}; cores: {available_cores()}.\n")
+        epochs = "until early stopping" if options.full else options.epochs
+        print(f"Cells: {cells}, epochs of each: {epochs}; images: {sizes}; cores: {available_cores()}.\n")
         compare(bench, options.ways, options.repetitions)
-        if "cores" in options.ways:
+        if "cores" in options.ways and not options.full:
             rows = []
             for model in options.models:
                 alone, beside = bench.alone_and_beside(model, options.repetitions)

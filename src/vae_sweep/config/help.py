@@ -45,6 +45,8 @@ def version_text() -> str:
 
 def help_text(config: DictConfig) -> str:
     """Return the text of ``--help``, with the values of ``config`` as the defaults; at most :data:`WIDTH` columns."""
+    # Hydra lists all groups for a help text that has a place for them, which takes a second: this one has none.
+    setattr(GlobalHydra.instance().hydra, "format_config_groups", lambda *_: "")  # noqa: B010
     parts = ["\n".join(_line(name, said) for name, said in OPTIONS.items())]
     for group in (*GROUPS, "hydra/launcher"):
         parts.append("\n".join([f"{group}= one of", *_choices(group)]))

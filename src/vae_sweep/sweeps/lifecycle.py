@@ -31,7 +31,6 @@ from vae_sweep.config.messages import user_message
 from vae_sweep.config.plan import is_local, plan, without_hydra
 from vae_sweep.config.settings import settings_of
 from vae_sweep.config.validation import validate, validate_launcher
-from vae_sweep.sweeps import repeat
 from vae_sweep.sweeps.display import display_of, displays, quiet_log, stop_display
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
@@ -41,6 +40,7 @@ from vae_sweep.tracking.names import ERROR, NOTE, OUTPUTS, PLAN, PROJECT, ROLE, 
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.rows import Cell, Row
+    from vae_sweep.sweeps import repeat
     from vae_sweep.sweeps.context import Context
     from vae_sweep.tracking.store import RunRecord, Store
 
@@ -63,6 +63,8 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse what cannot work, prepare the data, open the parent run; nothing has been trained yet."""
+        from vae_sweep.sweeps import repeat  # here, since NumPy takes a tenth of a second, and --help needs none
+
         with _refusals():
             HydraConfig.instance().set_config(config)  # Hydra does so only when a job starts; paths refer to it
             root = project_root(config)
@@ -291,6 +293,7 @@ def open_single(config: DictConfig) -> Context:
 def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     """Mark cells that were torn down, close the parent (KILLED, FAILED or FINISHED), print and return the rows."""
     from vae_sweep.report import publish, text
+    from vae_sweep.sweeps import repeat
     from vae_sweep.tracking.client import shorten_timeouts
 
     assert context.parent_id is not None
@@ -320,7 +323,7 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
 
 def _keep(place: Path, ending: repeat.Ending, context: Context, store: Store) -> None:
     """Keep the end of a sweep where the same command would find nothing to do: not without its two pages."""
-    from vae_sweep.sweeps import explore
+    from vae_sweep.sweeps import explore, repeat
     from vae_sweep.sweeps.record import best_effort
     from vae_sweep.sweeps.remeasure import finished_runs
 
