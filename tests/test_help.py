@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -57,6 +59,14 @@ def test_version_names_what_numbers_depend_on(typed: tuple[str, ...], command: C
     others = f"PyTorch {version('torch')}, MLflow {version('mlflow')}, Hydra {version('hydra-core')}"
     done = command(*typed, cwd=tmp_path)
     assert done.stdout == f"vae_sweep {vae_sweep.__version__} ({others})\n"
+
+
+def test_help_imports_nothing_that_takes_its_time(tmp_path: Path) -> None:
+    code = "import sys; from vae_sweep.cli import main; sys.argv = ['vae_sweep', '--help']\n"
+    code += "try:\n    main()\nfinally:\n    assert not {'numpy', 'torch', 'mlflow', 'pandas'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert "params= one of" in done.stdout
 
 
 def test_hydras_own_help_stays(command: Callable, tmp_path: Path) -> None:
