@@ -147,8 +147,8 @@ def test_every_run_is_measured_beside_the_linear_vae(smoke: Project) -> None:
         assert {f"test/{name}" for name in names} | {f"reference/{name}" for name in names} <= set(m)
         assert m["test/neg_elbo"] == pytest.approx(m["test/loss"], rel=1e-6)
         assert m["reference/neg_elbo"] == pytest.approx(m["reference/test_loss"], rel=0.05)  # one draw per image
-        assert m["reference/active"] == 32
-        assert m["reference/active_units"] == 31  # on test images: one direction is at the threshold
+        assert m["reference/active"] == 31  # eigenvalues of the training images above the decoder's variance, 1/2
+        assert m["reference/active_units"] == 31  # latents that vary on test images
         assert m["reference/iwae_10_gain"] == pytest.approx(0, abs=1e-3)
         spectrum = np.load(smoke.artifact(run, "kl_spectrum.npy"))
         assert spectrum.sum() == pytest.approx(m["test/kl"], rel=1e-4)
@@ -220,6 +220,10 @@ def test_a_run_has_its_figures_configuration_and_samples(smoke: Project) -> None
     assert (linear[0].shape, linear[0].dtype) == ((16, 3, 24, 24), np.uint8)
     assert (linear[0] == linear[1]).all()  # the same model, whatever the run's own is
     assert linear[0].std(axis=0).mean() > 5  # of 255: its samples differ
+    run = smoke.children["conv-p3"]
+    pairs, ours = (np.load(smoke.artifact(run, f"{name}reconstructions.npy")) for name in ("", "reference_"))
+    errors = ((pairs[:, 0] / 255.0 - ours / 255.0) ** 2).sum((1, 2, 3))
+    assert errors.mean() < run.data.metrics["reference/test_recon"] * 1.5  # its own images, and no noise on the latents
 
 
 def test_a_checkpoint_holds_the_weights_that_were_evaluated(smoke: Project) -> None:

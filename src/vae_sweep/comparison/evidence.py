@@ -33,9 +33,10 @@ class Evidence:
     samples: Mapping[str, Images] = field(default_factory=dict)  # run -> (n, C, H, W)
     reconstructions: Mapping[str, Images] = field(default_factory=dict)
     # ^ run -> (n, 2, C, H, W) test images, the same ones in every run of a dataset, and their reconstructions
-    linear_samples: Mapping[str, Images] = field(
-        default_factory=dict
-    )  # dataset -> (n, C, H, W), closed-form linear VAE
+    linear_samples: Mapping[str, Images] = field(default_factory=dict)
+    # ^ dataset -> (n, C, H, W), closed-form linear VAE
+    linear_reconstructions: Mapping[str, Images] = field(default_factory=dict)
+    # ^ dataset -> (n, C, H, W), the closed-form linear VAE's of the same test images
     interpolations: Mapping[str, Images] = field(default_factory=dict)  # run -> (rows, steps, C, H, W)
     spectra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     # ^ run -> (L,) KL per latent, nats, descending

@@ -218,11 +218,16 @@ def _arrays(store: Store, done: Sequence[Row]) -> dict[str, Any]:
                     linear[row.dataset][label] = np.array(known["spectrum"])
                     curves[row.dataset] = (np.array(known["curve"]["kl"]), np.array(known["curve"]["recon"]))
     most = sorted(done, key=lambda row: row.latent_dim or 0)  # of several closed forms the one with most latents
-    images = arrays_of(store, most, names.LINEAR_SAMPLES)
+
+    def linear_images(file: str) -> dict[str, NDArray[np.uint8]]:
+        images = arrays_of(store, most, file)
+        return {row.dataset: images[row.name] for row in most if row.name in images}
+
     return {
         "histories": histories_of(store, done),
         **{kind: arrays_of(store, done, f"{kind}.npy") for kind in ("samples", "reconstructions", "interpolations")},
-        "linear_samples": {row.dataset: images[row.name] for row in most if row.name in images},
+        "linear_samples": linear_images(names.LINEAR_SAMPLES),
+        "linear_reconstructions": linear_images(names.LINEAR_RECONSTRUCTIONS),
         "spectra": arrays_of(store, done, names.SPECTRUM),
         "linear_spectra": dict(linear),
         "linear_curves": curves,

@@ -195,9 +195,11 @@ def _reconstructions(evidence: Evidence, dataset: str) -> list[PageFigure]:
         return []
     most = _most([images[:, 0] for *_, images in runs])
     real = runs[0][2][:most, 0]
+    linear = [evidence.linear_reconstructions[dataset]] if dataset in evidence.linear_reconstructions else []
     wide, narrow = (
         [
             _mosaic(real, columns, "test images", "real"),
+            *(_mosaic(images[:most], columns, f"reconstructions by {REFERENCE}", REFERENCE) for images in linear),
             *(_of_run(run, run[2][:most, 1], columns, "reconstructions of the same images by", runs) for run in runs),
         ]
         for columns in (len(real), -(-len(real) // 2))

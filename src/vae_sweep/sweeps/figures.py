@@ -7,12 +7,11 @@ import torch
 from vae_sweep.datasets.permuted import PERMUTED
 from vae_sweep.metrics.losses import unit
 from vae_sweep.models.vae import VAE
-from vae_sweep.report.model_figures import FIGURES, Trained, some_of
+from vae_sweep.report.model_figures import FIGURES, Trained
 from vae_sweep.sweeps.run import Run
 from vae_sweep.training.evaluation import Averages
 
 ARRAYS = ("samples", "interpolations", "reconstructions")  # recorded for reports
-N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 
 
 @torch.no_grad()
@@ -33,7 +32,7 @@ def log_run_figures(run: Run, model: VAE, history: list[dict[str, float]]) -> No
         cfg.seed,
         n_samples=cfg.evaluation.n_samples,
         n_interpolations=cfg.evaluation.n_interpolations,
-        originals=some_of(run.dataset.test.images, N_RECONSTRUCTIONS, seed=0),  # the same in every run
+        originals=run.originals,
         facts=facts,
         history=history,
         linear={term: getattr(run.linear, f"val_{term}") for term in Averages._fields},

@@ -29,6 +29,7 @@ from vae_sweep.sweeps.folders import load_config
 from vae_sweep.sweeps.run import Run
 from vae_sweep.tracking.names import (
     LINEAR,
+    LINEAR_RECONSTRUCTIONS,
     LINEAR_SAMPLES,
     MEASURED,
     METRIC_NAMES,
@@ -40,7 +41,7 @@ from vae_sweep.tracking.names import (
 )
 from vae_sweep.tracking.store import StoredRun
 from vae_sweep.training import checkpoint
-from vae_sweep.training.evaluation import Averages, evaluate, inference, to_uint8
+from vae_sweep.training.evaluation import Averages, evaluate, inference, to_float, to_uint8
 from vae_sweep.training.randomness import Stream, generator
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,8 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
     record.log_text(json.dumps({"spectrum": linear.spectrum.tolist(), "curve": _curve(run)}), LINEAR)
     images = to_uint8(linear_model.sample(N_LINEAR_SAMPLES, generator(0, Stream.LINEAR)))  # W z + mean, as its decoder
     record.log_array(unshuffle(images, run.dataset.facts), LINEAR_SAMPLES)
+    images = to_uint8(linear_model.reconstruct(to_float(torch.from_numpy(run.originals)).to(device)))
+    record.log_array(unshuffle(images, run.dataset.facts), LINEAR_RECONSTRUCTIONS)
     undefined = list(dict.fromkeys([*linear.undefined, *found.undefined]))
     undefined += [f"{key}: its value is {value}" for key, value in values.items() if not np.isfinite(value)]
     missing = list(dict.fromkeys([*linear.missing, *found.missing]))

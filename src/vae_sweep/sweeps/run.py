@@ -7,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep.base.cache import cached
@@ -20,6 +22,8 @@ from vae_sweep.sweeps.status import Reporter
 from vae_sweep.tracking.store import RunRecord, Store
 from vae_sweep.training.device import resolve_device
 from vae_sweep.training.evaluation import Averages
+
+N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,13 @@ class Run(Job):
     def images(self, split: str) -> torch.Tensor:
         """The images of train, val or test, uint8 (N, C, H, W)."""
         return torch.from_numpy(self.dataset.splits[split].images)
+
+    @property
+    def originals(self) -> NDArray[np.uint8]:
+        """The test images that reports show beside reconstructions, the same in every run: (n, C, H, W)."""
+        from vae_sweep.report.model_figures import some_of  # here, since matplotlib takes its time
+
+        return some_of(self.dataset.test.images, N_RECONSTRUCTIONS, seed=0)
 
     @cached_property
     def linear(self) -> LinearRow:

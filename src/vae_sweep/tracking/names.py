@@ -35,6 +35,7 @@ DATA = "data.json"  # of a run: what its dataset was taken for
 SPECTRUM = "kl_spectrum.npy"  # of a run: KL per latent, (L,)
 LINEAR = "reference.json"  # of a run: KL spectrum of the closed-form linear VAE, and its rate-distortion curve
 LINEAR_SAMPLES = "reference_samples.npy"  # of a run: images of its prior draws, uint8 (n, C, H, W)
+LINEAR_RECONSTRUCTIONS = "reference_reconstructions.npy"  # and of the run's test images, uint8 (n, C, H, W)
 
 NOTE_LIMIT = 8000  # characters of a tag; MLflow refuses longer ones
 PARAM_LIMIT = 6000  # characters of a parameter
