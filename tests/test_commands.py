@@ -103,7 +103,10 @@ def test_a_port_that_is_taken_is_named(swept: tuple[Path, str], monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_the_ui_answers_until_it_is_interrupted(swept: tuple[Path, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_ui_answers_until_it_is_interrupted_and_leaves_no_process(
+    swept: tuple[Path, str], number: signal.Signals
+) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -128,10 +131,12 @@ def test_the_ui_answers_until_it_is_interrupted(swept: tuple[Path, str]) -> None
                 except (urllib.error.URLError, OSError):
                     assert time.monotonic() < until
                     time.sleep(0.3)
-            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+            process.send_signal(number)
             said, _ = process.communicate(timeout=60)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0
     assert f"http://127.0.0.1:{port}/#/compare-runs?runs=" in said
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0

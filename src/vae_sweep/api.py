@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "Sweep", "UserError", "load_dataset", "load_model", "load_run", "load_sweep"]
 
 HISTORY = ("images_seen", *(f"{split}/{term}" for split in ("train", "val") for term in ("loss", "recon", "kl")))
+FIRST = ("name", "model", "params", "variant", "seed", "status", "test_loss", "val_loss", "epochs")  # of a table
 CONTRAST = ("dataset", "a", "b", "n", "mean", "low", "high", "p", "p_holm", "verdict", "sentence")
 
 
@@ -205,10 +206,15 @@ class Sweep:
 
     @cached_property
     def table(self) -> DataFrame:
-        """A row per run, then one per closed-form linear VAE: what comparison.csv holds. Losses in nats per image."""
+        """A row per run, then one per closed-form linear VAE: what comparison.csv holds, the names and losses first.
+
+        Losses are in nats per image.
+        """
         from vae_sweep.comparison.rows import frame
 
-        return frame(self._evidence.rows)
+        found = frame(self._evidence.rows)
+        first = [column for column in FIRST if column in found]
+        return found[[*first, *found.columns.difference(first, sort=False)]]
 
     @cached_property
     def contrasts(self) -> DataFrame:
@@ -320,7 +326,18 @@ def _checkpoint(store: Store, run: StoredRun, given: str, model: type[VAE] | str
                 f"run={given}: {run.name} is {run.status} and has no checkpoint; give the id of a finished run "
                 "(a sweep's own run has none: its table lists those that do)"
             )
-        return checkpoint.load(path, _class(model))
+        try:
+            return checkpoint.load(path, _class(model))
+        except UserError as error:  # a downloaded copy has a name that nobody gave
+            raise UserError(str(error).replace(f"run={path}", f"run={given}")) from error
+
+
+def name_of(content: dict[str, Any]) -> str:
+    """Return what a checkpoint holds, in words: ``conv-p1 on shapes, seed 0: epoch 53, test loss 57.94``."""
+    facts, config = content["facts"], content["config"]
+    said = f"{facts['name']} on {config['dataset']['name']}, seed {config.get('seed', 'unknown')}"
+    test = facts.get("test") or {}
+    return f"{said}: epoch {facts['best_epoch']:.0f}, test loss {test['loss']:.2f}" if "loss" in test else said
 
 
 def _class(model: type[VAE] | str | None) -> type[VAE] | None:

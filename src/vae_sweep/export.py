@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ def export(options: Options, root: Path) -> tuple[list[Path], float]:
     if missing:
         raise UserError(f"format={options.format}: needs {', '.join(missing)}; pip install 'vae-sweep[export]'")
     model, content = api.open_checkpoint(options.run, root, options.uri, options.model)
+    print(api.name_of(content), file=sys.stderr)
     import torch
 
     name = content["facts"]["name"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,7 @@ def generate(options: Options, root: Path) -> list[Path]:
     """
     check(options)
     model, content = api.open_checkpoint(options.run, root, options.uri, options.model)
+    print(api.name_of(content), file=sys.stderr)
     import torch
 
     from vae_sweep.training.evaluation import inference

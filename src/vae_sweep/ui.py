@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from vae_sweep.api import find_sweep
 from vae_sweep.base.errors import UserError
+from vae_sweep.base.signals import interrupt
 from vae_sweep.config.options import option, run_command
 
 
@@ -34,29 +36,46 @@ def show(options: Options, root: Path) -> None:
     Raises:
         UserError: where there is no sweep, or the port is taken.
     """
-    from vae_sweep.tracking.pages import pages
+    from vae_sweep.tracking.names import ROLE
+    from vae_sweep.tracking.pages import home, pages
     from vae_sweep.tracking.store import Store
     from vae_sweep.tracking.uris import is_database
 
     store = Store.existing(options.uri, root, f"sweep={options.sweep}: no runs are stored here")
-    sweep = find_sweep(store, options.sweep)
+    none = options.sweep == "last" and store.newest({ROLE: "sweep"}) is None  # runs without a sweep have a page, too
+    sweep = None if none else find_sweep(store, options.sweep)
     served = is_database(store.uri)
     server = f"http://127.0.0.1:{options.port}" if served else store.uri
     if served:
         _check_free(options.port)
-    print(f"{sweep.name} ({sweep.run_id}):")
-    for what, address in pages(server, sweep, store.children(sweep.run_id)).items():
+    print(f"{sweep.name} ({sweep.run_id}):" if sweep else "No sweep yet:")
+    known = (
+        pages(server, sweep, store.children(sweep.run_id)) if sweep else {"all runs": home(server, store.experiment_id)}
+    )
+    for what, address in known.items():
         print(f"  {what:<14} {address}")
     if served:
-        print("Ctrl-C stops the UI.", flush=True)
-        line = f"-m mlflow ui --workers 1 --host 127.0.0.1 --port {options.port} --backend-store-uri".split()
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 2 processes instead of 15
+        print("The UI starts; its pages answer within half a minute. Ctrl-C stops it.", flush=True)
+        _serve(store.uri, options.port, root)
+
+
+def _serve(uri: str, port: int, root: Path) -> None:
+    """Run the MLflow UI until Ctrl-C or SIGTERM, and end its processes with this one."""
+    signal.signal(signal.SIGTERM, interrupt)
+    line = f"-m mlflow ui --workers 1 --host 127.0.0.1 --port {port} --uvicorn-opts".split()
+    quiet = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes instead of 15
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [sys.executable, *line, "--log-level=warning", "--backend-store-uri", uri]
+    with subprocess.Popen(command, env=os.environ | quiet, cwd=root, start_new_session=True) as server:
         try:
-            code = subprocess.run([sys.executable, *line, store.uri], env=os.environ | quiet, cwd=root).returncode
+            code = server.wait()
         except KeyboardInterrupt:
+            os.killpg(server.pid, signal.SIGTERM)  # it has processes of its own
             return
-        if code:
-            raise UserError(f"the MLflow UI ended with status {code}; the lines above say why")
+    if code:
+        raise UserError(f"the MLflow UI ended with status {code}; the lines above say why")
 
 
 def _check_free(port: int) -> None:

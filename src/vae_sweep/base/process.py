@@ -7,6 +7,7 @@ import contextlib
 import getpass
 import io
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -37,6 +38,12 @@ def set_up() -> None:
         if any("\udc80" <= letter <= "\udcff" for letter in name):
             shown = os.fsencode(name).decode("utf-8", "replace")
             raise UserError(f"{shown}: the locale ({encoding}) cannot encode this name; set PYTHONUTF8=1")
+
+
+def python() -> str:
+    """Return how a shell calls this interpreter: ``python`` where it finds this one, else its path."""
+    found = shutil.which("python")
+    return "python" if found and Path(found).parent == Path(sys.executable).parent else shlex.quote(sys.executable)
 
 
 def _ensure_home() -> None:

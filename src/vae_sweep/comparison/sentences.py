@@ -76,6 +76,10 @@ def brief(c: Contrast) -> str:
     adjusted = c.p if c.p_holm is None else c.p_holm  # what the verdict rests on
     facts += [_count(c.n, "pair"), f"{'Holm-adjusted ' * (adjusted != c.p)}p = {_p(adjusted)}"]
     said = f"On {c.dataset}, {_claim(c, c.verdict)} in {c.metric.label}: {', '.join(facts)}."
+    if c.p_least > LEVEL:
+        said += (
+            f" {_count(c.n, 'pair').capitalize()} cannot give a p below {_p(c.p_least)}: add seeds, such as seed=0,1,2."
+        )
     return f"{caveat(c.states)} {said}".lstrip()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 import vae_sweep
 from vae_sweep.config import schema
@@ -78,6 +78,12 @@ def _settings(plain: dict[str, Any], section: str) -> Iterator[str]:
         said |= {key: s.replace("`", "") for key, s in comments(kind).items() if not s.startswith("as of ")}
     values = {key: f.default_factory() if callable(f.default_factory) else f.default for key, f in known.items()}
     values |= plain[section] if section else plain
+    for file in Path(schema.config_dir(), section).glob("*.yaml") if group else []:  # the choices that are not made
+        others: Any = OmegaConf.to_container(OmegaConf.load(file))
+        unclear = [
+            key for key, value in others.items() if key not in plain[section] and value != values.get(key, value)
+        ]
+        values |= dict.fromkeys(unclear, MISSING)
     for key, value in values.items():
         if key in ("_target_", "hydra") or (not section and isinstance(value, dict)):
             continue

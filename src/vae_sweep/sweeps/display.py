@@ -141,11 +141,10 @@ class Lines(Display):
     def _tell(self, runs: Sequence[Status]) -> None:
         """Print what has happened since the last look, in order."""
         happened: list[tuple[float, str]] = []
-        for number, run in enumerate(runs, 1):
-            of = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
+        for run in runs:
             seen = self._seen.setdefault(run.name, set())
             if run.state not in ("waiting", "starting") and "started" not in seen and not run.skipped:
-                happened.append((run.started, f"{run.name} started{of}"))
+                happened.append((run.started, f"{run.name} started"))
                 seen.add("started")
             happened += [(run.ended or run.written, f"warning: {said}") for said in self.new_warnings([run])]
             if run.ended and "ended" not in seen:

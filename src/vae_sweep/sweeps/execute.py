@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from vae_sweep.base.errors import RunFailed, Stopped, UserError
 from vae_sweep.base.locks import hold_lock, this_process
+from vae_sweep.base.process import python
 from vae_sweep.base.signals import Terminated
 from vae_sweep.comparison.identity import changed, settings_key, training_code
 from vae_sweep.comparison.rows import Cell
@@ -108,7 +109,7 @@ def _say_what_there_is(job: Job, run_id: str) -> None:
     print(f"\nRun {run_id}: FINISHED.")
     print(f"  its figures:     {(artifacts / 'figures').as_uri() if artifacts else 'in the MLflow UI'}")
     print(f"  the MLflow UI:   {ui_command(job.store.uri, job.root)}")
-    print(f"  images of it:    python -m vae_sweep.generate run={run_id}{address}", flush=True)
+    print(f"  images of it:    {python()} -m vae_sweep.generate run={run_id}{address}", flush=True)
 
 
 def _check_may_start(context: Context, name: str) -> None:

@@ -108,18 +108,20 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
         linear_model = linear_vae(run.spectrum, *loss, run.dataset.image_shape).to(device)
         linear = measure_linear(linear_model, run.spectrum, *loss[1:], run.dataset, settings)
     values = {f"test/{key}": value for key, value in found.values.items()}
-    values |= {f"reference/{key}": value for key, value in linear.values.items()}
     record.log_changed({key: value for key, value in values.items() if np.isfinite(value)})
     record.log_array(found.spectrum, SPECTRUM)
     title = f"{run.name} on {cfg.dataset.name}, seed {cfg.seed}: test images"
     figure = kl_spectra({run.name: found.spectrum}, linear.spectrum, title)
     record.log_figure(figure, "figures/kl_spectrum.png")
-    record.log_text(json.dumps({"spectrum": linear.spectrum.tolist(), "curve": _curve(run)}), LINEAR)
+    known = {key: value for key, value in linear.values.items() if np.isfinite(value)}
+    reference = {"metrics": known, "spectrum": linear.spectrum.tolist(), "curve": _curve(run)}
+    record.log_text(json.dumps(reference), LINEAR)
     images = to_uint8(linear_model.sample(N_LINEAR_SAMPLES, generator(0, Stream.LINEAR)))  # W z + mean, as its decoder
     record.log_array(unshuffle(images, run.dataset.facts), LINEAR_SAMPLES)
     images = to_uint8(linear_model.reconstruct(to_float(torch.from_numpy(run.originals)).to(device)))
     record.log_array(unshuffle(images, run.dataset.facts), LINEAR_RECONSTRUCTIONS)
     undefined = list(dict.fromkeys([*linear.undefined, *found.undefined]))
+    values |= {f"reference/{key}": value for key, value in linear.values.items()}
     undefined += [f"{key}: its value is {value}" for key, value in values.items() if not np.isfinite(value)]
     missing = list(dict.fromkeys([*linear.missing, *found.missing]))
     tags = {

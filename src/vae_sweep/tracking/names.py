@@ -33,7 +33,7 @@ TABLES = "mlflow.loggedArtifacts"  # artifacts that the UI shows as tables
 PLAN = "sweep.json"  # of a sweep: its cells, also those that have not started
 DATA = "data.json"  # of a run: what its dataset was taken for
 SPECTRUM = "kl_spectrum.npy"  # of a run: KL per latent, (L,)
-LINEAR = "reference.json"  # of a run: KL spectrum of the closed-form linear VAE, and its rate-distortion curve
+LINEAR = "reference.json"  # of a run: the closed-form linear VAE's metrics, KL spectrum and rate-distortion curve
 LINEAR_SAMPLES = "reference_samples.npy"  # of a run: images of its prior draws, uint8 (n, C, H, W)
 LINEAR_RECONSTRUCTIONS = "reference_reconstructions.npy"  # and of the run's test images, uint8 (n, C, H, W)
 

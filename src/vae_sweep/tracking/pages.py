@@ -12,6 +12,11 @@ from vae_sweep.tracking.store import StoredRun
 TRAINING = {"workflowType": "machine_learning"}  # not the mode for language models, which a new browser opens
 
 
+def home(server: str, experiment_id: str) -> str:
+    """Return where the UI at ``server`` lists all runs of an experiment."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{urlencode(TRAINING)}"
+
+
 def pages(server: str, sweep: StoredRun, runs: Sequence[StoredRun]) -> dict[str, str]:
     """Return what to look at first in the UI at ``server``, and where: a sweep's runs, their comparison, its files."""
     base = f"{server.rstrip('/')}/#"

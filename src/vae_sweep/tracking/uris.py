@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vae_sweep.base.errors import UserError, first_line
+from vae_sweep.base.process import python
 
-LIGHT_UI = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1"  # 2 processes instead of 15
 GIVE = "give sqlite:///path/mlflow.db, a database or http://host:port"
 SERVERS = ("http://", "https://")
 HIDDEN = "***"  # instead of a password
@@ -165,8 +165,8 @@ def ui_command(uri: str, root: Path) -> str:
     if not is_database(uri):
         return uri
     if uri == sqlite_uri(root / "mlflow.db"):
-        return f"cd {shlex.quote(str(root))} && {LIGHT_UI}"
-    return f"{LIGHT_UI} --backend-store-uri {shlex.quote(uri)}"
+        return f"cd {shlex.quote(str(root))} && {python()} -m vae_sweep ui"
+    return f"{python()} -m vae_sweep ui {shlex.quote(f'uri={uri}')}"
 
 
 def check_answers(uri: str) -> None:
