@@ -180,7 +180,7 @@ def test_what_is_refused(images: np.ndarray) -> None:
 def test_the_cache_is_read_and_a_damaged_one_replaced(images, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = "0123456789abcdef0123"
     first = cached_spectrum(images, digest, tmp_path / "new")
-    path = tmp_path / "new" / "spectrum-0123456789abcdef-512-v1.npz"
+    path = tmp_path / "new" / "spectrum-0123456789abcdef-512-v2.npz"
     assert path.exists()
     with monkeypatch.context() as patch:
         patch.setattr(linear, "spectrum", lambda _: pytest.fail("computed again"))
