@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import os
 import re
 import shutil
@@ -160,10 +161,10 @@ def user_interface() -> Iterator[list[str]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "vae_sweep", "ui", f"port={port}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     try:
         assert process.stdout is not None
-        printed = iter(process.stdout.readline, "Ctrl-C stops the UI.\n")
+        printed = itertools.takewhile(lambda line: "Ctrl-C" not in line, process.stdout)
         addresses = re.findall(r"http\S.*", "".join(printed))
         for _ in range(120):
             with socket.socket() as probe:
@@ -172,7 +173,7 @@ def user_interface() -> Iterator[list[str]]:
             time.sleep(0.5)
         yield [addresses[0], addresses[-1]]
     finally:
-        os.killpg(process.pid, 15)
+        process.terminate()
         process.wait()
 
 
