@@ -23,6 +23,7 @@ import vae_sweep
 from running import clean_environment
 from vae_sweep import UserError, doctor, ui
 from vae_sweep.cli import COMMANDS
+from vae_sweep.tracking.names import ROLE
 from vae_sweep.tracking.pages import pages
 from vae_sweep.tracking.record import RunRecord
 from vae_sweep.tracking.store import Store
@@ -88,6 +89,19 @@ def test_the_pages_of_a_sweep_are_those_of_its_runs(swept: tuple[Path, str]) -> 
     assert set(charts["PARALLEL"]["selectedParams"]) <= searched[0].data.params.keys()
     assert {charts["LINE"]["metricKey"], charts["BAR"]["metricKey"]} <= searched[0].data.metrics.keys()
     assert {chart["metricSectionId"] for chart in charts.values()} == {s["uuid"] for s in view["compareRunSections"]}
+
+
+def test_runs_without_a_sweep_have_a_page(project: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(ui, "_serve", lambda *arguments: None)
+    monkeypatch.setattr(ui, "_check_free", lambda port: None)
+    with pytest.raises(UserError, match="holds no sweep"):
+        ui.show(ui.Options(), project)
+    store = Store.open(f"sqlite:///{project / 'mlflow.db'}", project, "vae_sweep")
+    store.start_run("fc-p1", {ROLE: "run"}).finish("FINISHED")
+    ui.show(ui.Options(), project)
+    expected = f"http://127.0.0.1:5000/#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
+    assert expected in capsys.readouterr().out
 
 
 def test_a_port_that_is_taken_is_named(swept: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:

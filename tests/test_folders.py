@@ -48,7 +48,7 @@ def test_a_store_in_any_folder(name: str, empty_database: Path, tmp_path: Path, 
     record.log_text("kept", "folder/a.txt")
     assert (root / "mlruns" / record.run_id / "artifacts" / "folder" / "a.txt").read_text() == "kept"
     assert shlex.split(ui_command(uri, root))[:3] == ["cd", str(root), "&&"]
-    assert shlex.split(ui_command(uri, tmp_path))[-1] == uri
+    assert shlex.split(ui_command(uri, tmp_path))[-2:] == ["ui", f"uri={uri}"]
     assert {path.name for path in tmp_path.iterdir()} == {name}
     moved = tmp_path / f"moved {name}"
     root.rename(moved)

@@ -42,16 +42,20 @@ def show(options: Options, root: Path) -> None:
     from vae_sweep.tracking.uris import is_database
 
     store = Store.existing(options.uri, root, f"sweep={options.sweep}: no runs are stored here")
-    none = options.sweep == "last" and store.newest({ROLE: "sweep"}) is None  # runs without a sweep have a page, too
-    sweep = None if none else find_sweep(store, options.sweep)
+    newest = store.newest({ROLE: "sweep"}) if options.sweep == "last" else None
+    alone = store.newest({ROLE: "run"}) if options.sweep == "last" and newest is None else None
+    sweep = None if alone else find_sweep(store, options.sweep)
     served = is_database(store.uri)
     server = f"http://127.0.0.1:{options.port}" if served else store.uri
     if served:
         _check_free(options.port)
-    print(f"{sweep.name} ({sweep.run_id}):" if sweep else "No sweep yet:")
-    known = (
-        pages(server, sweep, store.children(sweep.run_id)) if sweep else {"all runs": home(server, store.experiment_id)}
-    )
+    if alone:
+        print("No sweep yet, only runs alone:")
+        known = {"all runs": home(server, alone.experiment_id)}
+    else:
+        assert sweep is not None
+        print(f"{sweep.name} ({sweep.run_id}):")
+        known = pages(server, sweep, store.children(sweep.run_id))
     for what, address in known.items():
         print(f"  {what:<14} {address}")
     if served:
