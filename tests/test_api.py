@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 import vae_sweep as vs
 from running import clean_environment
 from vae_sweep import api
+from vae_sweep.api import name_of
 from vae_sweep.config import schema
 from vae_sweep.datasets.shapes import Shapes
 from vae_sweep.training.evaluation import evaluate
@@ -169,3 +170,11 @@ def test_a_store_without_a_sweep_says_so(command, tmp_path: Path, monkeypatch: p
     MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}").create_experiment("another")
     with pytest.raises(vs.UserError, match=r"^sweep=last: sqlite:.* holds no sweep; start one with"):
         vs.load_sweep()
+
+
+def test_a_checkpoint_is_named_by_what_it_holds() -> None:
+    content = {"facts": {"name": "fc-p1", "best_epoch": 9.0, "test": {"loss": 84.279}}}
+    content["config"] = {"dataset": {"name": "shapes"}, "seed": 3}
+    assert name_of(content) == "fc-p1 on shapes, seed 3: epoch 9, test loss 84.28"
+    for facts in ({"test": [1]}, {"best_epoch": "9", "test": {"loss": 1.0}}, {"best_epoch": 9}):
+        assert name_of(content | {"facts": {"name": "fc-p1", **facts}}) == "fc-p1 on shapes, seed 3"

@@ -334,10 +334,12 @@ def _checkpoint(store: Store, run: StoredRun, given: str, model: type[VAE] | str
 
 def name_of(content: dict[str, Any]) -> str:
     """Return what a checkpoint holds, in words: ``conv-p1 on shapes, seed 0: epoch 53, test loss 57.94``."""
-    facts, config = content["facts"], content["config"]
-    said = f"{facts['name']} on {config['dataset']['name']}, seed {config.get('seed', 'unknown')}"
-    test = facts.get("test") or {}
-    return f"{said}: epoch {facts['best_epoch']:.0f}, test loss {test['loss']:.2f}" if "loss" in test else said
+    facts, config = content.get("facts", {}), content.get("config", {})  # of a file that anybody may have written
+    said = f"{facts.get('name')} on {config.get('dataset', {}).get('name')}, seed {config.get('seed')}"
+    test = facts.get("test")
+    numbers = facts.get("best_epoch"), test.get("loss") if isinstance(test, dict) else None
+    known = all(isinstance(number, int | float) for number in numbers)
+    return f"{said}: epoch {numbers[0]:.0f}, test loss {numbers[1]:.2f}" if known else said
 
 
 def _class(model: type[VAE] | str | None) -> type[VAE] | None:
