@@ -87,7 +87,8 @@ class Bench:
 
     def notebook(self) -> Cost:
         """Train the grid as a notebook would, in a process of its own, and return what it took."""
-        names = ["--models", ",".join(self.models), "--params", ",".join(self.params), "--full"]
+        names = ["--models", ",".join(self.models), "--params", ",".join(self.params)]
+        names += ["--full"]  # our overrides say when to stop
         line = [sys.executable, str(Path(__file__).resolve()), "--as-notebook", str(self.place), *names]
         return common.command([*line, *self.overrides], self.place, threads=None)
 

@@ -488,7 +488,7 @@ def test_a_verdict_in_brief() -> None:
     assert f"9 pairs, p = {noisy.p:.2g}." in brief(noisy)
     assert brief(compared(LOSS, ((0.1,), (-0.1,)))) == (
         "On shapes, conv against fc is inconclusive in test loss: fc - conv = +0.00 nats/image, 2 pairs, p = 1. "
-        "2 pairs cannot give a p below 0.5: add seeds, such as seed=0,1,2."
+        "2 pairs cannot give a p below 0.5: add seeds, such as seed=0,1,2,3."
     )
 
 

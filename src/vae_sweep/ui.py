@@ -9,11 +9,15 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vae_sweep.api import find_sweep
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.signals import interrupt
 from vae_sweep.config.options import option, run_command
+
+if TYPE_CHECKING:
+    from vae_sweep.tracking.store import Store
 
 
 @dataclass
@@ -36,31 +40,32 @@ def show(options: Options, root: Path) -> None:
     Raises:
         UserError: where there is no sweep, or the port is taken.
     """
-    from vae_sweep.tracking.names import ROLE
-    from vae_sweep.tracking.pages import home, pages
     from vae_sweep.tracking.store import Store
     from vae_sweep.tracking.uris import is_database
 
     store = Store.existing(options.uri, root, f"sweep={options.sweep}: no runs are stored here")
-    newest = store.newest({ROLE: "sweep"}) if options.sweep == "last" else None
-    alone = store.newest({ROLE: "run"}) if options.sweep == "last" and newest is None else None
-    sweep = None if alone else find_sweep(store, options.sweep)
     served = is_database(store.uri)
     server = f"http://127.0.0.1:{options.port}" if served else store.uri
     if served:
         _check_free(options.port)
-    if alone:
-        print("No sweep yet, only runs alone:")
-        known = {"all runs": home(server, alone.experiment_id)}
-    else:
-        assert sweep is not None
-        print(f"{sweep.name} ({sweep.run_id}):")
-        known = pages(server, sweep, store.children(sweep.run_id))
+    title, known = _pages(store, options.sweep, server)
+    print(f"{title}:")
     for what, address in known.items():
         print(f"  {what:<14} {address}")
     if served:
         print("The UI starts; its pages answer within half a minute. Ctrl-C stops it.", flush=True)
         _serve(store.uri, options.port, root)
+
+
+def _pages(store: Store, asked: str, server: str) -> tuple[str, dict[str, str]]:
+    """What the pages show, and where each is: those of a sweep, or of all runs where there is no sweep yet."""
+    from vae_sweep.tracking.names import ROLE
+    from vae_sweep.tracking.pages import home, pages
+
+    if asked == "last" and not store.newest({ROLE: "sweep"}) and (run := store.newest({ROLE: "run"})):
+        return "No sweep yet, only runs alone", {"all runs": home(server, run.experiment_id)}
+    sweep = find_sweep(store, asked)
+    return f"{sweep.name} ({sweep.run_id})", pages(server, sweep, store.children(sweep.run_id))
 
 
 def _serve(uri: str, port: int, root: Path) -> None:
@@ -76,7 +81,10 @@ def _serve(uri: str, port: int, root: Path) -> None:
         try:
             code = server.wait()
         except KeyboardInterrupt:
-            os.killpg(server.pid, signal.SIGTERM)  # it has processes of its own
+            if hasattr(os, "killpg"):
+                os.killpg(server.pid, signal.SIGTERM)  # it has processes of its own
+            else:
+                server.terminate()
             return
     if code:
         raise UserError(f"the MLflow UI ended with status {code}; the lines above say why")

@@ -52,7 +52,7 @@ def resolve_device(name: str, precision: str = "float32") -> torch.device:
 def choose_precision(device: torch.device) -> tuple[str, str]:
     """Return what ``training.precision=auto`` stands for on ``device``, and why.
 
-    bfloat16 where the hardware multiplies it, which saves a third to a half of the time; else float32.
+    bfloat16 where the hardware multiplies it, which saves a third of the time or more; else float32.
     """
     if device.type == "cuda" and computes_in("bfloat16", device):
         return "bfloat16", f"{device_name(device)} multiplies it in hardware"
