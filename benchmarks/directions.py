@@ -22,6 +22,7 @@ from vae_sweep import datasets
 from vae_sweep.metrics.linear import cached_spectrum
 from vae_sweep.metrics.measure import linear_vae
 from vae_sweep.models.vae import VAE
+from vae_sweep.sweeps.preparation import objective_of
 from vae_sweep.sweeps.source import source
 from vae_sweep.training import checkpoint
 from vae_sweep.training.evaluation import to_float
@@ -56,9 +57,7 @@ def main() -> None:
         directions = torch.from_numpy(spectrum.eigenvectors[:, : BANDS[-1][1]]).float()
         images, mean = torch.from_numpy(dataset.test.images), torch.from_numpy(spectrum.mean).float()
         if not shares:
-            line = linear_vae(
-                spectrum, model.latent_dim, cfg.objective.beta, cfg.objective.reduction, model.image_shape
-            )
+            line = linear_vae(spectrum, model.latent_dim, objective_of(cfg), model.image_shape)
             shares["linear, closed form"] = kept(line, images, directions, mean)
             eigenvalues = spectrum.eigenvalues
         loss = content["facts"]["test"]["loss"]

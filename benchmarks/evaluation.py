@@ -19,6 +19,7 @@ from vae_sweep.metrics.features import resolve
 from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_linear
 from vae_sweep.sweeps.preparation import prepare
 from vae_sweep.training.evaluation import evaluate
+from vae_sweep.training.objective import ELBO
 
 MODELS = ("fc", "conv")
 PARAMS = "p1"
@@ -33,14 +34,14 @@ def main() -> None:
     latents = cfg.params.latent_dim
     with tempfile.TemporaryDirectory() as folder:
         data, spectrum = prepare(cfg, Path(folder))
-        model = linear_vae(spectrum, latents, 1.0, "sum", data.image_shape)
-        line = measure_linear(model, spectrum, 1.0, "sum", data, settings)
+        model = linear_vae(spectrum, latents, ELBO, data.image_shape)
+        line = measure_linear(model, spectrum, ELBO, data, settings)
         print(f"10,000 test images of 3x32x32, {latents} latents, one thread; {why}\n")
         found = {"linear, and the real side": line.seconds}
         for name, cell in cells.items():
             model = common.built(cell)
             averages = evaluate(model, torch.from_numpy(data.test.images))
-            found[name] = measure(model, averages, "sum", data, settings, 0).seconds
+            found[name] = measure(model, averages, ELBO, data, settings, 0).seconds
     parts = list(found["fc"])
     rows = []
     for name, seconds in found.items():

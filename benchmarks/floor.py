@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import common
 from common import Cost, clock
+from vae_sweep.sweeps.preparation import objective_of
 from vae_sweep.training.device import memory_format_of
 from vae_sweep.training.evaluation import to_float
 from vae_sweep.training.objective import elbo_terms
@@ -52,7 +53,7 @@ def stepper(
             reconstruction, posterior = forward(x, noise)
         if rounded:
             reconstruction, posterior = reconstruction.float(), posterior.float()
-        loss = elbo_terms(reconstruction, x, posterior, cfg.objective.beta, cfg.objective.reduction).loss.mean()
+        loss = elbo_terms(reconstruction, x, posterior, objective_of(cfg)).loss.mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

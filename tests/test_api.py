@@ -22,6 +22,7 @@ from vae_sweep.api import name_of
 from vae_sweep.config import schema
 from vae_sweep.datasets.shapes import Shapes
 from vae_sweep.training.evaluation import evaluate
+from vae_sweep.training.objective import Objective
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_a_model_gives_the_recorded_loss(here: Path) -> None:
     model = run.model()
     assert not model.training
     assert model.sample(3).shape == (3, 3, 24, 24)
-    measured = evaluate(model, torch.from_numpy(data.test.images), beta=0.5)
+    measured = evaluate(model, torch.from_numpy(data.test.images), Objective(0.5))
     assert measured.loss == pytest.approx(run.metrics["test/loss"], rel=1e-6)
     (file,) = here.glob("outputs/*/*fc-tiny-s0/checkpoint.pt")
     for where in (run.id, run.id[:12], file, str(file.parent), str(file.relative_to(here))):

@@ -128,7 +128,7 @@ def test_csv_and_json_keep_every_number() -> None:
     lines = to_csv(table).splitlines()
     assert lines[0].split(",")[-1] == "test/psnr"  # held-out metrics stand last
     assert lines[1].startswith(
-        "id-conv-p1-0,conv-p1,FINISHED,,,cifar10,conv,p1,,0,64,0.001,constant,128,1.0,sum,,1234567,21,"
+        "id-conv-p1-0,conv-p1,FINISHED,,,cifar10,conv,p1,,0,64,0.001,constant,128,1.0,sum,,,1234567,21,"
     )
     assert {type(r["epochs"]) for r in found} == {int, type(None)}
 

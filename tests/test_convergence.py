@@ -103,17 +103,17 @@ def test_a_fall_that_early_stopping_is_told_to_miss_is_none() -> None:
     """0.09 nats an epoch are less than min_delta in five epochs, as its user declared; and in their unit for a mean."""
     val = [60.0, *(40 - 0.09 * epoch for epoch in range(6))]
     assert ended(val) == CONVERGED
-    assert ended([loss / 3072 for loss in val], replace(DEFAULT, nat=1 / 3072)) == CONVERGED
+    assert ended([loss / 3072 for loss in val], replace(DEFAULT, scale=1 / 3072)) == CONVERGED
     coarse = [60.0, *(40 - 0.3 * epoch for epoch in range(6))]
     assert ended(coarse, replace(DEFAULT, min_delta=9)) == FALLING
-    assert ended([loss / 3072 for loss in coarse], Limits(100, 5, 9.0, nat=1 / 3072)) == FALLING
+    assert ended([loss / 3072 for loss in coarse], Limits(100, 5, 9.0, scale=1 / 3072)) == FALLING
 
 
 def test_no_active_latent_is_collapse() -> None:
     val = [120.0, 91.0, 90.1, 90.0, 90.0, 90.0, 90.0, 90.0]
     found = judge(val, val, DEFAULT, Facts(90.0, 90.0, 0, 0))
     assert found.state == COLLAPSED
-    assert ended([0.1, 0.1], facts=Facts(1e-9, 1e-9, 0, 0)) == "nothing to learn"
+    assert ended([0.1, 0.1], facts=Facts(1e-9, 1e-9, 0, 0, alike=True)) == "nothing to learn"
     assert (
         "as the closed-form linear VAE predicts; objective.reduction=sum or a smaller objective.beta" in found.sentence
     )

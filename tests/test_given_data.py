@@ -22,6 +22,7 @@ from vae_sweep.datasets.base import Split
 from vae_sweep.metrics import linear
 from vae_sweep.metrics.measure import Settings, linear_vae, measure, measure_linear
 from vae_sweep.training.evaluation import evaluate
+from vae_sweep.training.objective import ELBO
 
 CONF = Path(__file__).parents[1] / "conf"
 REHEARSAL = ("experiment=smoke", "params=tiny", "params.batch_size=4", BASIC, "training.device=cpu")
@@ -115,8 +116,8 @@ def test_metrics_that_images_of_one_colour_do_not_define_are_left_out(
     data = dataset(tmp_path, {"train": n_train, "val": 2, "test": 60}, colour)
     spectrum = linear.spectrum(data.train.images)
     settings = Settings(4, 10, 2, 10, "none", 50, None)
-    model = linear_vae(spectrum, 4, 1.0, "sum", data.image_shape)
-    found = measure_linear(model, spectrum, 1.0, "sum", data, settings)
+    model = linear_vae(spectrum, 4, ELBO, data.image_shape)
+    found = measure_linear(model, spectrum, ELBO, data, settings)
     assert found.undefined == ("probe on PCA scores: the training images do not differ",)
     assert not found.missing
     assert found.values["neg_elbo"] == pytest.approx(0, abs=1e-6)
@@ -128,9 +129,9 @@ def test_metrics_that_images_of_one_colour_do_not_define_are_left_out(
 def test_distances_of_few_images_are_left_out_before_a_network_is_asked_for(tmp_path: Path) -> None:
     data = dataset(tmp_path, {"train": 60, "val": 5, "test": 49}, None)
     spectrum = linear.spectrum(data.train.images)
-    model = linear_vae(spectrum, 4, 1.0, "sum", data.image_shape)
-    test = evaluate(model, torch.from_numpy(data.test.images), beta=1.0, reduction="sum")
-    found = measure(model, test, "sum", data, Settings(0, 1, 0, 0, "efficientnet_lite0", 500, None), 0)
+    model = linear_vae(spectrum, 4, ELBO, data.image_shape)
+    test = evaluate(model, torch.from_numpy(data.test.images))
+    found = measure(model, test, ELBO, data, Settings(0, 1, 0, 0, "efficientnet_lite0", 500, None), 0)
     assert found.undefined == ("distances between image sets: they need 50 images on each side, not 49",)
     assert not [key for key in found.values if key.startswith(("fd", "kd"))]
 

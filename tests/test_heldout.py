@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage, stats
+from scipy.stats import logistic, norm
 
 from vae_sweep import models
 from vae_sweep.datasets.base import ImageDataset, Split
@@ -18,6 +20,7 @@ from vae_sweep.metrics.subject import Subject
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import randomness
 from vae_sweep.training.evaluation import Averages, evaluate, to_float
+from vae_sweep.training.objective import ELBO, Objective
 
 SHAPE = (3, 12, 12)
 SETTINGS = Settings(20, 40, 2, 50, "none", 100, None)
@@ -89,7 +92,7 @@ def test_the_bound_is_tight_and_units_are_counted_right_for_exact_posteriors() -
     """Probabilistic PCA: all importance weights are equal, and a latent is used iff its eigenvalue exceeds 1/2."""
     images = pictures(600)
     spectrum = linear.spectrum(images)
-    model = linear_vae(spectrum, 8, 1.0, "sum", SHAPE)
+    model = linear_vae(spectrum, 8, ELBO, SHAPE)
     stack = torch.from_numpy(images)
     expected = linear.linear_loss(spectrum, images[:100], 8).loss
     found = bounds.iwae(model, stack[:100], 50, expected)
@@ -200,8 +203,8 @@ def test_the_bound_of_a_part_is_corrected_by_the_elbo_of_all() -> None:
 def test_everything_is_measured_and_the_same_again(tmp_path: Path) -> None:
     model, data = a_model(), dataset(tmp_path)
     averages = evaluate(model, torch.from_numpy(data.test.images))
-    found = measure(model, averages, "sum", data, SETTINGS, prior_seed=0)
-    assert found.values == measure(model, averages, "sum", data, SETTINGS, prior_seed=0).values
+    found = measure(model, averages, ELBO, data, SETTINGS, prior_seed=0)
+    assert found.values == measure(model, averages, ELBO, data, SETTINGS, prior_seed=0).values
     assert found.values["neg_elbo"] == pytest.approx(averages.loss)
     assert {"iwae_20", "active_units", "aggregate_kl", "mixture_gain", "psnr", "ssim", "probe_accuracy"} <= set(
         found.values
@@ -216,7 +219,7 @@ def test_a_metric_of_ones_own_is_one_entry(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setitem(METRICS, "mine", width)
     model, data = a_model(), dataset(tmp_path)
-    found = measure(model, evaluate(model, torch.from_numpy(data.test.images)), "sum", data, SETTINGS, prior_seed=0)
+    found = measure(model, evaluate(model, torch.from_numpy(data.test.images)), ELBO, data, SETTINGS, prior_seed=0)
     assert found.values["largest_code"] > 0
     assert "mine" in found.seconds
 
@@ -224,26 +227,33 @@ def test_a_metric_of_ones_own_is_one_entry(tmp_path: Path, monkeypatch: pytest.M
 def test_an_averaged_squared_error_is_undone(tmp_path: Path) -> None:
     model, data = a_model(), dataset(tmp_path)
     test = torch.from_numpy(data.test.images)
-    by_mean = measure(model, evaluate(model, test, reduction="mean"), "mean", data, SETTINGS, prior_seed=0)
+    by_mean = measure(
+        model,
+        evaluate(model, test, Objective(reduction="mean")),
+        Objective(reduction="mean"),
+        data,
+        SETTINGS,
+        prior_seed=0,
+    )
     assert by_mean.values["neg_elbo"] == pytest.approx(evaluate(model, test).loss, rel=1e-5)
 
 
 def test_the_linear_vae_gets_the_same_metrics_once(tmp_path: Path) -> None:
     data = dataset(tmp_path)
     spectrum = linear.spectrum(data.train.images)
-    model = linear_vae(spectrum, 8, 1.0, "sum", SHAPE)
-    found = measure_linear(model, spectrum, 1.0, "sum", data, SETTINGS)
+    model = linear_vae(spectrum, 8, ELBO, SHAPE)
+    found = measure_linear(model, spectrum, ELBO, data, SETTINGS)
     averages = evaluate(model, torch.from_numpy(data.test.images))
     assert averages.loss == pytest.approx(linear.linear_loss(spectrum, data.test.images, 8).loss, rel=0.03)  # 203 draws
-    own = measure(model, averages, "sum", data, SETTINGS, prior_seed=0)
+    own = measure(model, averages, ELBO, data, SETTINGS, prior_seed=0)
     assert found.values == own.values | {"probe_accuracy_pca": found.values["probe_accuracy_pca"]}
     (file,) = tmp_path.glob("linear-*.json")
-    again = measure_linear(model, spectrum, 1.0, "sum", data, SETTINGS)
+    again = measure_linear(model, spectrum, ELBO, data, SETTINGS)
     assert again.values == found.values
     assert np.array_equal(again.spectrum, found.spectrum)
     assert again.seconds == {}  # read, not measured
     file.write_text("damaged")
-    assert measure_linear(model, spectrum, 1.0, "sum", data, SETTINGS).values == found.values
+    assert measure_linear(model, spectrum, ELBO, data, SETTINGS).values == found.values
 
 
 def test_a_collapsed_model_uses_nothing(tmp_path: Path) -> None:
@@ -251,8 +261,76 @@ def test_a_collapsed_model_uses_nothing(tmp_path: Path) -> None:
     model, data = a_model(), dataset(tmp_path)
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)
-    found = measure(model, Averages(1.0, 1.0, 0.0), "sum", data, SETTINGS, prior_seed=0)
+    found = measure(model, Averages(1.0, 1.0, 0.0), ELBO, data, SETTINGS, prior_seed=0)
     assert found.values["active_units"] == 0
     assert found.values["aggregate_kl"] == pytest.approx(0, abs=1e-9)
     assert found.spectrum == pytest.approx(0)
     assert found.values["probe_accuracy"] < 50
+
+
+@pytest.mark.parametrize("scale", [0.004, 0.07, 0.5, 3.0])
+@pytest.mark.parametrize("mean", [-0.2, 0.0, 0.3, 0.9999, 1.4])
+def test_discretised_likelihoods_sum_to_one(scale: float, mean: float) -> None:
+    """And are differences of the distribution function, scipy's, with the tails at 0 and 255."""
+    x = torch.arange(256) / 255
+    edges = np.concatenate([[-np.inf], (np.arange(255) + 0.5) / 255, [np.inf]])
+    for reference, log_cdf in ((norm, torch.special.log_ndtr), (logistic, torch.nn.functional.logsigmoid)):
+        found = bounds.log_mass(x, torch.full_like(x, mean), scale, log_cdf).double()
+        assert torch.isfinite(found).all()
+        assert float(found.exp().sum()) == pytest.approx(1, abs=1e-4)
+        expected = np.diff(reference.cdf((edges - mean) / scale))
+        near = expected > 1e-9
+        np.testing.assert_allclose(found[near].exp(), expected[near], rtol=2e-3)
+        assert not near.all() or float(found.min()) > math.log(1e-9)
+
+
+def test_discretised_bounds_of_a_model_written_out() -> None:
+    """Every image in the part, so that nothing is corrected: E[-ln P(x|z)] + KL at the best scale."""
+    model, images = a_model(), torch.from_numpy(pictures(60, 3))
+    terms = evaluate(model, images)
+    values = bounds.elbo_bounds(terms.recon, terms.kl, 3 * 12 * 12)
+    ((x, mean),) = bounds._decoded(model, images)
+    drawn = bounds.elbo_bounds((x - mean).square().sum(1).mean().item(), terms.kl, 3 * 12 * 12)
+    best = drawn["neg_elbo_optimal_sigma"], drawn["optimal_sigma"] ** 2
+    found = bounds.discretised(model, images, images, *best)
+    levels, mu = np.rint(x.numpy().astype(float) * 255), mean.detach().double().numpy()
+    for name, reference in (("gaussian", norm), ("logistic", logistic)):
+
+        def bits(scale: float, reference=reference) -> float:
+            high = np.where(levels == 255, np.inf, (levels + 0.5) / 255 - mu)
+            low = np.where(levels == 0, -np.inf, (levels - 0.5) / 255 - mu)
+            mass = reference.cdf(high / scale) - reference.cdf(low / scale)
+            return (-np.log(mass).sum(1).mean() + terms.kl) / (432 * math.log(2))
+
+        scale = found[f"scale_{name}"]
+        assert found[f"bits_per_dim_{name}"] == pytest.approx(bits(scale), rel=1e-4)
+        assert bits(scale) <= min(bits(0.97 * scale), bits(1.03 * scale))
+    assert found["bits_per_dim_gaussian"] < values["bits_per_dim_optimal_sigma"]  # its tails are not wasted
+
+
+def test_the_importance_weights_have_the_decoders_variance() -> None:
+    """At a variance v the bound is that of squared errors divided by 2 v."""
+    model, images = a_model(), torch.from_numpy(pictures(6, 3))
+    wide, narrow = (bounds.iwae(model, images, 5, 100.0, variance) for variance in (50.0, 0.05))
+    assert 0 <= wide["iwae_5_gain"] < narrow["iwae_5_gain"]
+    assert wide["iwae_5_ess"] > narrow["iwae_5_ess"]
+
+
+@pytest.mark.parametrize("variance", [0.1, "optimal", "learned"])
+def test_metrics_do_not_depend_on_how_the_loss_is_written(variance: float | str, tmp_path: Path) -> None:
+    """Of the same weights all that is no IWAE is equal; that has the constant where the loss has it."""
+    data, model = dataset(tmp_path), a_model()
+    test = torch.from_numpy(data.test.images)
+    plain = measure(model, evaluate(model, test), ELBO, data, SETTINGS, prior_seed=0).values
+    if variance == "learned":
+        model.learn_variance(0.04)
+    objective = Objective(variance=variance)
+    averages = evaluate(model, test, objective)
+    found = measure(model, averages, objective, data, SETTINGS, prior_seed=0).values
+    same = {key: value for key, value in plain.items() if "iwae" not in key}
+    assert {key: found[key] for key in same} == pytest.approx(same, rel=1e-4)
+    (bound,) = (key for key in found if re.fullmatch(r"iwae_\d+", key))
+    assert found[bound] == pytest.approx(averages.recon + averages.kl - found[f"{bound}_gain"])
+    if variance == "optimal":
+        assert averages.loss == pytest.approx(found["neg_elbo_optimal_sigma"], rel=1e-6)
+    assert found.get("learned_sigma", 0.2) == pytest.approx(0.2)

@@ -27,7 +27,7 @@ from vae_sweep.config.messages import user_message
 from vae_sweep.config.validation import validate
 from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE, Posterior
-from vae_sweep.sweeps.preparation import check_model, prepare
+from vae_sweep.sweeps.preparation import check_model, objective_of, prepare
 from vae_sweep.training import checkpoint, loop, state
 
 MODELS = ("conv", "fc", "linear")
@@ -174,8 +174,8 @@ def test_a_configuration_is_refused_or_trains(
     except Exception as error:
         return refused(error)
 
-    beta, reduction = cfg.objective.beta, cfg.objective.reduction
-    line = linear.linear_loss(spectrum, dataset.test.images, cfg.params.latent_dim, beta, reduction)
+    objective = objective_of(cfg)
+    line = linear.linear_loss(spectrum, dataset.test.images, cfg.params.latent_dim, objective)
     assert math.isfinite(line.loss)
     model = models.create(cfg.model, dataset.image_shape, cfg.params.latent_dim)
     assert 4 * sum(p.numel() for p in model.parameters()) < MEMORY
@@ -187,8 +187,9 @@ def test_a_configuration_is_refused_or_trains(
         max_epochs=1,
         patience=cfg.training.patience,
         min_delta=cfg.training.min_delta,
-        beta=beta,
-        reduction=reduction,
+        objective=objective,
+        warmup=cfg.objective.warmup,
+        clip_grad_norm=cfg.training.clip_grad_norm,
     )
     try:
         (epoch,) = loop.fit(model, images, torch.from_numpy(dataset.val.images[:40]), settings)

@@ -18,6 +18,7 @@ from vae_sweep.training import batches, loop
 from vae_sweep.training.device import memory_format_of, resolve_device
 from vae_sweep.training.evaluation import Averages, evaluate, for_inference, to_float, to_uint8
 from vae_sweep.training.loop import EarlyStopping, EpochMetrics, TrainSettings, fit
+from vae_sweep.training.objective import Objective
 from vae_sweep.training.randomness import Stream, generator, seed_weights
 
 FC: dict[str, object] = {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]}
@@ -354,3 +355,74 @@ def test_the_memory_format_is_nothing_to_a_model_without_convolutions() -> None:
     same, _ = train(max_epochs=1, channels_last=False)
     assert torch.equal(weights(model), weights(same))
     assert for_inference(model) == (model, torch.contiguous_format)
+
+
+def test_variance_v_trains_as_beta_2v() -> None:
+    """Adam divides a gradient by its own size, so a loss scaled by 1 / (2 v) gives the same weights."""
+    given, of_given = train(objective=Objective(variance=0.05))
+    weighted, of_weighted = train(objective=Objective(beta=0.1))
+    torch.testing.assert_close(weights(given), weights(weighted), rtol=1e-3, atol=1e-4)
+    assert of_given[-1].val.loss * 0.1 == pytest.approx(of_weighted[-1].val.loss, rel=1e-4)
+    assert of_given[-1].val.kl == pytest.approx(of_weighted[-1].val.kl, rel=1e-3)
+
+
+def test_evaluation_takes_the_best_variance_of_all_images() -> None:
+    model, epochs = train(objective=Objective(variance="optimal"))
+    squared_error, kl = evaluate(model, pictures(30, 1))[1:]
+    found = evaluate(model, pictures(30, 1), Objective(variance="optimal"))
+    assert found.recon == pytest.approx(96 * (math.log(2 * math.pi * squared_error / 192) + 1))
+    assert found == (pytest.approx(found.recon + kl), found.recon, kl)
+    assert found == min((epoch.val for epoch in epochs), key=lambda val: val.loss)
+
+
+def test_a_learned_variance_moves_to_the_best_one() -> None:
+    seed_weights(0)
+    model, images = models.create(FC, SHAPE, 4), pictures(100)
+    settings = TrainSettings(16, 1e-2, 0, 60, 99, 0.0, objective=Objective(variance="learned"))
+    epochs = list(fit(model, images, images, settings))
+    squared_error = evaluate(model, images).recon
+    assert model.log_variance is not None
+    assert model.log_variance.exp().item() == pytest.approx(squared_error / 192, rel=0.05)
+    assert epochs[0].val.loss > epochs[-1].val.loss + 50
+
+
+def test_a_warm_up_raises_beta_update_by_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    terms = loop.elbo_terms
+    monkeypatch.setattr(loop, "elbo_terms", lambda *args: (seen.append(args[-1]), terms(*args))[1])
+    train(objective=Objective(beta=2.0), warmup=1.5, max_epochs=3)  # 7 updates an epoch
+    assert seen[:10] == pytest.approx([2 * (i + 1) / 10.5 for i in range(10)])
+    assert set(seen[10:]) == {2.0}
+    seen.clear()
+    train(max_epochs=1)
+    assert set(seen) == {1.0}
+
+
+def test_early_stopping_waits_for_the_end_of_a_warm_up() -> None:
+    stopping = EarlyStopping(3, 0.5, warmup=4.0)
+    stops = []
+    for epoch in range(1, 9):
+        stopping.update(epoch, 90.0 + epoch)
+        stops.append(stopping.should_stop(epoch))
+    assert stops == [False] * 6 + [True] * 2
+
+
+def test_a_gradient_is_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    norms: list[float] = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            gradients = [p.grad.flatten() for group in self.param_groups for p in group["params"]]
+            norms.append(float(torch.cat(gradients).norm()))
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    plain, _ = train(max_epochs=1)
+    largest = max(norms)
+    assert largest > 2
+    norms.clear()
+    clipped, _ = train(max_epochs=1, clip_grad_norm=2.0)
+    assert max(norms) == pytest.approx(2.0, rel=1e-4)
+    assert not torch.equal(weights(clipped), weights(plain))
+    loose, _ = train(max_epochs=1, clip_grad_norm=2 * largest)
+    assert torch.equal(weights(loose), weights(plain))

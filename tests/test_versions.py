@@ -13,6 +13,7 @@ from vae_sweep.datasets.shapes import Shapes
 from vae_sweep.metrics import linear
 from vae_sweep.metrics.measure import Settings, linear_vae, measure_linear
 from vae_sweep.training import loop, randomness
+from vae_sweep.training.objective import ELBO
 
 NODES = {
     "fc": {"_target_": "vae_sweep.models.fc.FCVAE", "hidden_dims": [32, 16]},
@@ -60,6 +61,13 @@ MEASURED = {
         "iwae_10_ess": 10.0,
     }
 }
+MEASURED[3] = MEASURED[2] | {
+    "squared_error": 26.465398,
+    "bits_per_dim_gaussian": 7.488592,
+    "scale_gaussian": 0.186729,
+    "bits_per_dim_logistic": 7.375312,
+    "scale_logistic": 0.094311,
+}
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +87,8 @@ def trained(name: str, data: ImageDataset) -> tuple[float, float]:
 def measured(data: ImageDataset) -> dict[str, float]:
     settings = Settings(10, 20, 2, 50, "none", 50, None)
     spectrum = linear.spectrum(data.train.images)
-    model = linear_vae(spectrum, 4, 1.0, "sum", data.image_shape)
-    return measure_linear(model, spectrum, 1.0, "sum", data, settings).values
+    model = linear_vae(spectrum, 4, ELBO, data.image_shape)
+    return measure_linear(model, spectrum, ELBO, data, settings).values
 
 
 @pytest.mark.parametrize("name", NODES)

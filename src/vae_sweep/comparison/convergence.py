@@ -26,7 +26,7 @@ REMEDIES = {
     COLLAPSED: "objective.reduction=sum or a smaller objective.beta",
 }
 LONGER = "raise params.epochs or try another params.lr"
-ALIKE = 1e-6  # nats/image: variance of the training images that is rounding
+ALIKE = 1e-6  # summed variance of the training images that is rounding
 LAST = 3  # epochs in which a loss that is lost stays lost
 RISE = 1.1  # a loss this many times the best is no noise: between epochs it varies by about 1 %
 SHORTFALL = 0.2  # of what the closed form gains over the mean image
@@ -40,9 +40,10 @@ class Limits:
 
     max_epochs: int
     patience: int  # epochs
-    min_delta: float  # nats/image of the summed loss
+    min_delta: float  # nats/image at decoder variance 1/2
     cycle: int | None = None  # epochs of a one-cycle schedule, which ends a training by design; None: early stopping
-    nat: float = 1.0  # one nat in units of the loss: 1, or 1/D where the squared error is averaged over D values
+    scale: float = 1.0  # what a squared error counts in the loss, beside decoder variance 1/2: 1 / (2 variance)
+    warmup: float = 0.0  # epochs that early stopping does not count
 
     @property
     def completes(self) -> bool:
@@ -55,9 +56,9 @@ class Limits:
             return False
         anchor, anchor_epoch = float("inf"), 0  # as training.EarlyStopping
         for epoch, loss in enumerate(val, start=1):
-            if loss < anchor - self.min_delta * self.nat:
+            if loss < anchor - self.min_delta * self.scale:
                 anchor, anchor_epoch = loss, epoch
-        return self.cycle is not None or len(val) - anchor_epoch < self.patience
+        return self.cycle is not None or len(val) - max(anchor_epoch, self.warmup) < self.patience
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Facts:
     linear: float | None = None  # validation loss of the closed-form linear VAE
     linear_active: int | None = None  # latents that it uses
     active: int | None = None  # latents that the run's model uses (Burda et al. 2016)
+    zero: float = 0.0  # the loss that rises are measured from; log-densities have no zero of their own
+    alike: bool = False  # whether the training images do not differ
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,9 @@ def judge(val: Sequence[float], train: Sequence[float], limits: Limits, facts: F
     ended far above the closed form, converged.
     """
     n, best = len(val), min(val)
-    if facts.mean_image is not None and facts.mean_image < ALIKE * limits.nat:
+    if facts.alike:
         return _training(NOTHING, "the training images do not differ")
-    if epoch := _divergence(val, train, facts.mean_image):
+    if epoch := _divergence(val, train, facts):
         worst = max(val[epoch:])
         said = f"the validation loss rose from {val[epoch - 1]:.4g} to {worst:.4g} in epoch {val.index(worst) + 1}"
         said += f" and ended at {val[-1]:.4g}, best epoch {val.index(best) + 1} of {n}"
@@ -138,11 +141,13 @@ def _training(state: str, said: str, helps: str = "") -> Training:
     return Training(state, f"{state}: {said}; {helps or remedy(state)}")
 
 
-def _divergence(val: Sequence[float], train: Sequence[float], mean_image: float | None) -> int:
+def _divergence(val: Sequence[float], train: Sequence[float], facts: Facts) -> int:
     """The epoch, counted from 1, after which the loss rose for good, or above that of the mean image; 0 for none.
 
     A model that overfits has a training loss below its best validation loss; one that diverged has lost both.
     """
+    val, train = ([loss - facts.zero for loss in losses] for losses in (val, train))
+    mean_image = None if facts.mean_image is None else facts.mean_image - facts.zero
     best = min(val)
     end = max(val.index(best) + 1, len(val) - LAST)
     if min([*val[end:], *train[end:]], default=best) > RISE * best:
@@ -160,7 +165,7 @@ def _falling(val: Sequence[float], limits: Limits) -> float:
     Least squares through the last epochs; "surely" by the t-test of its slope. Early stopping may miss min_delta, or
     the margin of a verdict where that is smaller, in ``patience`` epochs.
     """
-    missed = min(limits.min_delta, MARGIN) * limits.nat / limits.patience
+    missed = min(limits.min_delta, MARGIN) * limits.scale / limits.patience
     last = list(val[-max(WINDOW, limits.patience + 1) :])
     if len(last) < 3:  # no noise can be seen
         rate = least = last[0] - last[-1]
@@ -175,4 +180,4 @@ def _far(best: float, limits: Limits, facts: Facts) -> bool:
     """Whether a large share of what the closed form gains over the mean image was not gained."""
     if facts.linear is None or facts.mean_image is None:
         return False
-    return best - facts.linear > max(SHORTFALL * (facts.mean_image - facts.linear), limits.min_delta * limits.nat)
+    return best - facts.linear > max(SHORTFALL * (facts.mean_image - facts.linear), limits.min_delta * limits.scale)

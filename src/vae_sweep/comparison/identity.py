@@ -57,6 +57,9 @@ LATER = {
     "params.epochs": None,
     "params.mirror": False,
     "training.precision": "float32",
+    "training.clip_grad_norm": None,
+    "objective.variance": 0.5,
+    "objective.warmup": 0.0,
     TRAINING_CODE: "version 1",
 }
 

@@ -12,7 +12,7 @@ from vae_sweep.comparison import statistics
 from vae_sweep.comparison.contrasts import Contrast, Group
 from vae_sweep.comparison.convergence import caveat
 from vae_sweep.comparison.identity import shared
-from vae_sweep.comparison.rows import PERMUTED, Row, is_finite, with_unique_names
+from vae_sweep.comparison.rows import PERMUTED, Row, is_finite, loss_label, with_unique_names
 from vae_sweep.metrics.catalogue import Metric
 
 DATASET_FACTS = ("test/probe_accuracy_pca",)  # metrics that depend on the images alone: no model differs in them
@@ -50,7 +50,7 @@ def with_unique_labels(rows: Sequence[Row]) -> list[Row]:
     losses: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
     for row in rows:
         digests[row.dataset] |= {row.digest} - {None}
-        losses[row.dataset.removesuffix(PERMUTED)] |= {(row.beta, row.reduction)} - {(None, None)}
+        losses[row.dataset.removesuffix(PERMUTED)] |= {(row.beta, row.reduction, row.variance)} - {(None,) * 3}
     named = []
     for row in rows:
         base = row.dataset.removesuffix(PERMUTED)
@@ -58,7 +58,7 @@ def with_unique_labels(rows: Sequence[Row]) -> list[Row]:
         if len(digests[row.dataset]) > 1 and row.digest:
             dataset += f" [{row.digest[:8]}]"
         if len(losses[base]) > 1 and row.beta is not None:
-            dataset += f", beta {row.beta:g}, {row.reduction}"
+            dataset += f", {loss_label(row)}"
         named.append(replace(row, dataset=dataset + row.dataset[len(base) :]))
     labels = _labels(named)
     return with_unique_names([replace(row, params=labels[setting(row)], variant="") for row in named])
@@ -66,7 +66,7 @@ def with_unique_labels(rows: Sequence[Row]) -> list[Row]:
 
 def setting(row: Row) -> Setting:
     """Return all that a run must share with another, but architecture and seed, to be its pair."""
-    numbers = row.batch_size, row.lr, row.schedule, row.latent_dim, row.beta, row.reduction
+    numbers = row.batch_size, row.lr, row.schedule, row.latent_dim, row.beta, row.reduction, row.variance
     known = shared(row.configuration) or {"params": row.params, "variant": row.variant, "numbers": str(numbers)}
     return ("dataset", row.dataset), *sorted(known.items())
 

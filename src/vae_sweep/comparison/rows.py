@@ -1,7 +1,7 @@
 """What is known of a sweep's runs, as rows, and the one table that every output is made from.
 
 Pure: the same rows give the same table, whatever state their runs are in, so it can be made again after every job.
-Losses are nats/image (lower is better) and comparable only at equal `beta`, `reduction` and data.
+Losses are nats/image (lower is better) and comparable only at equal `beta`, `reduction`, `variance` and data.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Cell:
     latent_dim: int
     beta: float
     reduction: str
+    variance: str = "0.5"  # of the decoder: a number, optimal or learned
     key: str = ""  # identity of its run
     settings: str = ""  # hash of its configuration alone
     made_of: tuple[tuple[str, str], ...] = ()  # images and code, by name
@@ -63,6 +64,7 @@ class LinearRow:
     test_recon: float
     test_kl: float
     metrics: Mapping[str, float] = field(default_factory=dict)  # held-out metrics of this model by key
+    variance: str = "0.5"  # of the decoder: a number, optimal or learned
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Row:
     latent_dim: int | None = None
     beta: float | None = None
     reduction: str | None = None
+    variance: str | None = None  # of the decoder: a number, optimal or learned
     n_parameters: int | None = None
     epochs: int | None = None  # run until training stopped
     best_epoch: int | None = None
@@ -192,6 +195,16 @@ def schedule_label(schedule: str, epochs: int | str | None, mirror: bool) -> str
     """Return how tables call a schedule of the learning rate: ``constant``, ``one_cycle over 8 epochs, mirrored``."""
     label = schedule if epochs is None else f"{schedule} over {epochs} epochs"
     return f"{label}, mirrored" if mirror else label
+
+
+def loss_label(row: Row) -> str:
+    """Return how tables call a loss: ``beta 1, sum``, and with another variance ``beta 1, variance optimal``."""
+    return f"beta {row.beta:g}, " + (str(row.reduction) if has_squared_error(row) else f"variance {row.variance}")
+
+
+def has_squared_error(row: Row) -> bool:
+    """Return whether the recon of a loss is the squared error itself, summed or averaged."""
+    return row.reduction == "mean" or row.variance in (None, "0.5")
 
 
 def data_label(name: str, permuted: bool) -> str:

@@ -92,7 +92,9 @@ class LinearModel:
 @dataclass
 class Objective:
     beta: float = 1.0  # weight of the KL term; 1 = the ELBO
-    reduction: str = "sum"  # squared error over an image's values: sum (a Gaussian of variance 1/2) or mean
+    reduction: str = "sum"  # squared error over an image's values: sum or mean
+    variance: float | str = 0.5  # of the Gaussian decoder: a number | optimal (of each batch) | learned (a parameter)
+    warmup: float = 0.0  # epochs in which the weight of the KL term rises from 0 to beta
 
 
 @dataclass
@@ -104,6 +106,7 @@ class Training:
     threads: int = 1  # CPU threads of one run; 1 keeps its numbers the same however many run beside it
     channels_last: bool | str = "auto"  # memory format of convolutions in training: auto (on a CPU) | true | false
     compile: bool = False  # torch.compile the training step; may pay on GPUs
+    clip_grad_norm: float | None = None  # norm of the gradient, at most; null: any
     precision: str = "float32"  # matmul precision in training: float32 | tf32 (NVIDIA GPUs) | bfloat16 | auto
 
 

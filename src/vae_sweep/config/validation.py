@@ -57,10 +57,16 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "params.schedule": (lambda v: v in ("constant", "one_cycle"), "constant or one_cycle"),
     "params.epochs": (lambda v: v is None or 1 <= v <= 1_000_000, "a whole number from 1 to 1,000,000, or null"),
     "objective.beta": _number("1e-6", "1e6", " (1 = the ELBO)"),
+    "objective.variance": (
+        lambda v: v in ("optimal", "learned") or (not isinstance(v, (bool, str)) and 1e-6 <= v <= 1e6),
+        "a number from 1e-6 to 1e6 (squared units of [0, 1]), optimal or learned",
+    ),
+    "objective.warmup": _number("0", "1e6", " (epochs)"),
     "objective.reduction": (lambda v: v in ("sum", "mean"), "sum or mean"),
     "training.max_epochs": _whole(1, 1_000_000),
     "training.patience": _whole(1, 1_000_000, " (epochs)"),
     "training.min_delta": _number("0", "1e12", " (nats/image)"),
+    "training.clip_grad_norm": (lambda v: v is None or 0 < v <= 1e12, "a number > 0, or null"),
     "training.device": (_device, "auto, cpu, cuda, cuda:N or mps"),
     "training.channels_last": (lambda v: v == "auto" or isinstance(v, bool), "auto, true or false"),
     "training.precision": (lambda v: v in ("float32", "tf32", "bfloat16", "auto"), "float32, tf32, bfloat16 or auto"),
@@ -159,6 +165,11 @@ def _contradictions(cfg: DictConfig) -> Iterator[str]:
         yield (
             f"params.schedule={params.schedule} params.epochs={params.epochs}: a one_cycle needs its number of "
             "epochs, and a constant learning rate ends by early stopping (training.patience, training.max_epochs)"
+        )
+    if cfg.objective.reduction == "mean" and cfg.objective.variance != 0.5:
+        yield (
+            f"objective.reduction=mean objective.variance={cfg.objective.variance}: the mean implies a variance of its "
+            "own (half the number of values); leave one of both out"
         )
     if params.mirror and OmegaConf.select(cfg, "dataset.permute_pixels"):
         yield "params.mirror=true: images whose pixels are permuted have no left and right; give only one of both"

@@ -3,7 +3,7 @@
 A linear VAE (affine encoder, diagonal posterior, affine decoder) has a known global optimum, probabilistic PCA
 (Tipping & Bishop 1999; Lucas et al. 2019, "Don't blame the ELBO!"). Per image the loss is, up to a factor,
 
-    SSE + 2 s2 KL        with s2 the decoder variance that the loss implies (`implied_variance`)
+    SSE + 2 s2 KL        with s2 = beta times the decoder's variance
 
 and the eigen-directions of the data covariance are independent of each other. With eigenvalue l, encoder mean a u
 (u = projection on the direction), posterior variance v and decoder gain g, the cost is
@@ -11,6 +11,9 @@ and the eigen-directions of the data covariance are independent of each other. W
 
     l > s2 (used):    g = sqrt(l - s2), a = g / l, v = s2 / l    ->   SSE = s2,   KL = ln(l / s2) / 2
     otherwise:        g = a = 0, v = 1                           ->   SSE = l,    KL = 0
+
+Where the variance is free, its best value is SSE / D: with m used directions, the sum of the other eigenvalues divided
+by D - beta m. At beta 1 that is the maximum likelihood of probabilistic PCA, which uses all latents.
 
 Letters in the shape comments: N images, D = C H W values per image, k kept directions, q latents, m used ones.
 """
@@ -28,6 +31,7 @@ from numpy.typing import NDArray
 from vae_sweep.base.cache import cached_file, read_arrays, write_arrays
 from vae_sweep.base.versions import METRICS_VERSION
 from vae_sweep.base.working import working
+from vae_sweep.training.objective import ELBO, LEAST_VARIANCE, Objective
 
 Floats = NDArray[np.float64]
 Images = NDArray[np.uint8]
@@ -55,26 +59,40 @@ class LinearOptimum:
     """A loss of the optimal linear VAE and its terms, nats per image: loss = recon + beta * kl."""
 
     loss: float
-    recon: float  # squared error, summed or averaged over the D values as the loss says
+    recon: float  # see Objective
     kl: float  # summed over latents, not weighted
     active: int  # number of latents in use
 
 
-def implied_variance(beta: float, reduction: str, n_values: int) -> float:
-    """Return the variance of the Gaussian decoder whose negative ELBO is, up to scale and constant, this loss.
-
-    `n_values` is D. SSE + beta KL implies beta / 2; SSE / D + beta KL implies beta D / 2. Squared units of [0, 1].
+def decoder_variance(spectrum: Spectrum, latent_dim: int, objective: Objective) -> float:
+    """Return the decoder's variance of the optimal linear VAE, in squared units of [0, 1]: given, or the best one.
 
     Raises:
-        ValueError: for a beta that is not positive (beta = 0: variance 0, KL infinite), or an unknown reduction.
+        ValueError: for a beta that is not positive (beta = 0: KL infinite), an unknown reduction, or no latent.
     """
-    if not (np.isfinite(beta) and beta > 0):
-        raise ValueError(f"the closed-form linear VAE needs a finite beta > 0, got {beta}")
-    if reduction == "sum":
-        return beta / 2
-    if reduction == "mean":
-        return beta * n_values / 2
-    raise ValueError(f"unknown reduction {reduction!r}: choose from 'sum', 'mean'")
+    if not (np.isfinite(objective.beta) and objective.beta > 0):
+        raise ValueError(f"the closed-form linear VAE needs a finite beta > 0, got {objective.beta}")
+    if objective.reduction not in ("sum", "mean"):
+        raise ValueError(f"unknown reduction {objective.reduction!r}: choose from 'sum', 'mean'")
+    if latent_dim < 1:
+        raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+    n_values = len(spectrum.mean)
+    implied = objective.implied_variance(n_values)
+    return implied if implied is not None else _best_variance(spectrum, latent_dim, objective.beta)
+
+
+def _best_variance(spectrum: Spectrum, latent_dim: int, beta: float) -> float:
+    """The variance, with the number m of used directions, of the least loss; see the module docstring."""
+    values, n_values = spectrum.eigenvalues[:latent_dim], len(spectrum.mean)
+    m = np.arange(len(values) + 1)
+    rest = np.maximum(spectrum.total_variance - np.concatenate([[0.0], np.cumsum(values)]), 0.0)
+    room = n_values - beta * m
+    variance = np.maximum(rest / np.where(room > 0, room, np.inf), LEAST_VARIANCE)
+    used = np.concatenate([[np.inf], values]) > beta * variance  # the last of m directions is worth its latent
+    with np.errstate(divide="ignore"):
+        logs = np.concatenate([[0.0], np.cumsum(np.log(values))])
+    loss = n_values / 2 * np.log(variance) + beta / 2 * (logs - m * np.log(beta * variance))
+    return float(variance[np.argmin(np.where(used & (room > 0), loss, np.inf))])
 
 
 def spectrum(images: Images, directions: int = 512) -> Spectrum:
@@ -116,30 +134,29 @@ def spectrum(images: Images, directions: int = 512) -> Spectrum:
     return Spectrum(mean, values, vectors, total, n)
 
 
-def linear_optimum(spectrum: Spectrum, latent_dim: int, beta: float = 1.0, reduction: str = "sum") -> LinearOptimum:
+def linear_optimum(spectrum: Spectrum, latent_dim: int, objective: Objective = ELBO) -> LinearOptimum:
     """Return the smallest training loss of any linear VAE, nats per image (formulas in the module docstring).
 
     Raises:
-        ValueError: as `implied_variance` does, and where too few directions were kept for this loss.
+        ValueError: as `decoder_variance` does, and where too few directions were kept for this loss.
     """
-    values, s2 = _used(spectrum, latent_dim, beta, reduction)
+    values, s2 = _used(spectrum, latent_dim, objective)
     sse = s2 * len(values) + max(spectrum.total_variance - float(values.sum()), 0.0)
-    return _optimum(sse, 0.5 * float(np.log(values / s2).sum()), len(values), spectrum, beta, reduction)
+    return _optimum(sse, 0.5 * float(np.log(values / s2).sum()), len(values), spectrum, latent_dim, objective)
 
 
-def linear_loss(
-    spectrum: Spectrum, images: Images, latent_dim: int, beta: float = 1.0, reduction: str = "sum"
-) -> LinearOptimum:
+def linear_loss(spectrum: Spectrum, images: Images, latent_dim: int, objective: Objective = ELBO) -> LinearOptimum:
     """Return the exact expected loss of the training-optimal linear VAE on other images, nats per image.
 
-    `images`: uint8 (N, C, H, W) of the same shape. The expectation over the posterior is analytic.
+    `images`: uint8 (N, C, H, W) of the same shape. The expectation over the posterior is analytic. With
+    ``variance="optimal"`` the decoder's variance is the best one of these images, as in `evaluate`.
 
     Raises:
         ValueError: as `linear_optimum` does, and for images of another size.
     """
-    values, s2 = _used(spectrum, latent_dim, beta, reduction)
+    values, s2 = _used(spectrum, latent_dim, objective)
     sse, kl = _terms(values, s2, *_moments(spectrum, images, len(values)))
-    return _optimum(sse, kl, len(values), spectrum, beta, reduction)
+    return _optimum(sse, kl, len(values), spectrum, latent_dim, objective)
 
 
 def linear_curve(spectrum: Spectrum, images: Images, betas: Sequence[float]) -> tuple[Floats, Floats]:
@@ -150,19 +167,20 @@ def linear_curve(spectrum: Spectrum, images: Images, betas: Sequence[float]) -> 
     distance, scores = _moments(spectrum, images, len(spectrum.eigenvalues))
     found = []
     for beta in betas:
-        values, s2 = _used(spectrum, max(1, len(spectrum.eigenvalues)), beta, "sum")  # equal images have no direction
+        # equal images have no direction
+        values, s2 = _used(spectrum, max(1, len(spectrum.eigenvalues)), Objective(beta))
         found.append(_terms(values, s2, distance, scores[: len(values)]))
     sse, kl = np.array(found).T
     return kl, sse
 
 
-def ppca_weights(spectrum: Spectrum, latent_dim: int, beta: float = 1.0, reduction: str = "sum") -> dict[str, Floats]:
+def ppca_weights(spectrum: Spectrum, latent_dim: int, objective: Objective = ELBO) -> dict[str, Floats]:
     """Return the weights of an optimal linear VAE of raw x in [0, 1]: mean = W x + b, reconstruction = V z + c.
 
     `encoder_mean_weight` (q, D), `encoder_mean_bias` (q,), `encoder_logvar` (q,) (the same for every image),
     `decoder_weight` (D, q), `decoder_bias` (D,). Unused latents equal the prior. Raises as `linear_optimum` does.
     """
-    values, s2 = _used(spectrum, latent_dim, beta, reduction)
+    values, s2 = _used(spectrum, latent_dim, objective)
     m, d = len(values), len(spectrum.mean)
     vectors, gain = spectrum.eigenvectors[:, :m], np.sqrt(values - s2)
     encoder, logvar, decoder = np.zeros((latent_dim, d)), np.zeros(latent_dim), np.zeros((d, latent_dim))
@@ -204,11 +222,9 @@ def cached_spectrum(images: Images, digest: str, cache_dir: Path, directions: in
     return cached_file(path, read, compute, write)
 
 
-def _used(spectrum: Spectrum, latent_dim: int, beta: float, reduction: str) -> tuple[Floats, float]:
-    """The eigenvalues (m,) of the directions the optimum uses, and the implied variance."""
-    s2 = implied_variance(beta, reduction, len(spectrum.mean))
-    if latent_dim < 1:
-        raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+def _used(spectrum: Spectrum, latent_dim: int, objective: Objective) -> tuple[Floats, float]:
+    """The eigenvalues (m,) of the directions the optimum uses, and s2."""
+    s2 = objective.beta * decoder_variance(spectrum, latent_dim, objective)
     kept = spectrum.eigenvalues
     values = kept[:latent_dim][kept[:latent_dim] > s2]
     rest = spectrum.total_variance - float(kept.sum())
@@ -244,9 +260,13 @@ def _terms(values: Floats, s2: float, distance: float, scores: Floats) -> tuple[
     return sse, kl
 
 
-def _optimum(sse: float, kl: float, active: int, spectrum: Spectrum, beta: float, reduction: str) -> LinearOptimum:
-    recon = sse / len(spectrum.mean) if reduction == "mean" else sse
-    return LinearOptimum(loss=recon + beta * kl, recon=recon, kl=kl, active=active)
+def _optimum(
+    sse: float, kl: float, active: int, spectrum: Spectrum, latent_dim: int, objective: Objective
+) -> LinearOptimum:
+    learned = objective.variance == "learned"  # on the training images
+    variance = decoder_variance(spectrum, latent_dim, objective) if learned else None
+    recon = objective.recon(sse, len(spectrum.mean), variance)
+    return LinearOptimum(loss=recon + objective.beta * kl, recon=recon, kl=kl, active=active)
 
 
 def _slices(length: int, width: int) -> Iterator[slice]:

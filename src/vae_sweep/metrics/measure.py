@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from vae_sweep.base.cache import cached
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.metrics import bounds, generated, latents, quality
-from vae_sweep.metrics.linear import Spectrum, ppca_weights
+from vae_sweep.metrics.linear import Spectrum, decoder_variance, ppca_weights
 from vae_sweep.metrics.subject import TRAIN_IMAGES, Settings, Subject, fixed_subset
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.models.vae import VAE
 from vae_sweep.training.evaluation import Averages, evaluate
+from vae_sweep.training.objective import Objective, best_variance
 
 __all__ = ["HeldOut", "Settings", "linear_vae", "measure", "measure_linear"]
 
 SSIM_SIDE = 11  # pixels; the window of SSIM
+DISCRETISED = 500  # test images of the discretised likelihoods, and validation images that their scales are chosen on
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,24 @@ class HeldOut:
 
 @torch.no_grad()
 def measure(
-    model: VAE, averages: Averages, reduction: str, dataset: ImageDataset, settings: Settings, prior_seed: int
+    model: VAE, averages: Averages, objective: Objective, dataset: ImageDataset, settings: Settings, prior_seed: int
 ) -> HeldOut:
     """Return the held-out metrics of ``model`` on the test images of ``dataset``.
 
-    ``averages``: its test loss and terms under ``reduction``. ``prior_seed`` draws the prior samples. All other noise
+    ``averages``: its test loss and terms under ``objective``. ``prior_seed`` draws the prior samples. All other noise
     is fixed, the same for every model of one latent size.
     """
     model.eval()
     n_values = math.prod(dataset.image_shape)
-    squared_error = averages.recon * (n_values if reduction == "mean" else 1)
+    learned = None if model.log_variance is None else best_variance(0.0, n_values, float(model.log_variance.exp()))
+    squared_error = objective.squared_error(averages.recon, n_values, learned)
     values: dict[str, float] = bounds.elbo_bounds(squared_error, averages.kl, n_values)
+    if learned is not None:
+        values["learned_sigma"] = math.sqrt(learned)
+    own = learned or objective.given_variance or values["optimal_sigma"] ** 2
+    neg_elbo = values["neg_elbo"] if objective.reduction == "mean" else averages.recon + averages.kl
     seconds: dict[str, float] = {}
-    subject = Subject(model, dataset, settings, prior_seed, values["neg_elbo"])
+    subject = Subject(model, dataset, settings, prior_seed, values, own, neg_elbo)
     for name, metric in METRICS.items():
         started = time.perf_counter()
         if found := metric(subject):
@@ -104,7 +111,15 @@ def _iwae(subject: Subject) -> dict[str, float]:
         return {}
     images = subject.images("test")
     chosen = fixed_subset(len(images), min(subject.settings.iwae_images, math.ceil(len(images) / 5)))
-    return bounds.iwae(subject.model, images[chosen], subject.settings.iwae_samples, subject.neg_elbo)
+    k = subject.settings.iwae_samples
+    return bounds.iwae(subject.model, images[chosen], k, subject.neg_elbo, subject.variance)
+
+
+def _discretised(subject: Subject) -> dict[str, float]:
+    test, val = subject.images("test"), subject.images("val")
+    parts = test[fixed_subset(len(test), DISCRETISED)], val[fixed_subset(len(val), DISCRETISED)]
+    best = subject.values["neg_elbo_optimal_sigma"], subject.values["optimal_sigma"] ** 2
+    return bounds.discretised(subject.model, *parts, *best)
 
 
 METRICS: dict[str, Callable[[Subject], dict[str, float]]] = {  # each may return {}: not requested, or not defined
@@ -113,12 +128,13 @@ METRICS: dict[str, Callable[[Subject], dict[str, float]]] = {  # each may return
     "quality": _quality,
     "mixture": _mixture,
     "iwae": _iwae,
+    "discretised": _discretised,
     "distances": generated.distances,
 }
 
 
 def measure_linear(
-    model: LinearVAE, spectrum: Spectrum, beta: float, reduction: str, dataset: ImageDataset, settings: Settings
+    model: LinearVAE, spectrum: Spectrum, objective: Objective, dataset: ImageDataset, settings: Settings
 ) -> HeldOut:
     """Return the held-out metrics of the closed-form linear VAE, and ``probe_accuracy_pca``.
 
@@ -129,8 +145,8 @@ def measure_linear(
     seconds: dict[str, float] = {}
 
     def compute() -> dict[str, Any]:
-        averages = evaluate(model, torch.from_numpy(dataset.test.images), beta=beta, reduction=reduction)
-        found = measure(model, averages, reduction, dataset, settings, prior_seed=0)
+        averages = evaluate(model, torch.from_numpy(dataset.test.images), objective)
+        found = measure(model, averages, objective, dataset, settings, prior_seed=0)
         undefined = [*found.undefined]
         if "probe_accuracy" in found.values and not _n_directions(spectrum, model.latent_dim):
             undefined.append("probe on PCA scores: the training images do not differ")
@@ -140,7 +156,7 @@ def measure_linear(
         kept = {"values": found.values, "tags": found.tags, "missing": found.missing, "undefined": undefined}
         return kept | {"spectrum": found.spectrum.tolist()}
 
-    known = [dataset.digest, model.latent_dim, beta, reduction, settings.key()]
+    known = [dataset.digest, model.latent_dim, *astuple(objective), settings.key()]
     keys = ("values", "spectrum", "tags", "missing", "undefined")
     kept = cached(dataset.cache_dir, "linear", known, keys, compute, lambda found: not found["missing"])
     reasons = tuple(kept["missing"]), tuple(kept["undefined"])
@@ -148,10 +164,10 @@ def measure_linear(
 
 
 def linear_vae(
-    spectrum: Spectrum, latent_dim: int, beta: float, reduction: str, image_shape: tuple[int, int, int]
+    spectrum: Spectrum, latent_dim: int, objective: Objective, image_shape: tuple[int, int, int]
 ) -> LinearVAE:
     """Return the linear VAE with the weights of its closed-form optimum."""
-    weights = ppca_weights(spectrum, latent_dim, beta, reduction)
+    weights = ppca_weights(spectrum, latent_dim, objective)
     names = {
         "mean.weight": "encoder_mean_weight",
         "mean.bias": "encoder_mean_bias",
@@ -161,6 +177,8 @@ def linear_vae(
     }
     model = LinearVAE(image_shape, latent_dim)
     model.load_state_dict({name: torch.from_numpy(weights[key]).float() for name, key in names.items()})
+    if objective.variance == "learned":
+        model.learn_variance(decoder_variance(spectrum, latent_dim, objective))
     return model.eval()
 
 

@@ -50,7 +50,9 @@ class Subject:
     dataset: ImageDataset
     settings: Settings
     prior_seed: int  # draws the prior samples
-    neg_elbo: float  # of the test images, nats per image
+    values: dict[str, float]  # the metrics that follow from loss and terms alone
+    variance: float  # of its decoder
+    neg_elbo: float  # of the test images at that variance, nats per image, with the constant where the loss has it
     undefined: list[str] = field(default_factory=list)  # metrics that these images do not define, and why
     missing: list[str] = field(default_factory=list)  # why requested metrics are not there
     tags: dict[str, str] = field(default_factory=dict)  # about the metrics

@@ -34,6 +34,7 @@ SETTINGS: dict[str, tuple[str, type]] = {  # field of a row -> its parameter in 
     "latent_dim": ("params.latent_dim", int),
     "beta": ("objective.beta", float),
     "reduction": ("objective.reduction", str),
+    "variance": ("objective.variance", str),
     "n_parameters": ("n_parameters", int),
 }
 WHY = "vae_sweep.features.why"  # tag: why a run has this feature network, or none
@@ -132,6 +133,8 @@ def _settings(run: StoredRun) -> dict[str, Any]:
     """What a run was asked for, read back from its parameters."""
     p = run.params
     found = {field: kind(p[key]) for field, (key, kind) in SETTINGS.items() if key in p}
+    if "reduction" in found:
+        found.setdefault("variance", "0.5")  # of runs before it was a setting
     if "dataset" in found:
         found["dataset"] = data_label(found["dataset"], p.get("dataset.permute_pixels") == "True")
     if "model" in found:
@@ -175,7 +178,9 @@ def _linear(run: StoredRun) -> LinearRow | None:
     if "reference/test_loss" not in run.metrics:
         return None
     losses = {f"{split}_{term}": run.metrics[f"reference/{split}_{term}"] for split in LOSSES for term in TERMS}
-    settings: dict[str, Any] = {key: _settings(run)[key] for key in ("dataset", "latent_dim", "beta", "reduction")}
+    settings: dict[str, Any] = {
+        key: _settings(run)[key] for key in ("dataset", "latent_dim", "beta", "reduction", "variance")
+    }
     heldout = {
         k: v for k, v in _heldout(run, "reference/").items() if k.removeprefix("test/") not in (*losses, "active")
     }
@@ -306,7 +311,8 @@ def _facts(sweeps: Sequence[StoredRun], runs: Sequence[StoredRun]) -> dict[str, 
     }
     tags |= {key.partition(".")[2]: key for run in runs for key in sorted(run.tags) if key.startswith("version.")}
     facts |= {name: _values(run.tags.get(key) for run in runs) for name, key in tags.items()}
-    params = ("objective.beta", "objective.reduction", "training.max_epochs", "training.patience", "training.min_delta")
+    params = [f"objective.{key}" for key in ("beta", "reduction", "variance", "warmup")]
+    params += [f"training.{key}" for key in ("max_epochs", "patience", "min_delta", "clip_grad_norm")]
     facts |= {key: _values(run.params.get(key) for run in runs) for key in params}
     return {name: value for name, value in facts.items() if value}
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
 from vae_sweep.comparison.evidence import Evidence, Images
-from vae_sweep.comparison.rows import REFERENCE, Row
+from vae_sweep.comparison.rows import REFERENCE, Row, has_squared_error
 from vae_sweep.comparison.statistics import Contrast
 from vae_sweep.metrics.losses import unit
 from vae_sweep.report import presentation as show
@@ -145,29 +145,45 @@ def _spectra(evidence: Evidence, rows: Sequence[Row], dataset: str) -> list[Page
 def _rate_distortion(evidence: Evidence, rows: Sequence[Row], dataset: str) -> list[PageFigure]:
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
     marks: dict[str, tuple[float, float]] = {}
-    betas = set()
+    slopes = set()
     for row in rows:
-        kl, recon = row.metrics.get("test/kl"), row.metrics.get("test/recon")
-        if row.status != "FINISHED" or kl is None or recon is None:
+        kl, distortion = row.metrics.get("test/kl"), _distortion(row.metrics, row)
+        if row.status != "FINISHED" or kl is None or distortion is None:
             continue
-        points.setdefault((row.model, show.cell_of(row).params), []).append((kl, recon))
-        betas.add(1.0 if row.beta is None else row.beta)
+        points.setdefault((row.model, show.cell_of(row).params), []).append((kl, distortion))
+        slopes.add(_slope(row))
         if row.reference:
-            marks[f"linear, beta = {row.reference.beta:g}"] = (row.reference.test_kl, row.reference.test_recon)
+            known = evidence.references.get(dataset, {}).get(str(row.reference.latent_dim), {})
+            mark = _distortion({"test/recon": row.reference.test_recon} | dict(known), row)
+            of = f"beta = {row.reference.beta:g}" + ("" if has_squared_error(row) else f", variance {row.variance}")
+            marks |= {f"linear, {of}": (row.reference.test_kl, mark)} if mark is not None else {}
     if not points:
         return []
     curve = evidence.linear_curves.get(dataset)
-    loss = betas.pop() if len(betas) == 1 else 1.0, _unit(rows)
+    slope = slopes.pop() if len(slopes) == 1 else None
+    loss = slope, _unit(rows) if all(map(has_squared_error, rows)) else ""
     draw = partial(sweep_figures.rate_distortion, points, curve, marks, show.models(evidence), loss)
     means = {" ".join(cell): np.mean(pairs, axis=0) for cell, pairs in points.items()}
-    alt = "; ".join(f"{cell}: kl {kl:.4g}, recon {recon:.4g}" for cell, (kl, recon) in means.items())
-    caption = (
-        "Rate (kl) and distortion (recon) on test images, one point for each run; lower left is better. Grey lines: "
-        f"constant loss, recon + {loss[0]:g} · kl."
-    )
+    alt = "; ".join(f"{cell}: kl {kl:.4g}, squared error {recon:.4g}" for cell, (kl, recon) in means.items())
+    caption = "Rate (kl) and distortion (squared error) on test images, one point for each run; lower left is better."
+    if slope is not None:
+        caption += f" Grey lines: constant loss, squared error + {slope:g} · kl."
     if curve:
         caption += " A network above the dashed curve reconstructs worse than a linear VAE with the same KL."
-    return [_plot(draw, f"Means of recon and kl: {alt}", caption)]
+    return [_plot(draw, f"Means of squared error and kl: {alt}", caption)]
+
+
+def _distortion(metrics: Mapping[str, float], row: Row) -> float | None:
+    """The squared error, averaged where the row's loss averages it."""
+    return metrics.get("test/recon" if has_squared_error(row) else "test/squared_error")
+
+
+def _slope(row: Row) -> float | None:
+    """What a nat of KL is worth in squared error, 2 beta times the decoder's variance; None where that is free."""
+    if row.variance in ("optimal", "learned"):
+        return None
+    scale = 1.0 if has_squared_error(row) else 2 * float(row.variance or 0.5)
+    return scale * (1.0 if row.beta is None else row.beta)
 
 
 def _samples(evidence: Evidence, dataset: str) -> list[PageFigure]:

@@ -208,6 +208,7 @@ def hyperparameters(evidence: Evidence) -> list[str]:
             "{}": row.schedule if row.schedule != "constant" else None,
             "{} latents": row.latent_dim,
             "beta {:g}": row.beta,
+            "decoder variance {}": row.variance if row.variance != "0.5" and row.reduction != "mean" else None,
             "squared error averaged over values, not nats{}": "" if row.reduction == "mean" else None,
         }
         known = ", ".join(pattern.format(value) for pattern, value in parts.items() if value is not None)

@@ -222,14 +222,14 @@ def rate_distortion(
     curve: tuple[Floats, Floats] | None = None,
     marks: Mapping[str, tuple[float, float]] | None = None,
     models: Sequence[str] = (),
-    loss: tuple[float, str] = (1.0, "nats/image"),
+    loss: tuple[float | None, str] = (1.0, "nats/image"),
     width: float = style.WIDTH,
 ) -> Figure:
-    """Every run's kl in nats/image and its recon: the colour is the model, the marker the set.
+    """Every run's kl in nats/image and its squared error: the colour is the model, the marker the set.
 
-    `points`: (model, set) -> one pair for each seed. `curve`: kl and recon of the closed-form linear VAE as its beta
-    varies, `marks` single points of it by label. `loss`: beta and the unit of recon. Grey lines have one loss, recon +
-    beta * kl, each.
+    `points`: (model, set) -> one pair for each seed. `curve`: kl and squared error of the closed-form linear VAE as its
+    beta varies, `marks` single points of it by label. `loss`: what a nat of kl is worth in squared error (None: no one
+    value), and the unit of that. Grey lines have one loss each.
     """
     narrow = width < style.WIDTH
     length = 17 if narrow else 34  # of a label, characters
@@ -253,9 +253,10 @@ def rate_distortion(
         return figure
     outside = _limits_around(axis, everything)
     heading = f"points outside: {outside}" if outside else ""
-    style.finish(axis, heading, "kl (nats/image)", f"recon ({loss[1]})" if loss[1] else "recon")
+    style.finish(axis, heading, "kl (nats/image)", f"squared error ({loss[1]})" if loss[1] else "squared error")
     axis.grid(visible=False)
-    _constant_loss(axis, loss[0])
+    if loss[0] is not None:
+        _constant_loss(axis, loss[0])
     place: Any = {"loc": "outside lower center" if narrow else "outside right upper", "ncols": 1 + narrow}
     figure.legend(**place, fontsize=9, frameon=False, labelspacing=0.6)
     return figure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vae_sweep.comparison.convergence import CONVERGED, caveat
 from vae_sweep.comparison.pairing import setting
-from vae_sweep.comparison.rows import Row, frame, is_finite
+from vae_sweep.comparison.rows import Row, frame, has_squared_error, is_finite
 from vae_sweep.metrics.losses import number, spec, terms, unit
 
 if TYPE_CHECKING:
@@ -18,13 +18,32 @@ if TYPE_CHECKING:
 REASON_LENGTH = 80
 WIDTH = 160  # of a line where nothing is known of the terminal
 # Columns that are left out where they say the same of every run, or no more than this.
-VARYING = ("Data", "Seed", "Beta", "Reduction")
-USUAL = {"Variant": "", "Schedule": "constant", "Training": CONVERGED, "Status": "FINISHED", "Trained in": ""}
+VARYING = ("Data", "Seed", "Beta", "Reduction", "Variance")
+USUAL = {
+    "Bits/dim": "",
+    "Variant": "",
+    "Schedule": "constant",
+    "Training": CONVERGED,
+    "Status": "FINISHED",
+    "Trained in": "",
+}
 WORDS = ("Data", "Set", "Model", "Variant", "Status", "Run")  # columns that are aligned left
 # What a narrow terminal lacks, in this order: a column, the terms of its losses, or all but the beginning of words.
 LESS = (
-    *("Images/s", "Train terms", "Parameters", "Best", "LR", "Batch", "Train", "Test terms", "Schedule", "Latent"),
-    *("20 letters", "Trained in", "Val", "12 letters", "Reduction", "Wall", "Epochs", "8 letters", "Run"),
+    *(
+        "Bits/dim",
+        "Images/s",
+        "Train terms",
+        "Parameters",
+        "Best",
+        "LR",
+        "Batch",
+        "Train",
+        "Test terms",
+        "Schedule",
+        "Latent",
+    ),
+    *("20 letters", "Trained in", "Val", "12 letters", "Reduction", "Variance", "Wall", "Epochs", "8 letters", "Run"),
 )
 MARK = "*"  # after the lowest test loss of a set
 
@@ -106,6 +125,8 @@ def _fitted(shown: DataFrame, width: int) -> tuple[DataFrame, list[str]]:
     """The table made as narrow as :data:`LESS` allows, until it fits; and what it then lacks."""
     lacks: list[str] = []
     for less in LESS:
+        if less == "Bits/dim" and "Variance" in shown:
+            continue  # it is what compares there
         if len(_aligned(shown, padded=True)[0]) <= width:
             break
         what, _, how = less.partition(" ")
@@ -137,23 +158,44 @@ def _aligned(shown: DataFrame, padded: bool = False) -> list[str]:
 def caption(rows: Sequence[Row]) -> str:
     """What the columns mean: units, direction, splits, seeds, the closed form."""
     data = ", ".join(sorted({row.dataset for row in rows if row.dataset})) or "unknown"
-    losses = sorted({(row.reduction, row.beta) for row in rows if row.beta is not None and row.reduction})
-    said = "; ".join(f"{reduction}, beta {beta:g}" for reduction, beta in losses) or "unknown"
-    measured = f"Losses in {unit({reduction for reduction, _ in losses})}".removesuffix(" in ")
-    averaged = any(reduction == "mean" for reduction, _ in losses)
+    known = [row for row in rows if row.beta is not None and row.reduction]
+    losses = sorted({_loss_said(row) for row in known})
+    measured = f"Losses in {unit({row.reduction for row in known if row.reduction})}".removesuffix(" in ")
+    averaged = any(row.reduction == "mean" for row in known)
     parts = [
         f"Data: {data}.",
-        f"{measured}, lower is better: loss = recon + beta * kl (squared error: {said}).",
-        "Compare losses only within the same data, beta and reduction." if len(losses) > 1 or "," in data else "",
+        f"{measured}, lower is better: loss = recon + beta * kl ({'; '.join(losses) or 'unknown'}).",
+        *sorted({_recon(row) for row in known}),
+        "Compare losses only within the same data and loss; bits/dim compare across losses."
+        if len(losses) > 1 or "," in data
+        else "",
         "With reduction mean the squared error is averaged over an image's values: not nats." if averaged else "",
         "Train (at most 10,000), Val, Test = images of the loss; Val chose the epoch, Test was used once, at the end.",
         "Epochs = run until training stopped; Best = the epoch whose weights count.",
         caveat([row.training_state for row in rows if row.status == "FINISHED"], remedies=True),
         "Vs linear = test loss minus that of the closed-form optimal linear VAE (probabilistic PCA of the training "
         "images, same loss and latent size); negative is better than it.",
+        "Bits/dim = -ELBO of a discretised Gaussian likelihood of the best scale, on test images."
+        if any("test/bits_per_dim_gaussian" in row.metrics for row in rows)
+        else "",
         _seeds(rows),
     ]
     return " ".join(filter(None, parts))
+
+
+def _loss_said(row: Row) -> str:
+    said = f"squared error: {row.reduction}" if has_squared_error(row) else f"variance {row.variance}"
+    return f"{said}, beta {row.beta:g}"
+
+
+def _recon(row: Row) -> str:
+    """What recon is where it is not the squared error."""
+    if has_squared_error(row):
+        return ""
+    if row.variance in ("optimal", "learned"):
+        said = "of the best variance" if row.variance == "optimal" else "of a learned variance"
+        return f"Variance {row.variance}: recon = -ln p(x|z) of a Gaussian decoder {said}, with its constant."
+    return f"Variance {row.variance}: recon = squared error / {2 * float(row.variance or 0):g}, without a constant."
 
 
 def remarks(rows: Sequence[Row]) -> str:
@@ -214,6 +256,7 @@ def _row(r: dict[str, Any], summed: str, wide: bool) -> dict[str, str]:
         "Latent": word("latent_dim"),
         "Beta": number(r["beta"], "g"),
         "Reduction": word("reduction"),
+        "Variance": word("variance"),
         "Parameters": number(r["n_parameters"], ",d"),
         "Epochs": number(r["epochs"], "d"),
         "Best": number(r["best_epoch"], "d"),
@@ -222,6 +265,7 @@ def _row(r: dict[str, Any], summed: str, wide: bool) -> dict[str, str]:
         f"Val{loss}": number(r["val_loss"], digits),
         f"Test{loss} ({summed})": _loss(r, "test", wide),
         "vs linear": number(r["distance_to_linear"], f"+{digits}"),
+        "Bits/dim": number(r.get("test/bits_per_dim_gaussian"), ".3f"),
         "Wall time" if wide else "Wall": _duration(r["wall_time_s"]),
         "Images/s": number(r["images_per_s"], ",.0f"),
         "Status": escape(_status(r)) if wide and of else of or "",

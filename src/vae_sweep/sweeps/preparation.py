@@ -28,6 +28,7 @@ from vae_sweep.metrics import linear
 from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.source import source
 from vae_sweep.training.device import choose_precision, resolve_device
+from vae_sweep.training.objective import Objective
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,12 @@ def _say_once(line: str) -> None:
     log.info(line)
 
 
+def objective_of(cfg: DictConfig) -> Objective:
+    """Return what a configuration minimises."""
+    o = cfg.objective
+    return Objective(o.beta, o.reduction, o.variance if isinstance(o.variance, str) else float(o.variance))
+
+
 def _n_epochs(cfg: DictConfig) -> int:
     """Epochs that a run takes at most."""
     return min(cfg.params.epochs or cfg.training.max_epochs, cfg.training.max_epochs)
@@ -177,6 +184,7 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
         latent_dim=p.latent_dim,
         beta=o.beta,
         reduction=o.reduction,
+        variance=str(objective_of(cfg).variance),
         settings=settings_key(settings_of(cfg)),
         overrides=tuple(o for o in overrides if o.partition("=")[0].lstrip("+~") in swept),
         **identity,

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,17 +18,17 @@ from vae_sweep.base.errors import Stopped, UserError
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.system import peak_memory, reset_peak_memory
 from vae_sweep.base.timing import listed, timed
-from vae_sweep.comparison.convergence import CONVERGED, Facts, Limits, judge
+from vae_sweep.comparison.convergence import ALIKE, CONVERGED, Facts, Limits, judge
 from vae_sweep.comparison.identity import Decides, changed, decides, flatten, parts
 from vae_sweep.config.validation import validate
 from vae_sweep.datasets import describe
 from vae_sweep.metrics import latents, losses
-from vae_sweep.metrics.linear import implied_variance
 from vae_sweep.metrics.subject import TRAIN_IMAGES, fixed_subset
 from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.folders import own_folder, stop_requested
 from vae_sweep.sweeps.image_grid import is_shown, send_images
 from vae_sweep.sweeps.logged_model import record_model
+from vae_sweep.sweeps.preparation import objective_of
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
 from vae_sweep.sweeps.run import Run
 from vae_sweep.sweeps.timeleft import seconds_left
@@ -50,7 +49,14 @@ FIRST = (
     "params.lr",
     "seed",
 )  # in the UI's lists
-LOSS = ("dataset", "latent_dim", "beta", "reduction", "metrics")  # of the closed form's row: not numbers of its own
+LOSS = (
+    "dataset",
+    "latent_dim",
+    "beta",
+    "reduction",
+    "variance",
+    "metrics",
+)  # of the closed form's row: not numbers of its own
 
 
 def train_and_record(run: Run) -> float:
@@ -70,7 +76,7 @@ def train_and_record(run: Run) -> float:
     _record_start(run, model, output_dir)
     stored = {int(epoch["epoch"]) for epoch in run.store.history(run.record.run_id, ("val/loss",))}
     sender = EpochSender(run.record, progress.history, stored, progress.images, run.record.images())
-    settings = train_settings(run.cfg, run.dataset.image_shape)
+    settings = train_settings(run.cfg, run.variance)
     epochs = loop.fit(model, run.images("train"), run.images("val"), settings, run.device, progress.fit)
     for epoch in _shown(epochs, run, settings, progress):
         progress.add(epoch, sender)
@@ -153,20 +159,23 @@ class Progress:
         return min(self.history, key=lambda epoch: epoch["val/loss"])
 
 
-def train_settings(cfg: DictConfig, image_shape: tuple[int, int, int]) -> loop.TrainSettings:
-    """Return how a configuration trains images of a shape."""
-    n_values = int(np.prod(image_shape)) if cfg.objective.reduction == "mean" else 1
+def train_settings(cfg: DictConfig, variance: float) -> loop.TrainSettings:
+    """Return how a configuration trains; ``variance``: of the decoder, see :attr:`Run.variance`.
+
+    ``min_delta`` is meant for variance 1/2: a squared error counts 1 / (2 variance) as much in another loss.
+    """
     return loop.TrainSettings(
         batch_size=cfg.params.batch_size,
         lr=cfg.params.lr,
         seed=cfg.seed,
         max_epochs=min(cfg.training.max_epochs, cfg.params.epochs or cfg.training.max_epochs),
         patience=cfg.training.patience,
-        min_delta=cfg.training.min_delta / n_values,
+        min_delta=cfg.training.min_delta / (2 * variance),
         schedule=cfg.params.schedule,
         mirror=cfg.params.mirror,
-        beta=cfg.objective.beta,
-        reduction=cfg.objective.reduction,
+        objective=objective_of(cfg),
+        warmup=cfg.objective.warmup,
+        clip_grad_norm=cfg.training.clip_grad_norm,
         channels_last=cfg.training.channels_last,
         compile=cfg.training.compile,
         precision=cfg.training.precision,
@@ -225,19 +234,20 @@ def _colour(run: Run) -> str:
 def _log_linear(run: Run) -> None:
     """Log what the closed-form linear VAE reaches; warn where the loss predicts that nothing can be learned."""
     linear = run.linear
-    variance = implied_variance(linear.beta, linear.reduction, len(run.spectrum.mean))
+    variance, given = linear.beta * run.variance, run.objective.implied_variance(1) is not None
     log.info(
-        "%s: the loss implies a decoder variance of %g; the closed-form linear VAE uses %d of %d latents, test loss %s",
-        *(run.name, variance, linear.active, linear.latent_dim),
+        "%s: %s a decoder variance of %.3g; the closed-form linear VAE uses %d of %d latents, test loss %s",
+        *(run.name, "the loss implies" if given else "the closed form's best is", variance),
+        *(linear.active, linear.latent_dim),
         losses.equation(linear.test_loss, linear.test_recon, linear.test_kl, linear.beta, linear.reduction),
     )
-    if run.spectrum.total_variance < 1e-6:
+    if run.spectrum.total_variance < ALIKE:
         log.warning("%s: the training images do not differ, so there is nothing to learn from them", run.name)
     elif linear.active == 0:
         largest = run.spectrum.eigenvalues.max(initial=0)
         warning = (
             f"posterior collapse predicted: the loss (reduction={linear.reduction}, beta={linear.beta:g}) implies a "
-            f"decoder variance of {variance:g}, above the data's largest eigenvalue {largest:.3g}, so no latent "
+            f"decoder variance of {variance:.4g}, above the data's largest eigenvalue {largest:.3g}, so no latent "
             "reduces the loss; use objective.reduction=sum or a smaller objective.beta"
         )
         log.warning("%s: %s", run.name, warning)
@@ -278,11 +288,16 @@ def _record_convergence(run: Run, model: VAE, progress: Progress) -> None:
     cfg, linear = run.cfg, run.linear
     with timed(progress.seconds, "losses"), inference(run.device):
         active = latents.active_units(latents.encode(model, run.images("test")))
-    nat = 1.0 if linear.reduction == "sum" else 1 / len(run.spectrum.mean)
     limits = Limits(
-        cfg.training.max_epochs, cfg.training.patience, cfg.training.min_delta, cycle=cfg.params.epochs, nat=nat
+        *(cfg.training.max_epochs, cfg.training.patience, cfg.training.min_delta, cfg.params.epochs),
+        scale=1 / (2 * run.variance),
+        warmup=cfg.objective.warmup,
     )
-    facts = Facts(run.spectrum.total_variance * nat, linear.val_loss, linear.active, active)
+    total, n_values = run.spectrum.total_variance, len(run.spectrum.mean)
+    learned = run.variance if run.objective.variance == "learned" else None
+    mean_image = run.objective.recon(total, n_values, learned)
+    zero = 0.0 if run.objective.implied_variance(n_values) else 2 * linear.val_loss - mean_image
+    facts = Facts(mean_image, linear.val_loss, linear.active, active, zero, alike=total < ALIKE)
     val, train = ([epoch[f"{split}/loss"] for epoch in progress.history] for split in ("val", "train"))
     found = judge(val, train, limits, facts)
     log.log(logging.INFO if found.state == CONVERGED else logging.WARNING, "%s %s", run.name, found.sentence)
@@ -292,11 +307,11 @@ def _record_convergence(run: Run, model: VAE, progress: Progress) -> None:
 def _evaluate(run: Run, model: VAE, progress: Progress) -> dict[str, Averages]:
     """Loss and terms of the best weights, by split; of the training images on a fixed part."""
     averages = {"val": Averages(*(progress.best[f"val/{term}"] for term in Averages._fields))}
-    objective = {"beta": run.cfg.objective.beta, "reduction": run.cfg.objective.reduction}
     with timed(progress.seconds, "losses"):
         part = run.images("train")[fixed_subset(len(run.dataset.train), TRAIN_IMAGES)]
-        averages["train"] = evaluate(model, part, **objective)
-        averages["test"] = evaluate(model, run.images("test"), **objective, noise_draws=run.cfg.evaluation.noise_draws)
+        averages["train"] = evaluate(model, part, run.objective)
+        draws = run.cfg.evaluation.noise_draws
+        averages["test"] = evaluate(model, run.images("test"), run.objective, noise_draws=draws)
     return averages
 
 
@@ -311,7 +326,7 @@ def _record_result(run: Run, model: VAE, averages: dict[str, Averages], progress
         **{f"best/{split}_{k}": v for split in ("train", "val") for k, v in averages[split]._asdict().items()},
         **{f"test/{k}": v for k, v in averages["test"]._asdict().items()},
         "distance_to_linear": averages["test"].loss - linear.test_loss,
-        "implied_variance": implied_variance(linear.beta, linear.reduction, len(run.spectrum.mean)),
+        "implied_variance": linear.beta * run.variance,
         **{f"reference/{k}": v for k, v in asdict(linear).items() if k not in LOSS},
     }
     facts = {"name": run.name, "best_epoch": progress.best["epoch"], "test": averages["test"]._asdict()}

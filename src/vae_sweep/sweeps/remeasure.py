@@ -46,8 +46,9 @@ from vae_sweep.training.randomness import Stream, generator
 
 log = logging.getLogger(__name__)
 
+BITS_PER_DIM = "bits_per_dim_gaussian"  # of the closed form beside every run: it compares across losses
 N_LINEAR_SAMPLES = 16  # images of the closed-form linear VAE in a report
-CURVE_BETAS = [10 ** (k / 12) for k in range(-15, 16)]  # of that curve; 1 is among them
+CURVE_BETAS = [10 ** (k / 12) for k in range(-36, 16)]  # of that curve; 1 is among them
 
 
 def metric_settings(cfg: DictConfig, root: Path, features: str) -> Settings:
@@ -100,13 +101,12 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
     from vae_sweep.report.sweep_figures import kl_spectra
 
     cfg, record, settings = run.cfg, run.record, metric_settings(run.cfg, run.root, run.context.features)
-    loss = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
     device = next(model.parameters()).device
     # Linear algebra rounds differently with every number of threads.
     with threadpool_limits(cfg.training.threads), inference(device):
-        found = measure(model, averages, cfg.objective.reduction, run.dataset, settings, cfg.seed)
-        linear_model = linear_vae(run.spectrum, *loss, run.dataset.image_shape).to(device)
-        linear = measure_linear(linear_model, run.spectrum, *loss[1:], run.dataset, settings)
+        found = measure(model, averages, run.objective, run.dataset, settings, cfg.seed)
+        linear_model = linear_vae(run.spectrum, cfg.params.latent_dim, run.objective, run.dataset.image_shape)
+        linear = measure_linear(linear_model.to(device), run.spectrum, run.objective, run.dataset, settings)
     values = {f"test/{key}": value for key, value in found.values.items()}
     record.log_changed({key: value for key, value in values.items() if np.isfinite(value)})
     record.log_array(found.spectrum, SPECTRUM)
@@ -114,6 +114,8 @@ def measure_and_record(run: Run, model: VAE, averages: Averages) -> None:
     figure = kl_spectra({run.name: found.spectrum}, linear.spectrum, title)
     record.log_figure(figure, "figures/kl_spectrum.png")
     known = {key: value for key, value in linear.values.items() if np.isfinite(value)}
+    if BITS_PER_DIM in known:
+        record.log_changed({f"reference/{BITS_PER_DIM}": known[BITS_PER_DIM]})
     reference = {"metrics": known, "spectrum": linear.spectrum.tolist(), "curve": _curve(run)}
     record.log_text(json.dumps(reference), LINEAR)
     images = to_uint8(linear_model.sample(N_LINEAR_SAMPLES, generator(0, Stream.LINEAR)))  # W z + mean, as its decoder
@@ -190,8 +192,7 @@ def remeasure(run: Run, stored: StoredRun) -> bool:
     if _is_measured(run.cfg, run.root, run.context.features, stored):
         return False
     model, cfg = _trained(run), run.cfg
-    loss = {"beta": cfg.objective.beta, "reduction": cfg.objective.reduction}
-    averages = evaluate(model, run.images("test"), **loss, noise_draws=cfg.evaluation.noise_draws)
+    averages = evaluate(model, run.images("test"), run.objective, noise_draws=cfg.evaluation.noise_draws)
     if not math.isclose(averages.loss, stored.metrics["test/loss"], rel_tol=1e-4):
         raise UserError(
             f"{run.name}: its checkpoint now gives a test loss of {averages.loss:.4f}, but "

@@ -15,13 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from vae_sweep.base.cache import cached
 from vae_sweep.comparison.rows import LinearRow
 from vae_sweep.datasets import ImageDataset
-from vae_sweep.metrics.linear import Spectrum, linear_loss
+from vae_sweep.metrics.linear import Spectrum, decoder_variance, linear_loss
 from vae_sweep.sweeps.context import Context
-from vae_sweep.sweeps.preparation import prepare
+from vae_sweep.sweeps.preparation import objective_of, prepare
 from vae_sweep.sweeps.status import Reporter
 from vae_sweep.tracking.store import RunRecord, Store
 from vae_sweep.training.device import resolve_device
 from vae_sweep.training.evaluation import Averages
+from vae_sweep.training.objective import Objective
 
 N_RECONSTRUCTIONS = 16  # test images shown beside their reconstructions
 
@@ -100,19 +101,29 @@ class Run(Job):
         return some_of(self.dataset.test.images, N_RECONSTRUCTIONS, seed=0)
 
     @cached_property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        return objective_of(self.cfg)
+
+    @cached_property
+    def variance(self) -> float:
+        """The variance of the decoder, or of the closed-form linear VAE's where it is free; squared units of [0, 1]."""
+        return decoder_variance(self.spectrum, self.cfg.params.latent_dim, self.objective)
+
+    @cached_property
     def linear(self) -> LinearRow:
         """The closed-form linear VAE on the same splits and the same loss."""
-        cfg, dataset = self.cfg, self.dataset
-        loss = (cfg.params.latent_dim, cfg.objective.beta, cfg.objective.reduction)
+        dataset, latent_dim = self.dataset, self.cfg.params.latent_dim
+        loss = (latent_dim, self.objective.beta, self.objective.reduction, str(self.objective.variance))
         keys = [f"{split}_{term}" for split in dataset.splits for term in Averages._fields]
 
         def compute() -> dict[str, Any]:
             found: dict[str, Any] = {}
             for key, split in dataset.splits.items():
-                optimum = linear_loss(self.spectrum, split.images, *loss)
+                optimum = linear_loss(self.spectrum, split.images, latent_dim, self.objective)
                 found |= {f"{key}_{term}": getattr(optimum, term) for term in Averages._fields}
                 found["active"] = optimum.active
             return found
 
         numbers = cached(dataset.cache_dir, "line", [dataset.digest, *loss], [*keys, "active"], compute)
-        return LinearRow(dataset.name, *loss, **numbers)
+        return LinearRow(dataset.name, *loss[:3], **numbers, variance=loss[3])

@@ -30,7 +30,7 @@ def epochs_left(val: Sequence[float], settings: TrainSettings) -> tuple[int, boo
     for epoch, loss in enumerate(val, 1):
         if loss < anchor - settings.min_delta:
             anchor, at = loss, epoch
-    least = max(at + wait - n, 0)
+    least = max(math.ceil(max(at, settings.warmup)) + wait - n, 0)
     before, last = min(val[: n - 2 * wait]) - min(val[: n - wait]), min(val[: n - wait]) - min(val)
     stands = n - at > wait / 2 and anchor - min(val) < settings.min_delta / 2  # since half of the patience
     if last <= settings.min_delta or stands:

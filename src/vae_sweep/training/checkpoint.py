@@ -111,13 +111,20 @@ def _model(content: dict[str, Any], model_class: type[VAE] | None) -> VAE:
         plugins.require_ours(node, "model")
         model_class = plugins.find(node["_target_"], VAE, "model._target_")
     arguments = {"image_shape": (c, h, w), "latent_dim": latent_dim}
+
+    def built() -> VAE:
+        model = plugins.build(model_class, node, "model", **arguments)
+        if "log_variance" in weights:
+            model.learn_variance()
+        return model
+
     try:
         with torch.device("meta"):
-            outline = plugins.build(model_class, node, "model", **arguments)
+            outline = built()
     except (NotImplementedError, RuntimeError):  # a user's own may want to see numbers while it is built
         outline = None
     if outline is not None:
         outline.load_state_dict(weights, assign=True)  # what does not fit is refused before it takes memory
-    model = plugins.build(model_class, node, "model", **arguments)
+    model = built()
     model.load_state_dict(weights)
     return model

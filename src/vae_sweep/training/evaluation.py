@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 
 from vae_sweep.models.vae import VAE
 from vae_sweep.training.device import memory_format_of, numerics, sum_dtype
-from vae_sweep.training.objective import elbo_terms
+from vae_sweep.training.objective import ELBO, Objective, elbo_terms
 from vae_sweep.training.randomness import Stream, seeded
 
 BATCH = 500  # images per forward pass; fixed, so that the noise an image meets depends on its position alone
@@ -23,7 +25,7 @@ class Averages(NamedTuple):
     """Averages over images, nats per image; lower is better."""
 
     loss: float  # recon + beta * kl
-    recon: float  # squared error
+    recon: float  # see Objective
     kl: float  # KL(q(z|x) || N(0, I))
 
 
@@ -56,12 +58,16 @@ def inference(device: torch.device) -> Iterator[None]:
 def evaluate(
     model: VAE,
     images: torch.Tensor,  # uint8 (N, C, H, W)
+    objective: Objective = ELBO,
     *,
-    beta: float = 1.0,
-    reduction: str = "sum",
     noise_draws: int = 1,  # posterior draws per image
 ) -> Averages:
-    """Return the model's averages over all images, the short last batch weighted by its size, on fixed noise."""
+    """Return the model's averages over all images, the short last batch weighted by its size, on fixed noise.
+
+    With ``variance="optimal"`` the decoder's variance is the best one of these images.
+    """
+    optimal = objective.variance == "optimal"
+    each = replace(objective, variance=0.5) if optimal else objective  # the best variance follows from their sum
     device = next(model.parameters()).device
     model.eval()
     model, memory_format = for_inference(model)
@@ -73,9 +79,13 @@ def evaluate(
                 x = to_float(images[start : start + BATCH].to(device), memory_format)
                 noise = torch.randn(BATCH, model.latent_dim, generator=noise_source)[: len(x)].to(device)
                 reconstruction, posterior = model(x, noise)
-                terms = elbo_terms(reconstruction, x, posterior, beta, reduction)
+                terms = elbo_terms(reconstruction, x, posterior, each, model.log_variance)
                 sums += torch.stack([term.sum(dtype=sums.dtype) for term in terms])
-    return Averages(*(sums / (noise_draws * len(images))).tolist())
+    found = Averages(*(sums / (noise_draws * len(images))).tolist())
+    if not optimal:
+        return found
+    recon = objective.recon(found.recon, math.prod(model.image_shape))
+    return Averages(recon + objective.beta * found.kl, recon, found.kl)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from vae_sweep.models.vae import VAE
 from vae_sweep.training.batches import Batches
 from vae_sweep.training.device import autocast, denormals_flushed, memory_format_of, numerics, sum_dtype
 from vae_sweep.training.evaluation import Averages, evaluate
-from vae_sweep.training.objective import elbo_terms
+from vae_sweep.training.objective import ELBO, Objective, elbo_terms
 from vae_sweep.training.randomness import Stream, generator, seeded
 
 FINITE_CHECK_EVERY = 100  # steps between looks at the loss; each look waits for the device
@@ -31,11 +31,12 @@ class TrainSettings:
     seed: int  # drives shuffling, posterior noise, and what the model draws from a global generator
     max_epochs: int
     patience: int  # epochs
-    min_delta: float  # nats per image
+    min_delta: float  # nats per image of the loss
     schedule: str = "constant"  # or "one_cycle": see :func:`one_cycle`; it is never stopped early
     mirror: bool = False  # flip half of the images left to right, drawn anew every epoch
-    beta: float = 1.0
-    reduction: str = "sum"  # of the squared error over an image's values; or "mean"
+    objective: Objective = ELBO
+    warmup: float = 0.0  # epochs in which the weight of the KL term rises from 0 to beta
+    clip_grad_norm: float | None = None  # the gradient's norm, at most
     channels_last: bool | str = "auto"  # memory format of convolutions, where there are any; auto: on a CPU
     compile: bool = False
     precision: str = "float32"  # or "tf32", "bfloat16": of matrix products in training; loss and validation: float32
@@ -58,14 +59,15 @@ class EpochMetrics:
 
 @dataclass
 class EarlyStopping:
-    """Stops after ``patience`` epochs in which the loss gained less than ``min_delta`` nats per image.
+    """Stops after ``patience`` epochs, none of the warm-up, in which the loss gained less than ``min_delta``.
 
     A slow descent counts: the gain is measured from the last loss that counted as an improvement. The best epoch,
     whose weights are restored, is the one with the lowest loss of all, whether or not it counted.
     """
 
     patience: int
-    min_delta: float
+    min_delta: float  # nats per image
+    warmup: float = 0.0  # epochs
     best: float = float("inf")
     best_epoch: int = 0
     anchor: float = float("inf")  # the last loss that counted
@@ -82,7 +84,7 @@ class EarlyStopping:
 
     def should_stop(self, epoch: int) -> bool:
         """Return whether ``epoch`` is the last."""
-        return epoch - self.anchor_epoch >= self.patience
+        return epoch - max(self.anchor_epoch, self.warmup) >= self.patience
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
@@ -103,12 +105,16 @@ def fit(
 ) -> Iterator[EpochMetrics]:
     """Train ``model`` in place, yielding after every epoch; at the end it holds the weights of the best epoch.
 
+    With ``variance="learned"`` it gets a parameter more, see :meth:`VAE.learn_variance`.
+
     A training that continues from the snapshot of any epoch is bit-identical to one that was not interrupted.
 
     Raises:
         UserError: when the loss stops being finite, with epoch, step and learning rate.
     """
     device = device or torch.device("cpu")
+    if settings.objective.variance == "learned":
+        model.learn_variance()
     memory_format = memory_format_of(model, device, settings.channels_last)
     model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
     batches, val, n = Batches(train, device, memory_format), val.to(device), len(train)
@@ -120,7 +126,7 @@ def fit(
         started = time.perf_counter()
         train_averages = _train_epoch(state, batches, settings)
         trained = time.perf_counter()
-        val_averages = evaluate(model, val, beta=settings.beta, reduction=settings.reduction)
+        val_averages = evaluate(model, val, settings.objective)
         if not np.isfinite(val_averages.loss):
             raise UserError(_diverged("validation loss", val_averages.loss, state.epoch, state.step, settings.lr))
         improved = state.end_epoch(val_averages.loss)
@@ -144,7 +150,8 @@ class _State:
         self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr, fused=fused)
         steps = settings.max_epochs * self.steps_per_epoch
         self.cycle = one_cycle(self.optimizer, settings.lr, steps) if settings.schedule == "one_cycle" else None
-        self.stopping = EarlyStopping(settings.max_epochs if self.cycle else settings.patience, settings.min_delta)
+        patience = settings.max_epochs if self.cycle else settings.patience
+        self.stopping = EarlyStopping(patience, settings.min_delta, settings.warmup)
         self.best_weights = copy.deepcopy(model.state_dict())
         self.epoch = self.step = 0  # finished so far
 
@@ -157,6 +164,10 @@ class _State:
             self.cycle.load_state_dict(snapshot["cycle"])
         self.best_weights = {key: value.to(self.device, copy=True) for key, value in snapshot["best_weights"].items()}
         self.stopping = EarlyStopping(**snapshot["stopping"])
+
+    def warmed(self, warmup: float) -> float:
+        """Return the share of beta that the next update has after ``warmup`` epochs of linear rise: 1 without any."""
+        return min((self.step + 1) / (warmup * self.steps_per_epoch), 1.0) if warmup else 1.0
 
     def end_epoch(self, val_loss: float) -> bool:
         """Keep the weights where they are the best so far; return whether they are."""
@@ -203,10 +214,13 @@ def _train_epoch(state: _State, batches: Batches, settings: TrainSettings) -> Av
                 reconstruction, posterior = state.forward(x, noise)
             if settings.precision == "bfloat16":
                 reconstruction, posterior = reconstruction.float(), posterior.float()
-            terms = elbo_terms(reconstruction, x, posterior, settings.beta, settings.reduction)
+            beta = settings.objective.beta * state.warmed(settings.warmup)
+            terms = elbo_terms(reconstruction, x, posterior, settings.objective, state.model.log_variance, beta)
             loss = terms.loss.mean()
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if settings.clip_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_grad_norm)
             state.optimizer.step()
             if state.cycle:
                 state.cycle.step()
