@@ -97,6 +97,13 @@ CONFIGURATION = {
     "not finite": Bad("params.lr=nan", "params.lr=nan: | number from 1e-12 to 1e12"),
     "overflow": Bad("objective.beta=1e308", "objective.beta=1e+308: | number from 1e-6 to 1e6 | 1 = the ELBO"),
     "no such word": Bad("objective.reduction=avg", "objective.reduction=avg: | sum or mean"),
+    "no such variance": Bad("objective.variance=best", "objective.variance=best: | 1e-6 | optimal or learned"),
+    "variance of nothing": Bad("objective.variance=0", "objective.variance=0: | number from 1e-6 to 1e6"),
+    "variance of a mean": Bad(
+        "objective.reduction=mean objective.variance=optimal", "objective.variance=optimal: | leave one of both out"
+    ),
+    "warm-up backwards": Bad("objective.warmup=-1", "objective.warmup=-1.0: | number from 0 to 1e6 | epochs"),
+    "nothing of a gradient": Bad("training.clip_grad_norm=0", "training.clip_grad_norm=0.0: | number > 0, or null"),
     "seed": Bad("seed=-1", "seed=-1: | whole number from 0 to 2^63 - 1"),
     "width": Bad(
         "-m model=fc params=p1,p2 model.hidden_dims=[64,0] dataset.download=false",

@@ -109,6 +109,19 @@ def test_a_fall_that_early_stopping_is_told_to_miss_is_none() -> None:
     assert ended([loss / 3072 for loss in coarse], Limits(100, 5, 9.0, scale=1 / 3072)) == FALLING
 
 
+def test_a_log_density_has_no_zero_of_its_own() -> None:
+    """The same curve, moved and stretched as a loss with its constant is: 3,600 nats from mean image to closed form."""
+    facts, val = Facts(188.0, 76.0, 36, 30), [110.0, 85.0, 78.0, 76.5, 76.4, 76.4, 76.4, 76.4]
+    moved = Facts(70.0, -3530.0, 36, 30, zero=2 * -3530.0 - 70.0)
+    noisy = [-3530 + 3600 * (loss - 76) / 112 + (-1) ** i for i, loss in enumerate(val)]
+    limits = replace(DEFAULT, scale=100.0)
+    assert ended(val, facts=facts) == ended(noisy, limits, moved) == CONVERGED
+    lost = [*val, *[95.0] * 4]
+    far = [-3530 + 3600 * (loss - 76) / 112 for loss in lost]
+    assert ended(lost, facts=facts).startswith("diverged")
+    assert ended(far, limits, moved).startswith("diverged")
+
+
 def test_no_active_latent_is_collapse() -> None:
     val = [120.0, 91.0, 90.1, 90.0, 90.0, 90.0, 90.0, 90.0]
     found = judge(val, val, DEFAULT, Facts(90.0, 90.0, 0, 0))

@@ -189,3 +189,18 @@ def test_pyplot_is_never_imported() -> None:
     code = "import sys, vae_sweep.report.page, vae_sweep.report.latex\n"
     code += "sys.exit('matplotlib.pyplot' in sys.modules or 'mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_variance_has_its_mean_its_range_and_the_closed_form() -> None:
+    points = {
+        ("fc", "p2"): {"0.5": [(7.4, 7.2), (7.6, 7.2)], "optimal": [(7.1, 6.4)]},
+        ("conv", "p2"): {"0.5": [(7.1, 7.2)], "0.1": [(6.9, 6.8)], "optimal": [(6.5, 6.4)]},
+    }
+    figure = draw.variances(points)
+    assert {(0.0, 7.5), (1.0, 7.1), (0.0, 7.2), (1.0, 6.4), (2.0, 6.8)} <= set(drawn(figure))
+    beside = drawn(figure, 1)
+    assert any(y == pytest.approx(0.3) for x, y in beside if x == 0)
+    assert any(y == pytest.approx(-0.1) for x, y in beside if x == 0)
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0.5", "optimal", "0.1"]
+    assert render(figure).std() > 0
+    assert render(draw.variances(points, width=3.6)).std() > 0

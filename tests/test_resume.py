@@ -19,6 +19,7 @@ from vae_sweep import models
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.locks import hold_lock, is_held
 from vae_sweep.training import loop, randomness, state
+from vae_sweep.training.objective import Objective
 
 NODES = [
     {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]},
@@ -47,7 +48,13 @@ def fit(node: dict, folder: Path, stop_after: int | None = None, **options) -> t
     return shown, {key: value.clone() for key, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"schedule": "one_cycle"}, {"mirror": True}], ids=str)
+OPTIONS: list[dict] = [
+    *({}, {"schedule": "one_cycle"}, {"mirror": True}),
+    {"objective": Objective(variance="learned"), "warmup": 2.5, "clip_grad_norm": 500.0, "min_delta": 0.5},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("node", NODES, ids=["fc", "conv"])
 def test_training_interrupted_after_every_epoch_equals_uninterrupted_training(
     node: dict, options: dict, tmp_path: Path

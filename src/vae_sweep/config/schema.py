@@ -93,7 +93,7 @@ class LinearModel:
 class Objective:
     beta: float = 1.0  # weight of the KL term; 1 = the ELBO
     reduction: str = "sum"  # squared error over an image's values: sum or mean
-    variance: float | str = 0.5  # of the Gaussian decoder: a number | optimal (of each batch) | learned (a parameter)
+    variance: Any = 0.5  # of the Gaussian decoder: a number | optimal (of each batch) | learned (a parameter)
     warmup: float = 0.0  # epochs in which the weight of the KL term rises from 0 to beta
 
 

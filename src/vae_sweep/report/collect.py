@@ -90,7 +90,7 @@ def gather(store: Store, sweeps: Sequence[StoredRun], arrays: bool = True) -> Ev
     metrics = tuple(pairing.of_loss(metric, done) for metric, _ in known if not metric.key.endswith("_floor"))
     runs = [stored[row.run_id] for row in rows if row.run_id in stored]
     contrasts = pairing.contrasts_of(done, metrics)
-    data, models = (", ".join(dict.fromkeys(getattr(row, key) for row in rows)) for key in ("dataset", "model"))
+    data, models = (", ".join(dict.fromkeys(getattr(row, key) for row in found)) for key in ("dataset", "model"))
     return Evidence(
         title=f"{models} on {data}",
         sweeps=tuple(sweep.run_id for sweep in sweeps),

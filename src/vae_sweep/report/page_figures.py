@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from vae_sweep.report import presentation as show
 from vae_sweep.report import style, sweep_figures
 from vae_sweep.report.presentation import Cell, number
 
+BITS = "test/bits_per_dim_gaussian"
 _PIXELS = 700_000  # of all mosaics of a kind together: about 2 MB of a page
 _SHOWN = 16  # images of a kind, at most
 _PAGE, _PHONE = 10.2, 3.6  # inches: a page's column, and that of a phone
@@ -111,6 +113,45 @@ def _validation_curves(evidence: Evidence, rows: Sequence[Row]) -> list[PageFigu
         caption += f" Above the axis, so that the last nats can be seen: {above} of the {len(losses)} epochs."
     models = " and ".join(dict.fromkeys(row.model for row in rows))
     return [_plot(draw, f"Curves of the validation loss of {models}, one panel for each set", caption)]
+
+
+def variances(evidence: Evidence) -> list[PageFigure]:
+    """Bits per value at each level of the decoder's variance: a figure for each dataset that has runs of several."""
+    digests = dict.fromkeys(row.digest for row in evidence.rows)
+    return [drawn for digest in digests for drawn in _variances(evidence, digest)]
+
+
+def _variances(evidence: Evidence, digest: str | None) -> list[PageFigure]:
+    points: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    rows = [row for row in evidence.rows if row.digest == digest and row.status == "FINISHED"]
+    for row in sorted(rows, key=_level):
+        known = evidence.references.get(row.dataset, {}).get(str(row.latent_dim), {})
+        if BITS in row.metrics and BITS in known and row.reduction == "sum":
+            of = points.setdefault((row.model, _set_alone(row)), {})
+            of.setdefault(row.variance or "0.5", []).append((row.metrics[BITS], known[BITS]))
+    if len({level for found in points.values() for level in found}) < 2:
+        return []
+    caption = (
+        "Bits/dim of discretised Gaussians of the best scale compare across variances; lower is better. Line and band: "
+        "mean and range over seeds."
+    )
+    said = [
+        f"{' '.join(cell)}: " + ", ".join(f"{np.mean(pairs, 0)[0]:.3f} at {level}" for level, pairs in found.items())
+        for cell, found in points.items()
+    ]
+    draw = partial(sweep_figures.variances, points, show.models(evidence))
+    return [replace(_plot(draw, f"Bits per value: {'; '.join(said)}", caption), title="At every variance")]
+
+
+def _level(row: Row) -> tuple[bool, float, str]:
+    """Numbers first, the largest before, then what is free."""
+    free = row.variance in ("optimal", "learned")
+    return free, 0.0 if free else -float(row.variance or 0.5), row.variance or ""
+
+
+def _set_alone(row: Row) -> str:
+    """The run's set without what is swept of the variance."""
+    return re.sub(r"\s*(objective\.)?variance=\S+", "", show.cell_of(row).params)
 
 
 def seed_points(evidence: Evidence, dataset: str) -> list[PageFigure]:

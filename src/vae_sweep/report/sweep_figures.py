@@ -262,6 +262,40 @@ def rate_distortion(
     return figure
 
 
+def variances(
+    points: Mapping[tuple[str, str], Mapping[str, Sequence[tuple[float, float]]]],
+    models: Sequence[str] = (),
+    width: float = style.WIDTH,
+) -> Figure:
+    """Bits per value at each level of the decoder's variance, and beside them their distance to the closed form.
+
+    `points`: (model, set) -> level -> (bits, bits of the closed-form linear VAE) of every run. Levels stand in the
+    order of appearance. Line and band are the mean and the range of the runs of one level; lower is better.
+    """
+    narrow = width < style.WIDTH
+    figure, axes = style.panels(1 + narrow, 2 - narrow, 6.4 if narrow else 3.6, width)
+    model_looks = style.looks([*models, *(model for model, _ in points)])
+    set_looks = style.looks(params for _, params in points)
+    levels = list(dict.fromkeys(level for found in points.values() for level in found))
+    closed: dict[int, float] = {}
+    for (model, params), found in points.items():
+        x = [levels.index(level) for level in found]
+        closed |= {i: pairs[0][1] for i, pairs in zip(x, found.values(), strict=True)}
+        runs = [np.array([(bits, bits - linear) for bits, linear in pairs]) for pairs in found.values()]
+        look: dict[str, Any] = {"color": model_looks[model][0], "marker": set_looks[params][2], "ms": 5, "lw": 1.4}
+        for i, axis in enumerate(axes):
+            low, mean, high = ([float(f(pairs[:, i])) for pairs in runs] for f in (np.min, np.mean, np.max))
+            axis.fill_between(x, low, high, color=look["color"], alpha=0.18, lw=0)
+            axis.plot(x, mean, label=short(f"{model} {params}".strip(), 34), **look)
+    axes[0].plot(*zip(*sorted(closed.items()), strict=True), color="black", lw=1.2, ls=DASHED, label=REFERENCE)
+    axes[1].axhline(0, color="black", lw=1.2, ls=DASHED)
+    for axis, what in zip(axes, ("test bits/dim", "the same, minus the closed form's"), strict=True):
+        style.finish(axis, "", "decoder variance", what)
+        axis.set_xticks(range(len(levels)), levels)
+    style.legend_below(figure, axes, 2)
+    return figure
+
+
 def _by_set(runs: Iterable[str], cells: Cells) -> dict[str, dict[str, list[str]]]:
     """Set -> model -> its runs, in order of appearance; one set without a name where there is no run."""
     found: dict[str, dict[str, list[str]]] = {}

@@ -28,7 +28,7 @@ from vae_sweep.sweeps.environment import environment, machine_kind
 from vae_sweep.sweeps.folders import folder_of, load_config, request_stop, stop_requested, temporary_files_in
 from vae_sweep.sweeps.launchers import cell_of
 from vae_sweep.sweeps.logged_model import record_model
-from vae_sweep.sweeps.preparation import identity_of, resolve_precision
+from vae_sweep.sweeps.preparation import identity_of, resolve_choices
 from vae_sweep.sweeps.record import best_effort, train_and_record
 from vae_sweep.sweeps.remeasure import is_complete, redraw, remeasure
 from vae_sweep.sweeps.run import Job, Run
@@ -127,7 +127,7 @@ def _check_may_start(context: Context, name: str) -> None:
 def _job(cfg: DictConfig, context: Context, cell: Cell | None, name: str, output_dir: Path) -> Job:
     root = Path(context.root)
     if cell is None:
-        resolve_precision(cfg)
+        resolve_choices(cfg)
         key, made_of = identity_of(cfg, root)
         if context.cells and key not in {cell.key for cell in context.cells}:
             raise UserError("its configuration changed since the sweep started; start the same command again")

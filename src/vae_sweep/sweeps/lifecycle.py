@@ -266,10 +266,10 @@ def open_single(config: DictConfig) -> Context:
     from vae_sweep import models  # here, since these take seconds and refusals should not
     from vae_sweep.datasets import announce
     from vae_sweep.sweeps.context import Context
-    from vae_sweep.sweeps.preparation import check_model, prepare, resolve_precision
+    from vae_sweep.sweeps.preparation import check_model, prepare, resolve_choices
     from vae_sweep.training.device import resolve_device
 
-    resolve_precision(cfg)
+    resolve_choices(cfg)
     resolve_device(cfg.training.device, cfg.training.precision)
     models.check(cfg.model)
     dataset, _ = prepare(cfg, root)

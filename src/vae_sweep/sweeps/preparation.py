@@ -113,7 +113,7 @@ def prepare_cells(
     for _, cfg in planned.values():  # what needs no data
         models.check(cfg.model)
         source(cfg.dataset, root)
-        resolve_precision(cfg, local)
+        resolve_choices(cfg, local)
         if local:
             resolve_device(cfg.training.device, cfg.training.precision)
     cells: dict[str, tuple[Cell, DictConfig]] = {}  # by identity
@@ -136,12 +136,15 @@ def prepare_cells(
     return dict(cells.values())
 
 
-def resolve_precision(cfg: DictConfig, local: bool = True) -> None:
+def resolve_choices(cfg: DictConfig, local: bool = True) -> None:
     """Replace ``training.precision=auto`` in ``cfg`` by what it stands for on this machine, and say why.
+
+    A whole number as ``objective.variance`` becomes the same number with a point: both are one run.
 
     Raises:
         UserError: where another machine is to train.
     """
+    cfg.objective.variance = objective_of(cfg).variance
     if cfg.training.precision != "auto":
         return
     if not local:
