@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vae_sweep.comparison.contrasts import Contrast, Group
+from vae_sweep.comparison.ranking import Ranking
 from vae_sweep.comparison.rows import Row
 from vae_sweep.metrics.catalogue import Metric
 
@@ -27,6 +28,7 @@ class Evidence:
     references: Mapping[str, Mapping[str, Mapping[str, float]]]
     # ^ dataset -> latents, such as "128" -> metric -> value of the closed-form linear VAE
     contrasts: tuple[Contrast, ...]  # of each dataset: primary metrics first
+    rankings: tuple[Ranking, ...] = ()  # of each dataset with three models or more, in the primary metrics
     controls: tuple[str, ...] = ()  # the primary contrasts where the pixels are permuted, a sentence each
     histories: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
     # ^ run -> images seen, validation loss (nats/image) after each epoch

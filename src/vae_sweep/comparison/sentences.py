@@ -6,6 +6,7 @@ import math
 
 from vae_sweep.comparison.contrasts import LEVEL, Contrast
 from vae_sweep.comparison.convergence import caveat
+from vae_sweep.comparison.ranking import Ranking
 
 ABILITY = {  # of the primary metrics: who is better does this better
     "test/loss": ("reconstructs and compresses better", "reconstruct and compress equally well"),
@@ -72,6 +73,17 @@ def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
     ends += [] if c.metric.primary else ["descriptive, as p is not corrected for the number of metrics"]
     said = f"On {c.dataset}, {claim} {'; '.join([', '.join(facts), *ends])}."
     return f"{caveat(c.states)} {said}".lstrip()
+
+
+def ranked(r: Ranking) -> str:
+    """Return the mean ranks of three models or more, and which of them may differ by chance."""
+    models = ", ".join(f"{model} {rank:.2f}" for model, rank in zip(r.models, r.ranks, strict=True))
+    alike = "; ".join(" and ".join(group) if len(group) == 2 else ", ".join(group) for group in r.alike)
+    return (
+        f"Mean ranks in {r.metric.label} over {_count(r.n, 'block')} of one set and seed, 1 is the best: {models}. "
+        f"Friedman {_p(r.p)}. Mean ranks less than {r.critical_difference:.2f} apart may be so by chance (Nemenyi, "
+        f"95 % over all pairs of models): {alike or 'no two models'}."
+    )
 
 
 def brief(c: Contrast) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vae_sweep.comparison import pairing
+from vae_sweep.comparison.contrasts import Group
 from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.comparison.identity import IMAGES, trained
+from vae_sweep.comparison.ranking import Ranking, ranking
 from vae_sweep.comparison.rows import Cell, LinearRow, Row, data_label, is_finite, schedule_label
 from vae_sweep.metrics import catalogue
 from vae_sweep.metrics.catalogue import Metric
@@ -90,15 +92,17 @@ def gather(store: Store, sweeps: Sequence[StoredRun], arrays: bool = True) -> Ev
     metrics = tuple(pairing.of_loss(metric, done) for metric, _ in known if not metric.key.endswith("_floor"))
     runs = [stored[row.run_id] for row in rows if row.run_id in stored]
     contrasts = pairing.contrasts_of(done, metrics)
+    groups = {metric.key: tuple(pairing.groups_of(done, metric)) for metric in metrics}
     data, models = (", ".join(dict.fromkeys(getattr(row, key) for row in found)) for key in ("dataset", "model"))
     return Evidence(
         title=f"{models} on {data}",
         sweeps=tuple(sweep.run_id for sweep in sweeps),
         rows=tuple(rows),
         metrics=metrics,
-        groups={metric.key: tuple(pairing.groups_of(done, metric)) for metric in metrics},
+        groups=groups,
         references=_references(store, done),
         contrasts=tuple(contrasts),
+        rankings=tuple(_rankings(metrics, groups)),
         controls=tuple(pairing.controls_of(contrasts)),
         when=" ".join(_when(sweep, runs) for sweep in sweeps),
         missing=_missing(metrics, runs),
@@ -106,6 +110,15 @@ def gather(store: Store, sweeps: Sequence[StoredRun], arrays: bool = True) -> Ev
         facts=_facts(sweeps, runs),
         **(_arrays(store, done) if arrays else {}),
     )
+
+
+def _rankings(metrics: Sequence[Metric], groups: Mapping[str, Sequence[Group]]) -> Iterator[Ranking]:
+    """The models of each dataset with three or more, by every primary metric."""
+    for metric in metrics:
+        for dataset in dict.fromkeys(group.dataset for group in groups[metric.key]):
+            found = ranking(dataset, metric, [group for group in groups[metric.key] if group.dataset == dataset])
+            if metric.primary and found:
+                yield found
 
 
 def histories_of(store: Store, rows: Sequence[Row]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:

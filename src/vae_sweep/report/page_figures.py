@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
 from vae_sweep.comparison.evidence import Evidence, Images
+from vae_sweep.comparison.ranking import Ranking
 from vae_sweep.comparison.rows import REFERENCE, Row, has_squared_error
+from vae_sweep.comparison.sentences import ranked
 from vae_sweep.comparison.statistics import Contrast
 from vae_sweep.metrics.losses import unit
 from vae_sweep.report import presentation as show
@@ -66,6 +68,13 @@ def of_contrast(contrast: Contrast) -> PageFigure:
     if contrast.margin > 0:
         caption += f" Band: differences under {contrast.margin:.3g}, which do not matter."
     return _plot(lambda _: sweep_figures.paired_differences(contrast), alt, caption)
+
+
+def of_ranking(found: Ranking) -> PageFigure:
+    """The mean ranks of three models or more."""
+    on = f"{found.metric.label} on {found.dataset}"
+    alt = f"Mean ranks in {on}: " + ", ".join(f"{m} {r:.2f}" for m, r in zip(found.models, found.ranks, strict=True))
+    return _plot(lambda _: sweep_figures.ranks(found), alt, ranked(found))
 
 
 def pictures(evidence: Evidence, dataset: str) -> list[PageFigure]:

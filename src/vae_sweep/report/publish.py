@@ -131,7 +131,7 @@ def brief_verdicts(evidence: Evidence) -> list[str]:
 
 def statistics_json(evidence: Evidence) -> str:
     """Return groups, references and contrasts as JSON."""
-    kept = ("title", "sweeps", "metrics", "groups", "references", "contrasts", "controls", "notes", "facts")
+    kept = ("title", "sweeps", "metrics", "groups", "references", "contrasts", "rankings", "controls", "notes", "facts")
     groups = [asdict(group) | {"metric": key} for key, found in evidence.groups.items() for group in found]
     content: dict[str, Any] = {key: getattr(evidence, key) for key in kept} | {"groups": groups}
     return json.dumps(content, indent=1, allow_nan=False, default=asdict) + "\n"

@@ -20,6 +20,7 @@ from vae_sweep.report import style
 from vae_sweep.report.style import BLUE, DASHED, DASHES, DPI, GREY, Floats, Images, finite, short
 
 if TYPE_CHECKING:
+    from vae_sweep.comparison.ranking import Ranking
     from vae_sweep.comparison.statistics import Contrast, Group
     from vae_sweep.metrics.catalogue import Metric
 
@@ -91,6 +92,27 @@ def paired_differences(contrast: Contrast) -> Figure:
         place: dict[str, Any] = {"transform": axis.transAxes, "va": "bottom", "fontsize": 9, "color": GREY}
         axis.text(0, 1.02, f"← {left} better", ha="left", **place)
         axis.text(1, 1.02, f"{right} better →", ha="right", **place)
+    return figure
+
+
+def ranks(found: Ranking) -> Figure:
+    """A critical-difference diagram: the mean rank of each model; a bar joins those that may differ by chance.
+
+    Demšar 2006, figure 1; 1, the best, is on the left.
+    """
+    figure, (axis,) = style.panels(1, 1, 0.9 + 0.3 * len(found.models) + 0.12 * len(found.alike), width=6.4)
+    looks = style.looks(found.models)
+    names = [short(model, 22) for model in found.models]
+    style.finish_rows(axis, range(len(names)), names)
+    for y, (model, rank) in enumerate(zip(found.models, found.ranks, strict=True)):
+        axis.plot([1, rank], [y, y], color=looks[model][0], lw=1, alpha=0.5)
+        axis.plot(rank, y, ls="", marker=looks[model][2], ms=7, color=looks[model][0])
+    of = dict(zip(found.models, found.ranks, strict=True))
+    for i, group in enumerate(found.alike):
+        axis.hlines(-0.55 - 0.3 * i, of[group[0]], of[group[-1]], color="black", lw=3)
+    axis.set_ylim(len(names) - 0.4, -0.9 - 0.3 * len(found.alike))
+    axis.set_xlim(0.95, len(names) + 0.05)
+    axis.set_xlabel(f"mean rank in {short(found.metric.label, 40)}", fontsize=10)
     return figure
 
 
