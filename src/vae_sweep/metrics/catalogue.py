@@ -256,6 +256,7 @@ ENTRIES = (
         "that of earlier runs in the process",
     ),
 )
+BITS_PER_DIM = "test/bits_per_dim_gaussian"  # compares across losses
 PRIMARY = ("test/loss", f"test/(?:kd|kid)_{_NETWORK}")  # declared beforehand; all others are descriptive
 
 

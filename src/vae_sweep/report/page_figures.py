@@ -20,12 +20,12 @@ from vae_sweep.comparison.ranking import Ranking
 from vae_sweep.comparison.rows import REFERENCE, Row, has_squared_error
 from vae_sweep.comparison.sentences import ranked
 from vae_sweep.comparison.statistics import Contrast
+from vae_sweep.metrics.catalogue import BITS_PER_DIM
 from vae_sweep.metrics.losses import unit
 from vae_sweep.report import presentation as show
 from vae_sweep.report import style, sweep_figures
 from vae_sweep.report.presentation import Cell, number
 
-BITS = "test/bits_per_dim_gaussian"
 _PIXELS = 700_000  # of all mosaics of a kind together: about 2 MB of a page
 _SHOWN = 16  # images of a kind, at most
 _PAGE, _PHONE = 10.2, 3.6  # inches: a page's column, and that of a phone
@@ -135,9 +135,9 @@ def _variances(evidence: Evidence, digest: str | None) -> list[PageFigure]:
     rows = [row for row in evidence.rows if row.digest == digest and row.status == "FINISHED"]
     for row in sorted(rows, key=_level):
         known = evidence.references.get(row.dataset, {}).get(str(row.latent_dim), {})
-        if BITS in row.metrics and BITS in known and row.reduction == "sum":
+        if BITS_PER_DIM in row.metrics and BITS_PER_DIM in known and row.reduction == "sum":
             of = points.setdefault((row.model, _set_alone(row)), {})
-            of.setdefault(row.variance or "0.5", []).append((row.metrics[BITS], known[BITS]))
+            of.setdefault(row.variance or "0.5", []).append((row.metrics[BITS_PER_DIM], known[BITS_PER_DIM]))
     if len({level for found in points.values() for level in found}) < 2:
         return []
     caption = (

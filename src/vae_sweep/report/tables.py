@@ -10,7 +10,7 @@ from vae_sweep.comparison.contrasts import Contrast, Group, SetDifference
 from vae_sweep.comparison.convergence import CONVERGED
 from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.comparison.rows import Row
-from vae_sweep.metrics.catalogue import Metric
+from vae_sweep.metrics.catalogue import BITS_PER_DIM, Metric
 from vae_sweep.report import presentation as show
 from vae_sweep.report.presentation import number, share
 
@@ -84,7 +84,8 @@ def main(evidence: Evidence, dataset: str) -> Table:
     if not states - {None, CONVERGED}:
         varying.pop(("Training", "how it ended"), None)
     same = [("Epochs", "mean (range)"), ("Parameters",)]
-    table = _of_cells(evidence, [dataset], show.main_columns(evidence), varying)
+    bits = [metric for metric in evidence.metrics if metric.key == BITS_PER_DIM]  # they compare across losses
+    table = _of_cells(evidence, [dataset], [*show.main_columns(evidence), *bits], varying)
     said = _said({head[0]: facts[head] for head in same if head not in varying}, "Every cell")
     own = replace(evidence, rows=tuple(row for row in evidence.rows if row.dataset == dataset), groups={})
     sets = "; ".join(show.hyperparameters(own))

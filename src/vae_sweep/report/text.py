@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vae_sweep.comparison.convergence import CONVERGED, caveat
 from vae_sweep.comparison.pairing import setting
 from vae_sweep.comparison.rows import Row, frame, has_squared_error, is_finite
+from vae_sweep.metrics.catalogue import BITS_PER_DIM
 from vae_sweep.metrics.losses import number, spec, terms, unit
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def caption(rows: Sequence[Row]) -> str:
         "Vs linear = test loss minus that of the closed-form optimal linear VAE (probabilistic PCA of the training "
         "images, same loss and latent size); negative is better than it.",
         "Bits/dim = -ELBO of a discretised Gaussian likelihood of the best scale, on test images."
-        if any("test/bits_per_dim_gaussian" in row.metrics for row in rows)
+        if any(BITS_PER_DIM in row.metrics for row in rows)
         else "",
         _seeds(rows),
     ]
@@ -265,7 +266,7 @@ def _row(r: dict[str, Any], summed: str, wide: bool) -> dict[str, str]:
         f"Val{loss}": number(r["val_loss"], digits),
         f"Test{loss} ({summed})": _loss(r, "test", wide),
         "vs linear": number(r["distance_to_linear"], f"+{digits}"),
-        "Bits/dim": number(r.get("test/bits_per_dim_gaussian"), ".3f"),
+        "Bits/dim": number(r.get(BITS_PER_DIM), ".3f"),
         "Wall time" if wide else "Wall": _duration(r["wall_time_s"]),
         "Images/s": number(r["images_per_s"], ",.0f"),
         "Status": escape(_status(r)) if wide and of else of or "",
