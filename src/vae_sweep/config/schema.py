@@ -124,6 +124,7 @@ class Metrics:
     iwae_samples: int = 100  # posterior draws per image of the importance-weighted bound; 0 leaves it out
     iwae_images: int = 500  # test images that its gain is computed on, at most; and at most a fifth of them
     gmm_components: int = 10  # of the Gaussian mixture fitted to the latents; 0 leaves it out
+    factors: bool = False  # MIG, SAP and DCI, where the factors of the images are known: dataset=shapes
     ssim_images: int = 2000  # test images that the structural similarity is averaged over, at most; 0 leaves it out
     features: str = "auto"  # network of distribution distances: auto | inception | efficientnet_lite0 | none
     feature_images: int = 5000  # images on each side of such a distance, at most

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,8 @@ class ImageDataset:
     digest: str  # sha256 (hex) over the bytes of the images of train, val and test, in this order
     facts: dict[str, Any]
     cache_dir: Path  # folder of the prepared arrays
+    factors: Callable[[str], dict[str, np.ndarray]] | None = None
+    # ^ split -> name -> the known factor of each of its images, (N,): whole numbers are kinds; None: none are known
 
     @property
     def train(self) -> Split:

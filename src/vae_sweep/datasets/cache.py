@@ -12,6 +12,9 @@ import logging
 import re
 import shutil
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from vae_sweep.base.cache import CannotLock, once
 from vae_sweep.base.errors import UserError, escaped
 from vae_sweep.datasets.arrays import as_built
 from vae_sweep.datasets.base import MAX_FACT, SPLITS, Built, ImageDataset, Source, Split, capped
+from vae_sweep.datasets.base import draw as drawn
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +52,19 @@ def load(source: Source, cache_root: Path) -> ImageDataset:
         return _open(source.name, folder)
 
     try:
-        return once(folder, lambda folder: _open(source.name, folder, verify=True), prepare)
+        dataset = once(folder, lambda folder: _open(source.name, folder, verify=True), prepare)
     except CannotLock as error:
         raise _not_writable(folder.parent, error) from None
+    known = getattr(source, "known_factors", None)
+    return replace(dataset, factors=partial(_factors, known, source.max_images)) if known else dataset
+
+
+def _factors(known: Callable[[str], dict[str, np.ndarray]], most: int | None, split: str) -> dict[str, np.ndarray]:
+    """The factors of those images that ``most`` leaves."""
+    found = known(split)
+    n = len(next(iter(found.values())))
+    chosen = drawn(n, n if most is None else most, 0)
+    return {name: values[chosen] for name, values in found.items()}
 
 
 def prepared_digest(source: Source, cache_root: Path) -> str | None:

@@ -162,6 +162,12 @@ class Shapes(Source):
         kept, held = hold_out_or_fail(self.n_train, "val_fraction", self.val_fraction, self.split_seed)
         return draw_factors(self.n_train, self.split_seed, stream=0)[{"train": kept, "val": held}[split]]
 
+    def known_factors(self, split: str) -> dict[str, np.ndarray]:
+        """Return those factors that an image determines, (N,) each: not the positions, since its shapes are alike."""
+        columns = dict(zip(FACTORS, self.factors(split).T, strict=True))
+        found = {name: values for name, values in columns.items() if name not in POSITIONS}
+        return found | {"shape": found["shape"].astype(np.int64)}
+
     def build(self) -> Built:
         """Return uint8 (N, 3, image_size, image_size)."""
         check_fits(self.n_train + self.n_test, self.image_size)

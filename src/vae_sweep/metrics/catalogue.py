@@ -194,6 +194,22 @@ ENTRIES = (
         "the same probe on as many PCA scores as there are latents, each scaled to unit variance",
     ),
     Entry(
+        "test/mig",
+        _metric("MIG", "", "higher", 3),
+        "mutual information gap (Chen et al. 2018): by how much the best latent tells more of a known factor than the "
+        "second best, as a share of its entropy, mean over factors; with metrics.factors=true on dataset=shapes",
+    ),
+    Entry(
+        "test/sap",
+        _metric("SAP", "", "higher", 3),
+        "separated attribute predictability (Kumar et al. 2018): the same gap of linear predictions",
+    ),
+    Entry(
+        "test/dci_(disentanglement|completeness|informativeness)",
+        _metric("DCI {0}", "", "higher", 3),
+        "of gradient-boosted trees that predict the factors from the latents (Eastwood & Williams 2018)",
+    ),
+    Entry(
         f"test/fid_{_NETWORK}{_PART}",
         _metric("FID of {2} ({1})", "", "lower", 1),
         "Fréchet distance to the test images on Inception features (Heusel et al. 2017), {1} images a side; biased: "

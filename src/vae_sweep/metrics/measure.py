@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vae_sweep.base.cache import cached
 from vae_sweep.datasets import ImageDataset
-from vae_sweep.metrics import bounds, generated, latents, quality
+from vae_sweep.metrics import bounds, factors, generated, latents, quality
 from vae_sweep.metrics.linear import Spectrum, decoder_variance, ppca_weights
 from vae_sweep.metrics.subject import TRAIN_IMAGES, Settings, Subject, fixed_subset
 from vae_sweep.models.linear import LinearVAE
@@ -122,6 +122,19 @@ def _discretised(subject: Subject) -> dict[str, float]:
     return bounds.discretised(subject.model, *parts, *best)
 
 
+def _factors(subject: Subject) -> dict[str, float]:
+    known = subject.dataset.factors
+    if not subject.settings.factors:
+        return {}
+    if known is None:
+        subject.undefined.append("MIG, SAP and DCI: the factors of these images are not known")
+        return {}
+    chosen = subject.encoded.numpy()
+    train_factors = {name: values[chosen] for name, values in known("train").items()}
+    of = subject.train.mean, train_factors, subject.test.mean, known("test")
+    return {"mig": factors.mig(*of[2:]), "sap": factors.sap(*of), **factors.dci(*of)}
+
+
 METRICS: dict[str, Callable[[Subject], dict[str, float]]] = {  # each may return {}: not requested, or not defined
     "latents": _latents,
     "probe": _probe,
@@ -129,6 +142,7 @@ METRICS: dict[str, Callable[[Subject], dict[str, float]]] = {  # each may return
     "mixture": _mixture,
     "iwae": _iwae,
     "discretised": _discretised,
+    "factors": _factors,
     "distances": generated.distances,
 }
 

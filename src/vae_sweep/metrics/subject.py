@@ -34,6 +34,7 @@ class Settings:
     features: str  # inception | efficientnet_lite0 | none
     feature_images: int  # on each side of a distance, at most
     inception_weights: str | None
+    factors: bool = False  # how well latents stand for known factors
 
     def key(self) -> str:
         """Return a hash of these settings and the version of the metrics: with another one, runs are measured again."""
