@@ -49,14 +49,7 @@ FIRST = (
     "params.lr",
     "seed",
 )  # in the UI's lists
-LOSS = (
-    "dataset",
-    "latent_dim",
-    "beta",
-    "reduction",
-    "variance",
-    "metrics",
-)  # of the closed form's row: not numbers of its own
+LOSS = ("dataset", "latent_dim", "beta", "reduction", "variance", "metrics")  # of the closed form's row, no numbers
 
 
 def train_and_record(run: Run) -> float:
