@@ -152,7 +152,9 @@ def test_every_run_is_measured_beside_the_linear_vae(smoke: Project) -> None:
         assert m["reference/active"] == 31  # eigenvalues of the training images above the decoder's variance, 1/2
         assert linear["active_units"] == 31  # latents that vary on test images
         assert linear["iwae_10_gain"] == pytest.approx(0, abs=1e-3)
-        assert len([key for key in m if key.startswith("reference/")]) == 10  # its losses and terms; active latents
+        # its losses and terms; active latents; bits/dim
+        assert len([key for key in m if key.startswith("reference/")]) == 11
+        assert m["reference/bits_per_dim_gaussian"] == linear["bits_per_dim_gaussian"]
         spectrum = np.load(smoke.artifact(run, "kl_spectrum.npy"))
         assert spectrum.sum() == pytest.approx(m["test/kl"], rel=1e-4)
         assert run.data.tags["vae_sweep.features.why"].startswith("skipped")
