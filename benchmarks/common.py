@@ -8,7 +8,6 @@ both sides of it.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import platform
 import resource
@@ -32,7 +31,6 @@ from vae_sweep.cli import config_dir
 from vae_sweep.config import schema
 from vae_sweep.datasets.shapes import draw_factors, render
 from vae_sweep.models.vae import VAE
-from vae_sweep.sweeps.preparation import objective_of
 from vae_sweep.sweeps.record import train_settings
 from vae_sweep.training import loop, randomness
 
@@ -124,7 +122,7 @@ def fit(
 ) -> Iterator[loop.EpochMetrics]:
     """Train ``model`` as the cell ``cfg`` would be, for exactly ``epochs`` epochs; ``settings`` replace the cell's."""
     device = settings.pop("device", None)
-    cell = train_settings(cfg, objective_of(cfg).implied_variance(math.prod(SHAPE)) or 0.5)
+    cell = train_settings(cfg)
     return loop.fit(model, train, val, replace(cell, max_epochs=epochs, patience=epochs + 1, **settings), device)
 
 

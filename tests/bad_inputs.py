@@ -103,6 +103,9 @@ CONFIGURATION = {
         "objective.reduction=mean objective.variance=optimal", "objective.variance=optimal: | leave one of both out"
     ),
     "warm-up backwards": Bad("objective.warmup=-1", "objective.warmup=-1.0: | number from 0 to 1e6 | epochs"),
+    "warm-up without an end": Bad(
+        "objective.warmup=9 training.max_epochs=5", "objective.warmup=9: | at most 5 epochs | give a shorter one"
+    ),
     "nothing of a gradient": Bad("training.clip_grad_norm=0", "training.clip_grad_norm=0.0: | number > 0, or null"),
     "seed": Bad("seed=-1", "seed=-1: | whole number from 0 to 2^63 - 1"),
     "width": Bad(

@@ -112,7 +112,7 @@ def test_a_fall_that_early_stopping_is_told_to_miss_is_none() -> None:
 def test_a_log_density_has_no_zero_of_its_own() -> None:
     """The same curve, moved and stretched as a loss with its constant is: 3,600 nats from mean image to closed form."""
     facts, val = Facts(188.0, 76.0, 36, 30), [110.0, 85.0, 78.0, 76.5, 76.4, 76.4, 76.4, 76.4]
-    moved = Facts(70.0, -3530.0, 36, 30, zero=2 * -3530.0 - 70.0)
+    moved = Facts(70.0, -3530.0, 36, 30, density=True)
     noisy = [-3530 + 3600 * (loss - 76) / 112 + (-1) ** i for i, loss in enumerate(val)]
     limits = replace(DEFAULT, scale=100.0)
     assert ended(val, facts=facts) == ended(noisy, limits, moved) == CONVERGED
@@ -120,6 +120,11 @@ def test_a_log_density_has_no_zero_of_its_own() -> None:
     far = [-3530 + 3600 * (loss - 76) / 112 for loss in lost]
     assert ended(lost, facts=facts).startswith("diverged")
     assert ended(far, limits, moved).startswith("diverged")
+    # much better than the closed form, or than one that uses no latent or knows only its training images
+    for linear in (60.0, 1e6):
+        assert not ended([-10.0 * 2**i for i in range(8)], limits, Facts(70.0, linear, 1, 30, density=True)).startswith(
+            "diverged"
+        )
 
 
 def test_no_active_latent_is_collapse() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vae_sweep import datasets
+from vae_sweep.datasets.permuted import Permuted
 from vae_sweep.datasets.shapes import Shapes
 from vae_sweep.metrics.factors import dci, from_importance, mig, sap
 from vae_sweep.metrics.linear import spectrum
@@ -95,6 +96,9 @@ def test_shapes_know_their_factors_and_runs_are_measured_by_them(tmp_path: Path)
     assert all(len(values) == len(data.test) == 80 for values in found.values())
     np.testing.assert_array_equal(found["shape"], data.test.labels)
     np.testing.assert_array_equal(data.factors("val")["shape"], data.val.labels)
+    shuffled = datasets.load(Permuted(source), tmp_path)
+    assert shuffled.factors is not None
+    np.testing.assert_array_equal(shuffled.factors("test")["shape"], shuffled.test.labels)
     model = linear_vae(spectrum(data.train.images), 4, ELBO, data.image_shape)
     averages = evaluate(model, torch.from_numpy(data.test.images))
     settings = Settings(0, 1, 0, 0, "none", 50, None, factors=True)

@@ -113,3 +113,9 @@ def test_the_squared_error_is_found_again(objective: Objective) -> None:
     recon = objective.recon(21.5, 3072, variance)
     assert objective.squared_error(recon, 3072, variance) == pytest.approx(21.5)
     assert Objective(reduction="mean").squared_error(0.007, 3072) == pytest.approx(21.504)
+
+
+@pytest.mark.parametrize("squared_error", [0.0, 1e-5, 192 * LEAST_VARIANCE, 1.0])
+def test_the_squared_error_is_found_again_below_the_least_variance(squared_error: float) -> None:
+    best = Objective(variance="optimal")
+    assert best.squared_error(best.recon(squared_error, 192), 192) == pytest.approx(squared_error, abs=1e-9)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 import evidence_examples as examples
 from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.catalogue import Metric
+from vae_sweep.report import page_figures
 from vae_sweep.report import sweep_figures as draw
 from vae_sweep.report.style import looks
 
@@ -198,9 +199,27 @@ def test_every_variance_has_its_mean_its_range_and_the_closed_form() -> None:
     }
     figure = draw.variances(points)
     assert {(0.0, 7.5), (1.0, 7.1), (0.0, 7.2), (1.0, 6.4), (2.0, 6.8)} <= set(drawn(figure))
+    points[("conv", "p3")] = {"0.5": [(7.0, 7.15)], "optimal": [(6.0, 5.9)]}  # as many lines as closed forms
+    assert {"linear (closed form), p2", "linear (closed form), p3"} <= set(texts(draw.variances(points)).splitlines())
+    del points[("conv", "p3")]
     beside = drawn(figure, 1)
     assert any(y == pytest.approx(0.3) for x, y in beside if x == 0)
     assert any(y == pytest.approx(-0.1) for x, y in beside if x == 0)
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["0.5", "optimal", "0.1"]
     assert render(figure).std() > 0
     assert render(draw.variances(points, width=3.6)).std() > 0
+
+
+@pytest.mark.parametrize(
+    ("params", "variant", "left"),
+    [
+        ("p1", "variance=0.1", "p1"),
+        ("p1", "variance=1e-2-beta=4", "p1 beta=4"),
+        ("p1", "beta=4-variance=optimal", "p1 beta=4"),
+        ("p1", "beta=4-variance=0.5-lr=0.1", "p1 beta=4-lr=0.1"),
+        ("p1", "", "p1"),
+    ],
+)
+def test_a_set_is_named_without_its_variance(params: str, variant: str, left: str) -> None:
+    row = replace(examples.full().rows[0], params=params, variant=variant)
+    assert page_figures._set_alone(row) == left

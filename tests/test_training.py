@@ -381,21 +381,26 @@ def test_a_learned_variance_moves_to_the_best_one() -> None:
     settings = TrainSettings(16, 1e-2, 0, 60, 99, 0.0, objective=Objective(variance="learned"))
     epochs = list(fit(model, images, images, settings))
     squared_error = evaluate(model, images).recon
-    assert model.log_variance is not None
-    assert model.log_variance.exp().item() == pytest.approx(squared_error / 192, rel=0.05)
+    assert model.decoder_log_variance is not None
+    assert model.decoder_log_variance.exp().item() == pytest.approx(squared_error / 192, rel=0.05)
     assert epochs[0].val.loss > epochs[-1].val.loss + 50
 
 
 def test_a_warm_up_raises_beta_update_by_update(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    terms = loop.elbo_terms
-    monkeypatch.setattr(loop, "elbo_terms", lambda *args: (seen.append(args[-1]), terms(*args))[1])
-    train(objective=Objective(beta=2.0), warmup=1.5, max_epochs=3)  # 7 updates an epoch
-    assert seen[:10] == pytest.approx([2 * (i + 1) / 10.5 for i in range(10)])
-    assert set(seen[10:]) == {2.0}
+    warmed = loop._State.warmed
+    monkeypatch.setattr(loop._State, "warmed", lambda *args: (seen.append(warmed(*args)), seen[-1])[1])
+    _, epochs = train(objective=Objective(beta=2.0), warmup=1.5, max_epochs=3)  # 7 updates an epoch
+    assert seen[:10] == pytest.approx([(i + 1) / 10.5 for i in range(10)])
+    assert set(seen[10:]) == {1.0}
+    for epoch in epochs:  # what is shown is the whole loss
+        assert epoch.train.loss == pytest.approx(epoch.train.recon + 2 * epoch.train.kl, rel=1e-5)
     seen.clear()
     train(max_epochs=1)
     assert set(seen) == {1.0}
+    _, free = train(objective=Objective(beta=50.0), warmup=1e9, max_epochs=4)
+    _, bound = train(objective=Objective(beta=50.0), max_epochs=4)
+    assert free[-1].train.kl > 5 * bound[-1].train.kl  # KL costs nothing yet
 
 
 def test_early_stopping_waits_for_the_end_of_a_warm_up() -> None:

@@ -90,8 +90,8 @@ def test_the_learned_variance_is_in_the_checkpoint(runs) -> None:
         cells["learned"].info.run_id, "checkpoint.pt"
     )
     model, _ = checkpoint.load(Path(path))
-    assert model.log_variance is not None
-    sigma = math.exp(model.log_variance.item() / 2)
+    assert model.decoder_log_variance is not None
+    sigma = math.exp(model.decoder_log_variance.item() / 2)
     assert sigma == pytest.approx(cells["learned"].data.metrics["test/learned_sigma"])
 
 
@@ -111,7 +111,7 @@ def test_levels_do_not_compare_but_in_bits_per_dim(runs) -> None:
     assert "beta 1, variance optimal" in report
     assert "At every variance" in report
     said = ", ".join(f"{cells[k].data.metrics['test/bits_per_dim_gaussian']:.3f} at {k}" for k in LEVELS)
-    assert f"Bits per value: fc tiny: {said}" in report
+    assert f"Bits per value on shapes: fc tiny: {said}" in report
     assert "bits/dim, discretised Gaussian" in report
 
 

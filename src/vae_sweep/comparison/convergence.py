@@ -69,7 +69,7 @@ class Facts:
     linear: float | None = None  # validation loss of the closed-form linear VAE
     linear_active: int | None = None  # latents that it uses
     active: int | None = None  # latents that the run's model uses (Burda et al. 2016)
-    zero: float = 0.0  # the loss that rises are measured from; log-densities have no zero of their own
+    density: bool = False  # whether the losses are log-densities, which have no zero of their own
     alike: bool = False  # whether the training images do not differ
 
 
@@ -146,8 +146,12 @@ def _divergence(val: Sequence[float], train: Sequence[float], facts: Facts) -> i
 
     A model that overfits has a training loss below its best validation loss; one that diverged has lost both.
     """
-    val, train = ([loss - facts.zero for loss in losses] for losses in (val, train))
-    mean_image = None if facts.mean_image is None else facts.mean_image - facts.zero
+    mean_image = facts.mean_image
+    if facts.density and mean_image is not None and facts.linear is not None:
+        lowest = min(val)
+        gain = max(mean_image - lowest, mean_image - facts.linear, 1.0)  # nats: the lowest loss counts as so much
+        val, train = ([loss - lowest + gain for loss in losses] for losses in (val, train))
+        mean_image = mean_image - lowest + gain
     best = min(val)
     end = max(val.index(best) + 1, len(val) - LAST)
     if min([*val[end:], *train[end:]], default=best) > RISE * best:

@@ -171,6 +171,12 @@ def _contradictions(cfg: DictConfig) -> Iterator[str]:
             f"objective.reduction=mean objective.variance={cfg.objective.variance}: the mean implies a variance of its "
             "own (half the number of values); leave one of both out"
         )
+    epochs = min(params.epochs or cfg.training.max_epochs, cfg.training.max_epochs)
+    if cfg.objective.warmup > epochs:
+        yield (
+            f"objective.warmup={cfg.objective.warmup:g}: longer than the training of at most {epochs} epochs, so "
+            "objective.beta would never be reached; give a shorter one"
+        )
     if params.mirror and OmegaConf.select(cfg, "dataset.permute_pixels"):
         yield "params.mirror=true: images whose pixels are permuted have no left and right; give only one of both"
 

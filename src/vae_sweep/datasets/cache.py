@@ -61,10 +61,10 @@ def load(source: Source, cache_root: Path) -> ImageDataset:
 
 def _factors(known: Callable[[str], dict[str, np.ndarray]], most: int | None, split: str) -> dict[str, np.ndarray]:
     """The factors of those images that ``most`` leaves."""
-    found = known(split)
-    n = len(next(iter(found.values())))
-    chosen = drawn(n, n if most is None else most, 0)
-    return {name: values[chosen] for name, values in found.items()}
+    found = {name: np.asarray(values) for name, values in known(split).items()}
+    return {
+        name: values[drawn(len(values), len(values) if most is None else most, 0)] for name, values in found.items()
+    }
 
 
 def prepared_digest(source: Source, cache_root: Path) -> str | None:

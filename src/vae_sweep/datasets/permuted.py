@@ -27,6 +27,8 @@ class Permuted(Source):
     def __init__(self, source: Source) -> None:
         self.source = source
         self.name, self.max_images = source.name, source.max_images
+        if known := getattr(source, "known_factors", None):
+            self.known_factors = known
 
     def fingerprint(self) -> dict[str, Any]:
         """Return that of the source, and that it is permuted."""

@@ -148,4 +148,4 @@ def _decoded(model: VAE, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, t
     for part in images.split(DECODED_AT_ONCE):
         x = to_float(part.to(device))
         noise = torch.randn(len(x), model.latent_dim, generator=source).to(device)
-        yield x.flatten(1), model(x, noise)[0].flatten(1)
+        yield x.flatten(1).cpu(), model(x, noise)[0].flatten(1).cpu()  # there is no log_ndtr on mps

@@ -49,6 +49,9 @@ def sap(train: Codes, train_factors: Factors, test: Codes, test_factors: Factors
     gaps = []
     for name, values in train_factors.items():
         scores = []
+        if len(np.unique(values)) < 2:
+            gaps.append(0.0)
+            continue
         for column, held_out in zip(train.T, test.T, strict=True):
             if not _is_kind(values):
                 constant = column.std() < 1e-6 or values.std() < 1e-6

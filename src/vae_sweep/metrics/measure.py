@@ -29,7 +29,7 @@ from vae_sweep.training.objective import Objective, best_variance
 __all__ = ["HeldOut", "Settings", "linear_vae", "measure", "measure_linear"]
 
 SSIM_SIDE = 11  # pixels; the window of SSIM
-DISCRETISED = 500  # test images of the discretised likelihoods, and validation images that their scales are chosen on
+DISCRETISED = 500 * 3 * 32 * 32  # values of the test images, and of the validation images, of discretised likelihoods
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def measure(
     """
     model.eval()
     n_values = math.prod(dataset.image_shape)
-    learned = None if model.log_variance is None else best_variance(0.0, n_values, float(model.log_variance.exp()))
+    learned = None
+    if objective.variance == "learned" and model.decoder_log_variance is not None:
+        learned = best_variance(0.0, n_values, float(model.decoder_log_variance.exp()))
     squared_error = objective.squared_error(averages.recon, n_values, learned)
     values: dict[str, float] = bounds.elbo_bounds(squared_error, averages.kl, n_values)
     if learned is not None:
@@ -117,7 +119,8 @@ def _iwae(subject: Subject) -> dict[str, float]:
 
 def _discretised(subject: Subject) -> dict[str, float]:
     test, val = subject.images("test"), subject.images("val")
-    parts = test[fixed_subset(len(test), DISCRETISED)], val[fixed_subset(len(val), DISCRETISED)]
+    most = max(1, DISCRETISED // math.prod(subject.dataset.image_shape))
+    parts = test[fixed_subset(len(test), most)], val[fixed_subset(len(val), most)]
     best = subject.values["neg_elbo_optimal_sigma"], subject.values["optimal_sigma"] ** 2
     return bounds.discretised(subject.model, *parts, *best)
 
@@ -129,9 +132,18 @@ def _factors(subject: Subject) -> dict[str, float]:
     if known is None:
         subject.undefined.append("MIG, SAP and DCI: the factors of these images are not known")
         return {}
+    train, test = known("train"), known("test")
+    sizes = [
+        (len(values), len(data))
+        for of, data in ((train, subject.dataset.train), (test, subject.dataset.test))
+        for values in of.values()
+    ]
+    if not sizes or any(n != images for n, images in sizes):
+        subject.undefined.append(f"MIG, SAP and DCI: known_factors gives {sizes} values for so many images")
+        return {}
     chosen = subject.encoded.numpy()
-    train_factors = {name: values[chosen] for name, values in known("train").items()}
-    of = subject.train.mean, train_factors, subject.test.mean, known("test")
+    train = {name: values[chosen] for name, values in train.items()}
+    of = subject.train.mean, train, subject.test.mean, test
     return {"mig": factors.mig(*of[2:]), "sap": factors.sap(*of), **factors.dci(*of)}
 
 

@@ -50,17 +50,17 @@ class VAE(nn.Module):
     """
 
     checks: ClassVar[Checks] = {}
-    log_variance: nn.Parameter | None  # of the decoder, where it is learned
+    decoder_log_variance: nn.Parameter | None  # of the decoder, where it is learned
 
     def __init__(self, image_shape: tuple[int, int, int], latent_dim: int) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.latent_dim = latent_dim
-        self.register_parameter("log_variance", None)
+        self.register_parameter("decoder_log_variance", None)
 
     def learn_variance(self, start: float = 0.5) -> None:
         """Make the decoder's variance, in squared units of [0, 1], a parameter."""
-        self.log_variance = nn.Parameter(torch.tensor(math.log(start)))
+        self.decoder_log_variance = nn.Parameter(torch.tensor(math.log(start)))
 
     def encode(self, x: torch.Tensor) -> Posterior:  # (B, C, H, W) -> (B, L) twice
         """Return the posterior q(z|x) of images (B, C, H, W)."""

@@ -127,7 +127,8 @@ def _validation_curves(evidence: Evidence, rows: Sequence[Row]) -> list[PageFigu
 def variances(evidence: Evidence) -> list[PageFigure]:
     """Bits per value at each level of the decoder's variance: a figure for each dataset that has runs of several."""
     digests = dict.fromkeys(row.digest for row in evidence.rows)
-    return [drawn for digest in digests for drawn in _variances(evidence, digest)]
+    found = [drawn for digest in digests for drawn in _variances(evidence, digest)]
+    return found if len(found) > 1 else [replace(drawn, title="At every variance") for drawn in found]
 
 
 def _variances(evidence: Evidence, digest: str | None) -> list[PageFigure]:
@@ -149,7 +150,9 @@ def _variances(evidence: Evidence, digest: str | None) -> list[PageFigure]:
         for cell, found in points.items()
     ]
     draw = partial(sweep_figures.variances, points, show.models(evidence))
-    return [replace(_plot(draw, f"Bits per value: {'; '.join(said)}", caption), title="At every variance")]
+    data = re.sub(r", beta [^,]*, (variance \S+|sum)(?=$| \()", "", rows[0].dataset)
+    alt = f"Bits per value on {data}: {'; '.join(said)}"
+    return [replace(_plot(draw, alt, caption), title=f"At every variance: {data}")]
 
 
 def _level(row: Row) -> tuple[bool, float, str]:
@@ -160,7 +163,8 @@ def _level(row: Row) -> tuple[bool, float, str]:
 
 def _set_alone(row: Row) -> str:
     """The run's set without what is swept of the variance."""
-    return re.sub(r"\s*(objective\.)?variance=\S+", "", show.cell_of(row).params)
+    level = r"(objective\.)?variance=(optimal|learned|[\d.]+(e[+-]?\d+)?)"
+    return re.sub(rf"[\s-]*{level}$|{level}-|-{level}", "", show.cell_of(row).params)
 
 
 def seed_points(evidence: Evidence, dataset: str) -> list[PageFigure]:

@@ -120,7 +120,13 @@ def reference_of(evidence: Evidence, rows: Iterable[Row], dataset: str) -> Mappi
 
 
 def level(evidence: Evidence, contrast: Contrast) -> float | None:
-    """The mean of the contrast's metric over the runs of model a that are paired; None where one is not known."""
+    """The mean of the contrast's metric over the runs of model a that are paired.
+
+    None where one is not known, and of log-densities, which have no zero.
+    """
+    rows = [row for row in evidence.rows if row.dataset == contrast.dataset]
+    if contrast.metric.key == "test/loss" and any(row.variance in ("optimal", "learned") for row in rows):
+        return None
     values = {
         (group.params, seed): value
         for group in evidence.groups.get(contrast.metric.key, ())

@@ -299,17 +299,20 @@ def variances(
     model_looks = style.looks([*models, *(model for model, _ in points)])
     set_looks = style.looks(params for _, params in points)
     levels = list(dict.fromkeys(level for found in points.values() for level in found))
-    closed: dict[int, float] = {}
+    closed: dict[tuple[tuple[int, float], ...], str] = {}  # a line for each; the set of the first
     for (model, params), found in points.items():
         x = [levels.index(level) for level in found]
-        closed |= {i: pairs[0][1] for i, pairs in zip(x, found.values(), strict=True)}
+        line = tuple(sorted((i, pairs[0][1]) for i, pairs in zip(x, found.values(), strict=True)))
+        closed.setdefault(line, params)
         runs = [np.array([(bits, bits - linear) for bits, linear in pairs]) for pairs in found.values()]
         look: dict[str, Any] = {"color": model_looks[model][0], "marker": set_looks[params][2], "ms": 5, "lw": 1.4}
         for i, axis in enumerate(axes):
             low, mean, high = ([float(f(pairs[:, i])) for pairs in runs] for f in (np.min, np.mean, np.max))
             axis.fill_between(x, low, high, color=look["color"], alpha=0.18, lw=0)
             axis.plot(x, mean, label=short(f"{model} {params}".strip(), 34), **look)
-    axes[0].plot(*zip(*sorted(closed.items()), strict=True), color="black", lw=1.2, ls=DASHED, label=REFERENCE)
+    for i, (line, params) in enumerate(closed.items()):
+        label = REFERENCE if len(closed) == 1 else f"{REFERENCE}, {params}"
+        axes[0].plot(*zip(*line, strict=True), color="black", lw=1.2, ls=DASHES[1 + i % 3], label=label)
     axes[1].axhline(0, color="black", lw=1.2, ls=DASHED)
     for axis, what in zip(axes, ("test bits/dim", "the same, minus the closed form's"), strict=True):
         style.finish(axis, "", "decoder variance", what)

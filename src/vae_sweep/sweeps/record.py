@@ -69,7 +69,7 @@ def train_and_record(run: Run) -> float:
     _record_start(run, model, output_dir)
     stored = {int(epoch["epoch"]) for epoch in run.store.history(run.record.run_id, ("val/loss",))}
     sender = EpochSender(run.record, progress.history, stored, progress.images, run.record.images())
-    settings = train_settings(run.cfg, run.variance)
+    settings = train_settings(run.cfg, run.scale)
     epochs = loop.fit(model, run.images("train"), run.images("val"), settings, run.device, progress.fit)
     for epoch in _shown(epochs, run, settings, progress):
         progress.add(epoch, sender)
@@ -152,18 +152,15 @@ class Progress:
         return min(self.history, key=lambda epoch: epoch["val/loss"])
 
 
-def train_settings(cfg: DictConfig, variance: float) -> loop.TrainSettings:
-    """Return how a configuration trains; ``variance``: of the decoder, see :attr:`Run.variance`.
-
-    ``min_delta`` is meant for variance 1/2: a squared error counts 1 / (2 variance) as much in another loss.
-    """
+def train_settings(cfg: DictConfig, scale: float = 1.0) -> loop.TrainSettings:
+    """Return how a configuration trains; ``scale``: of ``min_delta``, which is meant for decoder variance 1/2."""
     return loop.TrainSettings(
         batch_size=cfg.params.batch_size,
         lr=cfg.params.lr,
         seed=cfg.seed,
         max_epochs=min(cfg.training.max_epochs, cfg.params.epochs or cfg.training.max_epochs),
         patience=cfg.training.patience,
-        min_delta=cfg.training.min_delta / (2 * variance),
+        min_delta=cfg.training.min_delta * scale,
         schedule=cfg.params.schedule,
         mirror=cfg.params.mirror,
         objective=objective_of(cfg),
@@ -190,7 +187,7 @@ def _record_start(run: Run, model: VAE, output_dir: Path) -> None:
     """Record configuration, code, data and device; log what is about to be trained."""
     record, dataset = run.record, run.dataset
     fixed = {k: v for k, v in flatten(run.plain).items() if decides(k) in (Decides.TRAINED, Decides.PLACE)}
-    n_parameters = sum(p.numel() for p in model.parameters())
+    n_parameters = sum(p.numel() for p in model.parameters()) + (run.objective.variance == "learned")
     first = {key: fixed[key] for key in FIRST if key in fixed}
     record.log_params(first | fixed | {"n_parameters": n_parameters, "dataset.digest": dataset.digest})
     for module, text in own_sources(run.cfg.model, run.cfg.dataset).items():
@@ -238,10 +235,12 @@ def _log_linear(run: Run) -> None:
         log.warning("%s: the training images do not differ, so there is nothing to learn from them", run.name)
     elif linear.active == 0:
         largest = run.spectrum.eigenvalues.max(initial=0)
+        averaged = linear.reduction == "mean"
+        remedy = "objective.reduction=sum" if averaged else "a smaller objective.variance"
         warning = (
             f"posterior collapse predicted: the loss (reduction={linear.reduction}, beta={linear.beta:g}) implies a "
             f"decoder variance of {variance:.4g}, above the data's largest eigenvalue {largest:.3g}, so no latent "
-            "reduces the loss; use objective.reduction=sum or a smaller objective.beta"
+            f"reduces the loss; use {remedy} or a smaller objective.beta"
         )
         log.warning("%s: %s", run.name, warning)
         run.record.set_tags({"vae_sweep.warning": warning})
@@ -283,14 +282,14 @@ def _record_convergence(run: Run, model: VAE, progress: Progress) -> None:
         active = latents.active_units(latents.encode(model, run.images("test")))
     limits = Limits(
         *(cfg.training.max_epochs, cfg.training.patience, cfg.training.min_delta, cfg.params.epochs),
-        scale=1 / (2 * run.variance),
+        scale=run.scale,
         warmup=cfg.objective.warmup,
     )
     total, n_values = run.spectrum.total_variance, len(run.spectrum.mean)
     learned = run.variance if run.objective.variance == "learned" else None
     mean_image = run.objective.recon(total, n_values, learned)
-    zero = 0.0 if run.objective.implied_variance(n_values) else 2 * linear.val_loss - mean_image
-    facts = Facts(mean_image, linear.val_loss, linear.active, active, zero, alike=total < ALIKE)
+    density = run.objective.implied_variance(n_values) is None
+    facts = Facts(mean_image, linear.val_loss, linear.active, active, density, alike=total < ALIKE)
     val, train = ([epoch[f"{split}/loss"] for epoch in progress.history] for split in ("val", "train"))
     found = judge(val, train, limits, facts)
     log.log(logging.INFO if found.state == CONVERGED else logging.WARNING, "%s %s", run.name, found.sentence)

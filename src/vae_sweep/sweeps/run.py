@@ -111,6 +111,18 @@ class Run(Job):
         return decoder_variance(self.spectrum, self.cfg.params.latent_dim, self.objective)
 
     @cached_property
+    def scale(self) -> float:
+        """What a squared error counts in the loss, beside decoder variance 1/2: 1 / (2 variance).
+
+        A free variance is the larger one that the closed form has on training and on validation images.
+        """
+        n_values, variance = len(self.spectrum.mean), self.variance
+        if self.objective.implied_variance(n_values) is None:
+            learned = variance if self.objective.variance == "learned" else None
+            variance = max(variance, self.objective.squared_error(self.linear.val_recon, n_values, learned) / n_values)
+        return 1 / (2 * variance)
+
+    @cached_property
     def linear(self) -> LinearRow:
         """The closed-form linear VAE on the same splits and the same loss."""
         dataset, latent_dim = self.dataset, self.cfg.params.latent_dim

@@ -114,7 +114,7 @@ def _model(content: dict[str, Any], model_class: type[VAE] | None) -> VAE:
 
     def built() -> VAE:
         model = plugins.build(model_class, node, "model", **arguments)
-        if "log_variance" in weights:
+        if "decoder_log_variance" in weights:
             model.learn_variance()
         return model
 

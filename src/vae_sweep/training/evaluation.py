@@ -79,7 +79,7 @@ def evaluate(
                 x = to_float(images[start : start + BATCH].to(device), memory_format)
                 noise = torch.randn(BATCH, model.latent_dim, generator=noise_source)[: len(x)].to(device)
                 reconstruction, posterior = model(x, noise)
-                terms = elbo_terms(reconstruction, x, posterior, each, model.log_variance)
+                terms = elbo_terms(reconstruction, x, posterior, each, model.decoder_log_variance)
                 sums += torch.stack([term.sum(dtype=sums.dtype) for term in terms])
     found = Averages(*(sums / (noise_draws * len(images))).tolist())
     if not optimal:

@@ -214,9 +214,9 @@ def _train_epoch(state: _State, batches: Batches, settings: TrainSettings) -> Av
                 reconstruction, posterior = state.forward(x, noise)
             if settings.precision == "bfloat16":
                 reconstruction, posterior = reconstruction.float(), posterior.float()
-            beta = settings.objective.beta * state.warmed(settings.warmup)
-            terms = elbo_terms(reconstruction, x, posterior, settings.objective, state.model.log_variance, beta)
-            loss = terms.loss.mean()
+            terms = elbo_terms(reconstruction, x, posterior, settings.objective, state.model.decoder_log_variance)
+            weight = state.warmed(settings.warmup)
+            loss = (terms.loss if weight == 1 else terms.recon + weight * settings.objective.beta * terms.kl).mean()
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if settings.clip_grad_norm is not None:

@@ -66,6 +66,8 @@ class Objective:
             return recon * (2 * implied)
         if variance is not None:
             return (recon - gaussian_constant(n_values, variance)) * 2 * variance
+        if recon < gaussian_nats(n_values * LEAST_VARIANCE, n_values, LEAST_VARIANCE):  # the variance is the least one
+            return max((recon - gaussian_constant(n_values, LEAST_VARIANCE)) * 2 * LEAST_VARIANCE, 0.0)
         return n_values * math.exp(2 * recon / n_values - 1) / (2 * math.pi)
 
 
@@ -87,13 +89,9 @@ def elbo_terms(
     x: torch.Tensor,
     posterior: Posterior,
     objective: Objective = ELBO,
-    log_variance: torch.Tensor | None = None,
-    beta: float | None = None,
+    log_variance: torch.Tensor | None = None,  # the learned one, ()
 ) -> Terms:
-    """Return the loss and its two terms for each image; images (B, C, H, W) with values in [0, 1].
-
-    ``log_variance``: the learned one, (). ``beta``: instead of the objective's.
-    """
+    """Return the loss and its two terms for each image; images (B, C, H, W) with values in [0, 1]."""
     squared_error = (reconstruction - x).square().flatten(1)  # (B, D)
     n_values, variance = squared_error.shape[1], objective.given_variance
     if objective.reduction == "mean":
@@ -109,7 +107,7 @@ def elbo_terms(
         constant = 0.5 * n_values * (math.log(2 * math.pi) + log_variance)
         recon = squared_error.sum(1) / (2 * log_variance.exp()) + constant
     kl = posterior.kl()
-    return Terms(recon + (objective.beta if beta is None else beta) * kl, recon, kl)
+    return Terms(recon + objective.beta * kl, recon, kl)
 
 
 def gaussian_constant(n_values: int, variance: float = 0.5) -> float:
