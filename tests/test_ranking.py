@@ -55,6 +55,7 @@ def test_models_are_ranked_within_sets_and_seeds() -> None:
     assert found.alike == (("conv_res", "conv"), ("conv", "fc"))
     said = ranked(found)
     assert "over 6 blocks of one set and seed, 1 is the best: conv_res 1.25, conv 1.75, fc 3.00" in said
+    assert "fc 3.00. Friedman test: p = 0." in said
     assert said.endswith("(Nemenyi, 95 % over all pairs of models): conv_res and conv; conv and fc.")
     higher = ranking("data", Metric("test/psnr", "PSNR", "dB", "higher", 2, 0.0), GROUPS)
     assert higher is not None

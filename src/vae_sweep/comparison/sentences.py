@@ -13,9 +13,7 @@ ABILITY = {  # of the primary metrics: who is better does this better
     "samples": ("draws samples closer to real images", "draw samples equally close to real images"),
 }
 
-ENOUGH = math.ceil(
-    math.log2(2 * 2 / LEVEL)
-)  # pairs: the least p, 2 / 2^n, is then below LEVEL / 2, as Holm asks of two
+ENOUGH = math.ceil(math.log2(2 * 2 / LEVEL))  # pairs: the least p, 2 / 2^n, is below LEVEL / 2, as Holm asks of two
 
 
 def answer(c: Contrast, level: float | None = None) -> str:
@@ -81,8 +79,8 @@ def ranked(r: Ranking) -> str:
     alike = "; ".join(" and ".join(group) if len(group) == 2 else ", ".join(group) for group in r.alike)
     return (
         f"Mean ranks in {r.metric.label} over {_count(r.n, 'block')} of one set and seed, 1 is the best: {models}. "
-        f"Friedman {_p(r.p)}. Mean ranks less than {r.critical_difference:.2f} apart may be so by chance (Nemenyi, "
-        f"95 % over all pairs of models): {alike or 'no two models'}."
+        f"Friedman test: p = {_p(r.p)}. Mean ranks at most {r.critical_difference:.2f} apart may differ by chance "
+        f"(Nemenyi, 95 % over all pairs of models): {alike or 'no two models'}."
     )
 
 

@@ -20,7 +20,7 @@ from vae_sweep.base.cache import cached
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.metrics import bounds, factors, generated, latents, quality
 from vae_sweep.metrics.linear import Spectrum, decoder_variance, ppca_weights
-from vae_sweep.metrics.subject import TRAIN_IMAGES, Settings, Subject, fixed_subset
+from vae_sweep.metrics.subject import TRAIN_IMAGES, Bounds, Settings, Subject, fixed_subset
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.models.vae import VAE
 from vae_sweep.training.evaluation import Averages, evaluate
@@ -54,25 +54,29 @@ def measure(
     is fixed, the same for every model of one latent size.
     """
     model.eval()
-    n_values = math.prod(dataset.image_shape)
-    learned = None
+    found = _bounds(model, averages, objective)
+    values, seconds = dict(found.values), {}
+    subject = Subject(model, dataset, settings, prior_seed, found)
+    for name, metric in METRICS.items():
+        started = time.perf_counter()
+        if more := metric(subject):
+            values |= more
+            seconds[name] = time.perf_counter() - started
+    spectrum = latents.kl_spectrum(subject.test)
+    return HeldOut(values, spectrum, seconds, subject.tags, tuple(subject.missing), tuple(subject.undefined))
+
+
+def _bounds(model: VAE, averages: Averages, objective: Objective) -> Bounds:
+    n_values, learned = math.prod(model.image_shape), None
     if objective.variance == "learned" and model.decoder_log_variance is not None:
         learned = best_variance(0.0, n_values, float(model.decoder_log_variance.exp()))
     squared_error = objective.squared_error(averages.recon, n_values, learned)
-    values: dict[str, float] = bounds.elbo_bounds(squared_error, averages.kl, n_values)
+    values = bounds.elbo_bounds(squared_error, averages.kl, n_values)
     if learned is not None:
         values["learned_sigma"] = math.sqrt(learned)
     own = learned or objective.given_variance or values["optimal_sigma"] ** 2
     neg_elbo = values["neg_elbo"] if objective.reduction == "mean" else averages.recon + averages.kl
-    seconds: dict[str, float] = {}
-    subject = Subject(model, dataset, settings, prior_seed, values, own, neg_elbo)
-    for name, metric in METRICS.items():
-        started = time.perf_counter()
-        if found := metric(subject):
-            values |= found
-            seconds[name] = time.perf_counter() - started
-    spectrum = latents.kl_spectrum(subject.test)
-    return HeldOut(values, spectrum, seconds, subject.tags, tuple(subject.missing), tuple(subject.undefined))
+    return Bounds(values, own, neg_elbo)
 
 
 def _latents(subject: Subject) -> dict[str, float]:
@@ -114,14 +118,15 @@ def _iwae(subject: Subject) -> dict[str, float]:
     images = subject.images("test")
     chosen = fixed_subset(len(images), min(subject.settings.iwae_images, math.ceil(len(images) / 5)))
     k = subject.settings.iwae_samples
-    return bounds.iwae(subject.model, images[chosen], k, subject.neg_elbo, subject.variance)
+    return bounds.iwae(subject.model, images[chosen], k, subject.bounds.neg_elbo, subject.bounds.variance)
 
 
 def _discretised(subject: Subject) -> dict[str, float]:
     test, val = subject.images("test"), subject.images("val")
     most = max(1, DISCRETISED // math.prod(subject.dataset.image_shape))
     parts = test[fixed_subset(len(test), most)], val[fixed_subset(len(val), most)]
-    best = subject.values["neg_elbo_optimal_sigma"], subject.values["optimal_sigma"] ** 2
+    known = subject.bounds.values
+    best = known["neg_elbo_optimal_sigma"], known["optimal_sigma"] ** 2
     return bounds.discretised(subject.model, *parts, *best)
 
 

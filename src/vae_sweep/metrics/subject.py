@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,14 @@ class Settings:
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
+class Bounds(NamedTuple):
+    """What follows from a model's test loss alone."""
+
+    values: dict[str, float]  # metrics by name
+    variance: float  # of its decoder
+    neg_elbo: float  # at that variance, nats per image, with the constant where the loss has it
+
+
 @dataclass
 class Subject:
     """A trained model and the images that it is measured on."""
@@ -51,9 +59,7 @@ class Subject:
     dataset: ImageDataset
     settings: Settings
     prior_seed: int  # draws the prior samples
-    values: dict[str, float]  # the metrics that follow from loss and terms alone
-    variance: float  # of its decoder
-    neg_elbo: float  # of the test images at that variance, nats per image, with the constant where the loss has it
+    bounds: Bounds
     undefined: list[str] = field(default_factory=list)  # metrics that these images do not define, and why
     missing: list[str] = field(default_factory=list)  # why requested metrics are not there
     tags: dict[str, str] = field(default_factory=dict)  # about the metrics

@@ -70,11 +70,11 @@ def of_contrast(contrast: Contrast) -> PageFigure:
     return _plot(lambda _: sweep_figures.paired_differences(contrast), alt, caption)
 
 
-def of_ranking(found: Ranking) -> PageFigure:
+def of_ranking(evidence: Evidence, found: Ranking) -> PageFigure:
     """The mean ranks of three models or more."""
     on = f"{found.metric.label} on {found.dataset}"
     alt = f"Mean ranks in {on}: " + ", ".join(f"{m} {r:.2f}" for m, r in zip(found.models, found.ranks, strict=True))
-    return _plot(lambda _: sweep_figures.ranks(found), alt, ranked(found))
+    return _plot(partial(sweep_figures.ranks, found, show.models(evidence)), alt, ranked(found))
 
 
 def pictures(evidence: Evidence, dataset: str) -> list[PageFigure]:

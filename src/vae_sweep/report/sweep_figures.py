@@ -95,13 +95,13 @@ def paired_differences(contrast: Contrast) -> Figure:
     return figure
 
 
-def ranks(found: Ranking) -> Figure:
+def ranks(found: Ranking, models: Sequence[str] = (), width: float = style.WIDTH) -> Figure:
     """A critical-difference diagram: the mean rank of each model; a bar joins those that may differ by chance.
 
     Demšar 2006, figure 1; 1, the best, is on the left.
     """
-    figure, (axis,) = style.panels(1, 1, 0.9 + 0.3 * len(found.models) + 0.12 * len(found.alike), width=6.4)
-    looks = style.looks(found.models)
+    figure, (axis,) = style.panels(1, 1, 0.9 + 0.3 * len(found.models) + 0.12 * len(found.alike), width)
+    looks = style.looks([*models, *found.models])
     names = [short(model, 22) for model in found.models]
     style.finish_rows(axis, range(len(names)), names)
     for y, (model, rank) in enumerate(zip(found.models, found.ranks, strict=True)):

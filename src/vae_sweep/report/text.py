@@ -87,7 +87,8 @@ def text(rows: Sequence[Row], title: str = "Comparison", width: int = WIDTH, bol
     failed = [f"{r['name']} {_status(r)}" for r in records if r["status"] in ("FAILED", "KILLED") and r["reason"]]
     several = len({row.seed for row in rows} - {None}) > 1
     notes = [f"{MARK} = the lowest test loss of its set{' and seed' * several}."] if best else []
-    notes += [part.rstrip(".") + "." for part in caption(rows).split(". ")]
+    said = [part.rstrip(".") + "." for part in caption(rows).split(". ")]
+    notes += [part for part in said if part.partition(" = ")[0] not in left_out]
     notes += (
         [f"Left out at this width: {', '.join(left_out)}; comparison.md of the sweep's run has them."]
         if left_out
