@@ -41,7 +41,7 @@ from vae_sweep.sweeps.source import source
 
 QUESTIONS = ("batch", "latents", "images", "jobs")
 PARAMS = "p1"
-# There until its input ends. The update is part of it, since PyTorch imports its compiler with an optimizer.
+# There until its input ends. The update is a notebook's: with an optimizer PyTorch imports its compiler.
 TORCH = """
 import torch
 weights = torch.nn.Parameter(torch.zeros(1))

@@ -116,6 +116,25 @@ def test_importing_does_not_change_matplotlibs_backend() -> None:
     assert done.stdout == "module://nowhere module://nowhere\n", done.stderr
 
 
+def test_training_does_not_import_pytorchs_compiler() -> None:
+    """It takes a second and 150 MB of every process."""
+    code = (
+        "import sys, torch\n"
+        "from omegaconf import OmegaConf\n"
+        "from vae_sweep.sweeps.preparation import check_model\n"
+        "from vae_sweep.models import create\n"
+        "from vae_sweep.training.loop import TrainSettings, fit\n"
+        "conv = {'_target_': 'vae_sweep.models.conv.ConvVAE', 'name': 'conv', 'channels': [8]}\n"
+        "cfg = OmegaConf.create({'model': conv, 'params': {'latent_dim': 4, 'batch_size': 8}})\n"
+        "assert check_model(cfg, (3, 16, 16)) > 0\n"
+        "model, images = create(conv, (3, 16, 16), 4), torch.zeros(20, 3, 16, 16, dtype=torch.uint8)\n"
+        "settings = TrainSettings(8, 1e-3, 0, 1, 1, 0.5, schedule='one_cycle', clip_grad_norm=1.0)\n"
+        "print(len(list(fit(model, images, images, settings))), 'torch._dynamo' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8")
+    assert done.stdout == "1 False\n", done.stderr
+
+
 def test_a_command_draws_whatever_matplotlib_backend_is_set(real_command, tmp_path: Path) -> None:
     bad.saved()(tmp_path)
     done = real_command("run=checkpoint.pt", "n=2", cwd=tmp_path, module="vae_sweep.generate", MPLBACKEND="nonsense")

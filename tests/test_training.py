@@ -15,6 +15,7 @@ from vae_sweep import models
 from vae_sweep.base.errors import UserError
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.training import batches, loop
+from vae_sweep.training.adam import Adam, one_cycle
 from vae_sweep.training.device import memory_format_of, resolve_device
 from vae_sweep.training.evaluation import Averages, evaluate, for_inference, to_float, to_uint8
 from vae_sweep.training.loop import EarlyStopping, EpochMetrics, TrainSettings, fit
@@ -243,6 +244,30 @@ def test_one_cycle_rises_and_falls_along_cosines_and_is_not_stopped_early() -> N
         assert rate == pytest.approx(expected, abs=2e-3)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 33])
+def test_adam_and_one_cycle_are_pytorchs_to_the_bit(steps: int) -> None:
+    """The last layer has no gradient at first; half way each side goes on from the other's state."""
+    seed_weights(0)
+    ours = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2), nn.Linear(2, 2))
+    ours.to(memory_format=torch.channels_last)
+    theirs, x = copy.deepcopy(ours), torch.rand(5, 3, 8, 8)
+    mine, reference = Adam(ours.parameters()), torch.optim.Adam(theirs.parameters(), lr=1e-2, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(reference, 1e-2, steps, pct_start=0.3, cycle_momentum=False)
+    for step in range(steps):
+        for model, optimizer in ((ours, mine), (theirs, reference)):
+            optimizer.zero_grad()
+            model[: 3 if step < steps // 2 else 4](x).square().sum().backward()
+        assert one_cycle(step, 1e-2, steps) == reference.param_groups[0]["lr"]
+        mine.step(one_cycle(step, 1e-2, steps))
+        reference.step()
+        schedule.step()
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+        if step == steps // 2:
+            known = copy.deepcopy(reference.state_dict())
+            reference.load_state_dict(known | copy.deepcopy(mine.state_dict()))
+            mine.load_state_dict(known)
+
+
 @pytest.mark.parametrize("steps_per_epoch", [1, 2, 3, 5, 10])
 def test_a_cycle_may_be_as_short_as_one_update(steps_per_epoch: int) -> None:
     _, epochs = train(n=16 * steps_per_epoch, max_epochs=1, schedule="one_cycle")
@@ -415,13 +440,12 @@ def test_early_stopping_waits_for_the_end_of_a_warm_up() -> None:
 def test_a_gradient_is_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
     norms: list[float] = []
 
-    class Watched(torch.optim.Adam):
-        def step(self, closure=None):
-            gradients = [p.grad.flatten() for group in self.param_groups for p in group["params"]]
-            norms.append(float(torch.cat(gradients).norm()))
-            return super().step(closure)
+    class Watched(Adam):
+        def step(self, lr: float) -> None:
+            norms.append(float(torch.cat([p.grad.flatten() for p in self.parameters]).norm()))
+            super().step(lr)
 
-    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    monkeypatch.setattr(loop, "Adam", Watched)
     plain, _ = train(max_epochs=1)
     largest = max(norms)
     assert largest > 2

@@ -32,6 +32,7 @@ from vae_sweep.training.objective import Objective
 
 log = logging.getLogger(__name__)
 
+SMALL = 5e9  # weights times pixels: below, two images take 1.5 GB at most, and that only in one absurdly wide layer
 COPIES = 5  # of the weights: themselves, gradients, Adam's two moments, those of the best epoch
 
 
@@ -195,7 +196,7 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
 
 
 def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> float:
-    """Build the model without memory or weights, so that what does not fit is known before any run starts.
+    """Build the model, a large one without memory or weights, so that what does not fit is known before any run starts.
 
     Returns:
         The floating-point operations of an update, per image: of one pass forward and two backward; 0.0 where the model
@@ -208,6 +209,10 @@ def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> float:
     try:
         with torch.device("meta"):
             model = models.create(cfg.model, image_shape, cfg.params.latent_dim)
+        n_weights = sum(p.numel() for p in model.parameters())
+        if n_weights * math.prod(image_shape[1:]) <= SMALL:  # without numbers PyTorch needs its compiler, a second
+            with torch.random.fork_rng(devices=[]):
+                model = models.create(cfg.model, image_shape, cfg.params.latent_dim)
         with _counted(model) as count:
             models.check_outputs(model)
     except UserError:
@@ -215,7 +220,6 @@ def check_model(cfg: DictConfig, image_shape: tuple[int, int, int]) -> float:
     except Exception:  # a user's own may want to see numbers
         _check_with_numbers(cfg, image_shape)
         return 0.0
-    n_weights = sum(p.numel() for p in model.parameters())
     batch, latent_dim = cfg.params.batch_size, cfg.params.latent_dim
     check_memory(
         4 * (COPIES * n_weights + batch * count.values),  # float32

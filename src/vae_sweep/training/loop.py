@@ -13,6 +13,7 @@ import torch
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.models.vae import VAE
+from vae_sweep.training.adam import Adam, one_cycle
 from vae_sweep.training.batches import Batches
 from vae_sweep.training.device import autocast, denormals_flushed, memory_format_of, numerics, sum_dtype
 from vae_sweep.training.evaluation import Averages, evaluate
@@ -32,7 +33,7 @@ class TrainSettings:
     max_epochs: int
     patience: int  # epochs
     min_delta: float  # nats per image of the loss
-    schedule: str = "constant"  # or "one_cycle": see :func:`one_cycle`; it is never stopped early
+    schedule: str = "constant"  # or "one_cycle": see :func:`vae_sweep.training.adam.one_cycle`; it is never stopped early
     mirror: bool = False  # flip half of the images left to right, drawn anew every epoch
     objective: Objective = ELBO
     warmup: float = 0.0  # epochs in which the weight of the KL term rises from 0 to beta
@@ -87,14 +88,6 @@ class EarlyStopping:
         return epoch - max(self.anchor_epoch, self.warmup) >= self.patience
 
 
-def one_cycle(optimizer: torch.optim.Optimizer, lr: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Return the schedule that raises the learning rate from lr / 25 to lr in 30 % of ``steps``, then lowers it to 0.
-
-    Both along a cosine, one step for each update (Smith & Topin 2018); Adam's betas stay what they are.
-    """
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.3, cycle_momentum=False)
-
-
 def fit(
     model: VAE,
     train: torch.Tensor,  # uint8 (N, C, H, W)
@@ -146,10 +139,8 @@ class _State:
         self.device = next(model.parameters()).device
         self.forward = torch.compile(model) if settings.compile else model
         self.steps_per_epoch = -(-n_images // settings.batch_size)
-        fused = self.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr, fused=fused)
-        steps = settings.max_epochs * self.steps_per_epoch
-        self.cycle = one_cycle(self.optimizer, settings.lr, steps) if settings.schedule == "one_cycle" else None
+        self.optimizer = Adam(model.parameters())
+        self.cycle = settings.max_epochs * self.steps_per_epoch if settings.schedule == "one_cycle" else None  # updates
         patience = settings.max_epochs if self.cycle else settings.patience
         self.stopping = EarlyStopping(patience, settings.min_delta, settings.warmup)
         self.best_weights = copy.deepcopy(model.state_dict())
@@ -159,9 +150,7 @@ class _State:
         """Continue where the snapshot was made."""
         self.epoch, self.step = snapshot["epoch"], snapshot["step"]
         self.model.load_state_dict(snapshot["weights"])
-        self.optimizer.load_state_dict(snapshot["optimizer"])  # its learning rate with it
-        if self.cycle:
-            self.cycle.load_state_dict(snapshot["cycle"])
+        self.optimizer.load_state_dict(snapshot["optimizer"])
         self.best_weights = {key: value.to(self.device, copy=True) for key, value in snapshot["best_weights"].items()}
         self.stopping = EarlyStopping(**snapshot["stopping"])
 
@@ -184,7 +173,6 @@ class _State:
             "step": self.step,
             "weights": weights,
             "optimizer": self.optimizer.state_dict(),
-            "cycle": self.cycle and self.cycle.state_dict(),
             # The same tensor is written once.
             "best_weights": weights if self.stopping.best_epoch == self.epoch else self.best_weights,
             "stopping": asdict(self.stopping),
@@ -217,13 +205,11 @@ def _train_epoch(state: _State, batches: Batches, settings: TrainSettings) -> Av
             terms = elbo_terms(reconstruction, x, posterior, settings.objective, state.model.decoder_log_variance)
             weight = state.warmed(settings.warmup)
             loss = (terms.loss if weight == 1 else terms.recon + weight * settings.objective.beta * terms.kl).mean()
-            state.optimizer.zero_grad(set_to_none=True)
+            state.optimizer.zero_grad()
             loss.backward()
             if settings.clip_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_grad_norm)
-            state.optimizer.step()
-            if state.cycle:
-                state.cycle.step()
+            state.optimizer.step(one_cycle(state.step, settings.lr, state.cycle) if state.cycle else settings.lr)
             losses[i] = loss.detach()
             sums += torch.stack([term.detach().sum(dtype=sums.dtype) for term in terms])
             if (i + 1) % FINITE_CHECK_EVERY == 0 or i + 1 == state.steps_per_epoch:
