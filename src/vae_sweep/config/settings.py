@@ -13,9 +13,12 @@ from vae_sweep.comparison.identity import flatten, trained
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
     """Return what decides the trained numbers of a configuration: dotted key -> value, resolved.
 
-    Values that refer to ``paths`` count by the name there, so that a moved project keeps its runs.
+    Values that refer to ``paths`` count by the name there, so that a moved project keeps its runs. A whole number as
+    ``objective.variance`` is the same number with a point.
     """
     cfg = copy.deepcopy(cfg)
+    if isinstance(cfg.objective.get("variance"), int):
+        cfg.objective.variance = float(cfg.objective.variance)
     for key in cfg.get("paths", {}):
         cfg.paths[key] = str(key)
     return trained(flatten(OmegaConf.to_container(cfg, resolve=True)))

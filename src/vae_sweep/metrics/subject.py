@@ -47,7 +47,7 @@ class Bounds(NamedTuple):
     """What follows from a model's test loss alone."""
 
     values: dict[str, float]  # metrics by name
-    variance: float  # of its decoder
+    variance: float  # of its decoder; 1/2 under reduction=mean
     neg_elbo: float  # at that variance, nats per image, with the constant where the loss has it
 
 

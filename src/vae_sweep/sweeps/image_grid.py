@@ -32,7 +32,7 @@ def send_images(run: Run, model: VAE, epoch: int, sender: EpochSender) -> None:
     from vae_sweep.report.style import mosaic
 
     if run.cfg.tracking.get("images", True):  # a plan of an earlier version does not say
-        drawn = draw(model, some_of(run.dataset.test.images, N_ORIGINALS, seed=0), run.cfg.seed)
+        drawn = draw(model, some_of(run.dataset.val.images, N_ORIGINALS, seed=0), run.cfg.seed)
         for key, images in drawn.items():
             grid = mosaic(unshuffle(images, run.dataset.facts), COLUMNS[key], gap=0)
             sender.add_image(key, epoch, torch.from_numpy(grid))

@@ -1,6 +1,6 @@
 """The end of a finished sweep is kept; where nothing has changed, the same command shows it again, and does no more.
 
-This takes two seconds, since it needs neither PyTorch nor MLflow.
+It needs no MLflow, and PyTorch only to see which feature network ``auto`` stands for.
 """
 
 from __future__ import annotations

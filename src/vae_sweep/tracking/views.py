@@ -20,7 +20,7 @@ STATE = {  # of the page, but for its charts
     "lifecycleFilter": "Active",
     "modelVersionFilter": "All Runs",
     "selectedColumns": ["attributes.`Dataset`", "metrics.`test/loss`", "params.`model.name`", "params.`params.name`"],
-    "runsHiddenMode": "FIRST_10_RUNS",
+    "runsHiddenMode": "SHOW_ALL",
     "isAccordionReordered": True,
     "useGroupedValuesInCharts": True,
     "hideEmptyCharts": True,
@@ -62,7 +62,7 @@ def _state(sweep_id: str) -> dict[str, Any]:
 
 
 def _chart(kind: str, section: str, **more: Any) -> dict[str, Any]:
-    same = {"metricSectionId": section, "runsCountToCompare": 10, "deleted": False, "isGenerated": False}
+    same = {"metricSectionId": section, "runsCountToCompare": 100, "deleted": False, "isGenerated": False}
     return {"uuid": f"vae_sweep-{kind}", "type": kind, **same, **more}
 
 
