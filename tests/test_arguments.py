@@ -170,10 +170,3 @@ def test_the_suggested_command_works_in_bash(command, project: Path) -> None:
     )
     assert again.returncode == 0, again.stdout + again.stderr
     assert set(statuses(project).values()) == {"FINISHED"}
-
-
-def test_a_key_with_two_plus_signs_is_swept(command, project: Path) -> None:
-    small = ["params=tiny", "model=linear", "training.max_epochs=1", "dataset.n_train=100", BASIC]
-    done = command("-m", "+experiment=smoke", "++seed=0,1", *small, cwd=project)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert {"linear-tiny-s0", "linear-tiny-s1"} < set(statuses(project))

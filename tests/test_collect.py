@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from vae_sweep.comparison.pairing import without_repeats
 from vae_sweep.comparison.rows import Cell
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import collect
@@ -64,6 +65,17 @@ def test_a_cell_and_its_run_are_one_row_and_a_cell_without_one_is_pending() -> N
     edited = replace(CELL, key="new code")
     assert [r.status for r in rows_of([RUN], [edited], "sweep")] == ["PENDING"]  # the old run is another one
     assert [r.trained_in for r in rows_of([RUN], [CELL], "elsewhere")] == ["sweep sweep"]
+
+
+def test_cells_that_failed_before_they_had_a_configuration_are_rows_of_their_own() -> None:
+    made_of = {"vae_sweep.made_of": '{"the images": "1a", "my_vae.py": "2b"}'}
+    tags = TAGS | made_of
+    failed = [
+        replace(RUN, run_id=c * 32, name=c, params={}, tags=tags | {"vae_sweep.run_key": c}, status="FAILED")
+        for c in ("a", "b")
+    ]
+    cells = [replace(CELL, name=c, key=c) for c in ("a", "b")]
+    assert len(without_repeats(rows_of(failed, cells, "sweep"))[0]) == 2
 
 
 def test_of_a_metric_measured_several_times_the_names_of_the_last_count() -> None:

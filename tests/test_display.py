@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from rich.console import Console
 
 from running import BASIC, ENDLESS, clean_environment, heeded_signals, rows, statuses
@@ -24,8 +25,10 @@ from vae_sweep.base import working
 from vae_sweep.base.working import working as long_work
 from vae_sweep.sweeps import display
 from vae_sweep.sweeps.display import Display, Lines, display_of, table, trend
+from vae_sweep.sweeps.image_grid import COLUMNS
 from vae_sweep.sweeps.status import FILE, Reporter, Status, read
 from vae_sweep.sweeps.timeleft import duration, epochs_left, said, sweep_left
+from vae_sweep.tracking.record import RunRecord
 from vae_sweep.training.loop import EarlyStopping, TrainSettings
 
 SETTINGS = TrainSettings(64, 1e-3, 0, max_epochs=100, patience=5, min_delta=0.5)
@@ -54,12 +57,15 @@ def test_the_end_of_a_curve_that_flattens_is_foreseen(amplitude: float, ratio: f
     while not stopping.should_stop(len(val)):
         val.append(75 + amplitude * ratio ** (len(val) + 1) + noise.gauss(0, 0.05))
         stopping.update(len(val), val[-1])
+    foreseen = 0
     for n in range(12, len(val)):
         left, bound = epochs_left(val[:n], SETTINGS)
+        foreseen += not bound
         if bound:
             assert left == 100 - n
         else:
             assert left == pytest.approx(len(val) - n, abs=max(6, (len(val) - n) / 2)), n
+    assert foreseen > len(range(12, len(val))) / 2
 
 
 def run(name: str, state: str, **more: Any) -> Status:
@@ -294,5 +300,11 @@ def test_a_run_alone_has_a_table_too_and_its_time_left_is_no_promise(project: Pa
     assert "cells:" not in text
     assert text.rindex("finished") < text.rindex("Run ")
     assert re.search(r"Run [0-9a-f]{32}: FINISHED\.", text[text.rindex("Run ") :])
+    client = MlflowClient(tracking_uri=f"sqlite:///{project}/mlflow.db")
+    (run,) = client.search_runs(["1"])
+    best = int(run.data.metrics["best_epoch"])
+    assert best & (best - 1)  # beside epochs 1, 2, 4, ... the images of the weights that count are stored
+    stored = RunRecord(client, run.info.run_id).images()
+    assert stored == {(key, epoch) for key in COLUMNS for epoch in (1, 2, 4, 8, 16, 32, best)}
     (status,) = project.glob(f"outputs/state/single/*/{FILE}")
     assert json.loads(status.read_text(encoding="utf-8"))["state"] == "finished"

@@ -15,9 +15,15 @@ import torch_fidelity
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
+from vae_sweep.datasets.base import ImageDataset, Split
+from vae_sweep.datasets.permuted import PERMUTED, unshuffle
 from vae_sweep.metrics import distances as module
+from vae_sweep.metrics import generated
 from vae_sweep.metrics.distances import RealFeatures, distances, measured, real_features
 from vae_sweep.metrics.features import Extractor
+from vae_sweep.metrics.subject import Bounds, Settings, Subject
+from vae_sweep.models.vae import VAE, Posterior
+from vae_sweep.training.evaluation import NOISE_SEED
 
 KEYS = {"fd", "kd", "kd_sd", "precision", "recall", "density", "coverage"}
 N_FEATURES = 20
@@ -316,3 +322,45 @@ def test_of_several_that_ask_at_once_one_computes(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sum(calls) == 120
+
+
+class Pixels(VAE):
+    """Each latent is a value of the image."""
+
+    def __init__(self) -> None:
+        super().__init__((3, 8, 8), 192)
+
+    def encode(self, x: torch.Tensor) -> Posterior:
+        return Posterior(x.flatten(1), torch.full((len(x), 192), -20.0))
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return z.unflatten(1, self.image_shape)
+
+
+@pytest.mark.parametrize("facts", [{}, {PERMUTED: True}])
+def test_which_images_are_compared(facts: dict[str, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reconstructions without error, midpoints that are means of pixels, and samples decoded by hand."""
+    monkeypatch.setattr(generated, "_extractor", lambda *_: extractor())
+    train, test = pictures(80, 0), pictures(60, 1, 128)
+    splits = {"train": Split(train, np.zeros(80, int)), "test": Split(test, np.zeros(60, int))}
+    data = ImageDataset("made", splits, (3, 8, 8), f"digest{len(facts)}", facts, tmp_path)
+    settings = Settings(0, 0, 0, 0, "tiny", 60, None)
+    subject = Subject(Pixels(), data, settings, 7, Bounds({}, 0.5, 0.0))
+    found = generated.distances(subject)
+
+    real = real_features(extractor(), *(unshuffle(x, facts) for x in (train, test)), 60, tmp_path / "own", "digest")
+    shuffled = test[np.random.default_rng(NOISE_SEED).permutation(60)].astype(float)
+    between = np.rint((shuffled + np.roll(shuffled, 1, axis=0)) / 2 + 1e-9)
+    drawn = np.random.default_rng([NOISE_SEED, 7]).standard_normal((60, 192)).reshape(60, 3, 8, 8)
+    for part, images in (
+        ("_reconstructions", shuffled),
+        ("_midpoints", between),
+        ("", np.rint(255 * drawn.clip(0, 1).astype(np.float32))),
+    ):
+        expected = distances(real, extractor()(unshuffle(images.astype(np.uint8), facts)))
+        assert set(expected) == {"fd", "kd", "precision", "recall", "density", "coverage"}
+        for key, value in expected.items():
+            assert found[f"{key}_tiny_8px_60{part}"] == pytest.approx(value, rel=0.02, abs=2e-3), (key, part)
+    assert found["fd_tiny_8px_60_reconstructions"] == pytest.approx(0, abs=1e-3)
+    assert found["precision_tiny_8px_60_reconstructions"] == found["recall_tiny_8px_60_reconstructions"] == 1
+    assert found["fd_tiny_8px_60_floor"] == pytest.approx(real.floor["fd"])

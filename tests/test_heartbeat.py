@@ -16,7 +16,16 @@ import pytest
 from running import ENDLESS, statuses
 from vae_sweep.base import locks as module
 from vae_sweep.base.errors import UserError
-from vae_sweep.base.locks import heartbeat, hold_lock, is_held, is_locked, owner_of, this_process, warn_without_locks
+from vae_sweep.base.locks import (
+    heartbeat,
+    hold_lock,
+    is_held,
+    is_locked,
+    one_at_a_time,
+    owner_of,
+    this_process,
+    warn_without_locks,
+)
 from vae_sweep.sweeps import watch
 from vae_sweep.sweeps.watch import _SweepOwner
 
@@ -98,6 +107,8 @@ def test_a_disk_that_refuses_file_locks_is_used_without_them(error: Exception, t
     with hold_lock(tmp_path, "it"):
         assert owner_of(tmp_path) == this_process()
         assert not is_locked(tmp_path)
+    with one_at_a_time(tmp_path / "file"):
+        pass
 
 
 def test_a_worker_stops_only_after_several_failed_checks_of_its_sweep(

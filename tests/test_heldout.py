@@ -11,6 +11,8 @@ import pytest
 import torch
 from scipy import ndimage, stats
 from scipy.stats import logistic, norm
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 
 from vae_sweep import models
 from vae_sweep.datasets.base import ImageDataset, Split
@@ -60,10 +62,12 @@ def test_bounds_from_the_two_terms_by_hand() -> None:
     assert found["bits_per_dim_optimal_sigma"] == pytest.approx(7.09, abs=5e-3)
 
 
-def test_iwae_against_densities_written_out() -> None:
+@pytest.mark.parametrize("variance", [0.5, 0.05])
+def test_iwae_against_densities_written_out(variance: float) -> None:
     """ln p(x|z) + ln p(z) - ln q(z|x) from torch.distributions, image by image, on the same draws."""
     model, images, k = a_model(), torch.from_numpy(pictures(7)), 30
-    found = bounds.iwae(model, images, k, neg_elbo=100.0)
+    found = bounds.iwae(model, images, k, 100.0, variance)
+    constant = 216 * math.log(2 * math.pi * variance)
     x = to_float(images)
     source = torch.Generator().manual_seed(bounds.NOISE_SEED + 1000)
     noise = [torch.randn(k, 4, generator=source) for _ in range(7)]
@@ -73,12 +77,12 @@ def test_iwae_against_densities_written_out() -> None:
         for i in range(7):
             q = torch.distributions.Normal(posterior.mean[i], torch.exp(posterior.logvar[i] / 2))
             z = q.mean + q.stddev * noise[i]
-            likelihood = torch.distributions.Normal(model.decode(z), math.sqrt(0.5))
+            likelihood = torch.distributions.Normal(model.decode(z), math.sqrt(variance))
             log_w = likelihood.log_prob(x[i]).sum((1, 2, 3)).double()
             log_w += torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1) - q.log_prob(z).sum(1)
             weights = torch.exp(log_w - log_w.max())
-            expected.append(-(weights.mean().log() + log_w.max()) - 216 * math.log(math.pi))
-            plain.append(-log_w.mean() - 216 * math.log(math.pi))
+            expected.append(-(weights.mean().log() + log_w.max()) - constant)
+            plain.append(-log_w.mean() - constant)
             effective.append(weights.sum() ** 2 / weights.square().sum())
     gains = (torch.stack(plain) - torch.stack(expected)).numpy()
     assert found["iwae_30_gain"] == pytest.approx(gains.mean(), abs=1e-3)
@@ -240,13 +244,20 @@ def test_an_averaged_squared_error_is_undone(tmp_path: Path) -> None:
 
 def test_the_linear_vae_gets_the_same_metrics_once(tmp_path: Path) -> None:
     data = dataset(tmp_path)
+    for split in data.splits.values():  # classes that codes can tell
+        split.labels[:] = np.digitize(split.images.mean((1, 2, 3)), [110, 135])
     spectrum = linear.spectrum(data.train.images)
     model = linear_vae(spectrum, 8, ELBO, SHAPE)
     found = measure_linear(model, spectrum, ELBO, data, SETTINGS)
     averages = evaluate(model, torch.from_numpy(data.test.images))
     assert averages.loss == pytest.approx(linear.linear_loss(spectrum, data.test.images, 8).loss, rel=0.03)  # 203 draws
     own = measure(model, averages, ELBO, data, SETTINGS, prior_seed=0)
-    assert found.values == own.values | {"probe_accuracy_pca": found.values["probe_accuracy_pca"]}
+    train, test = (data.splits[key].images.reshape(-1, 432) / 255 for key in ("train", "test"))
+    pca = PCA(8, whiten=True).fit(train)
+    probe = LogisticRegression(max_iter=1000).fit(pca.transform(train), data.train.labels)
+    accuracy = 100 * probe.score(pca.transform(test), data.test.labels)
+    assert 40 < accuracy != own.values["probe_accuracy"]
+    assert found.values == own.values | {"probe_accuracy_pca": pytest.approx(accuracy)}
     (file,) = tmp_path.glob("linear-*.json")
     again = measure_linear(model, spectrum, ELBO, data, SETTINGS)
     assert again.values == found.values
@@ -285,26 +296,36 @@ def test_discretised_likelihoods_sum_to_one(scale: float, mean: float) -> None:
 
 
 def test_discretised_bounds_of_a_model_written_out() -> None:
-    """Every image in the part, so that nothing is corrected: E[-ln P(x|z)] + KL at the best scale."""
-    model, images = a_model(), torch.from_numpy(pictures(60, 3))
+    """E[-ln P(x|z)] + KL at the scale that is best on other images; of all images, and of a part of them."""
+    model, images, others = a_model(), torch.from_numpy(pictures(60, 3)), torch.from_numpy(pictures(40, 4))
     terms = evaluate(model, images)
     values = bounds.elbo_bounds(terms.recon, terms.kl, 3 * 12 * 12)
     ((x, mean),) = bounds._decoded(model, images)
+    ((other, other_mean),) = bounds._decoded(model, others)
+    errors = (x - mean).square().sum(1)
     drawn = bounds.elbo_bounds((x - mean).square().sum(1).mean().item(), terms.kl, 3 * 12 * 12)
     best = drawn["neg_elbo_optimal_sigma"], drawn["optimal_sigma"] ** 2
-    found = bounds.discretised(model, images, images, *best)
-    levels, mu = np.rint(x.numpy().astype(float) * 255), mean.detach().double().numpy()
+    found, of_part = (
+        bounds.discretised(model, images, others, *best),
+        bounds.discretised(model, images[:20], others, *best),
+    )
     for name, reference in (("gaussian", norm), ("logistic", logistic)):
 
-        def bits(scale: float, reference=reference) -> float:
+        def nats(scale: float, x: torch.Tensor, mean: torch.Tensor, reference=reference) -> float:
+            levels, mu = np.rint(x.numpy().astype(float) * 255), mean.detach().double().numpy()
             high = np.where(levels == 255, np.inf, (levels + 0.5) / 255 - mu)
             low = np.where(levels == 0, -np.inf, (levels - 0.5) / 255 - mu)
             mass = reference.cdf(high / scale) - reference.cdf(low / scale)
-            return (-np.log(mass).sum(1).mean() + terms.kl) / (432 * math.log(2))
+            return -np.log(mass).sum(1).mean()
 
-        scale = found[f"scale_{name}"]
-        assert found[f"bits_per_dim_{name}"] == pytest.approx(bits(scale), rel=1e-4)
-        assert bits(scale) <= min(bits(0.97 * scale), bits(1.03 * scale))
+        scale, nat = found[f"scale_{name}"], 1 / (432 * math.log(2))
+        assert found[f"bits_per_dim_{name}"] == pytest.approx(nat * (nats(scale, x, mean) + terms.kl), rel=1e-4)
+        least = [nats(factor * scale, other, other_mean) for factor in (0.97, 1, 1.03)]
+        assert min(least) == least[1]
+        more = float(errors.mean() - errors[:20].mean()) / (2 * best[1])  # of the density, of all images
+        expected = nat * (nats(scale, x[:20], mean[:20]) + more + terms.kl)
+        assert of_part[f"bits_per_dim_{name}"] == pytest.approx(expected, rel=1e-4)
+        assert of_part[f"scale_{name}"] == scale
     assert found["bits_per_dim_gaussian"] < values["bits_per_dim_optimal_sigma"]  # its tails are not wasted
 
 
@@ -331,6 +352,7 @@ def test_metrics_do_not_depend_on_how_the_loss_is_written(variance: float | str,
     assert {key: found[key] for key in same} == pytest.approx(same, rel=1e-4)
     (bound,) = (key for key in found if re.fullmatch(r"iwae_\d+", key))
     assert found[bound] == pytest.approx(averages.recon + averages.kl - found[f"{bound}_gain"])
+    assert found[f"{bound}_gain"] > 1.1 * plain[f"{bound}_gain"]  # a narrower decoder has a wider spread of weights
     if variance == "optimal":
         assert averages.loss == pytest.approx(found["neg_elbo_optimal_sigma"], rel=1e-6)
     assert found.get("learned_sigma", 0.2) == pytest.approx(0.2)

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import vae_sweep
-from running import BASIC
+from running import BASIC, statuses
 from vae_sweep.config.help import COMMANDS
 from vae_sweep.config.keys import GROUPS, keys
 from vae_sweep.config.schema import SCHEMAS
@@ -87,9 +87,10 @@ def test_an_experiment_of_ones_own_is_chosen_by_its_name(command: Callable, tmp_
     config = OmegaConf.create(command(*chosen, "params.lr=0.5", "--cfg", "job", cwd=tmp_path).stdout)
     found = (config.model.name, config.params.name, config.params.lr, config.training.max_epochs, config.dataset.name)
     assert found == ("linear", "tiny", 0.5, 1, "shapes")
-    done = command("-m", *chosen, "seed=0,1", BASIC, cwd=tmp_path)
+    done = command("-m", "--config-dir", "my_conf", "+experiment=my", "++seed=0,1", BASIC, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "linear +" in done.stdout
+    assert {"linear-tiny-s0", "linear-tiny-s1"} < set(statuses(tmp_path))  # plus signs change nothing
     refused = command("--config-dir", "my_conf", "experiment=bare", cwd=tmp_path)
     assert refused.returncode == 1
     assert re.fullmatch(r"vae_sweep: experiment/bare\.yaml: .*`# @package _global_`.*\n", refused.stderr)

@@ -126,6 +126,27 @@ def test_another_architecture_of_the_same_name_is_no_repeat() -> None:
     assert len(without_repeats([GRID[0], wider])[0]) == 2
 
 
+def test_several_architectures_of_one_name_are_several_models() -> None:
+    """As of ``model.hidden_dims=[512,256],[1024]``: none overwrites another, and each is paired by itself."""
+    narrow, wide = (
+        [
+            replace(r, variant=f"hidden_dims={typed}", metrics={"test/loss": r.metrics["test/loss"] - less},
+                    configuration={**r.configuration, "model.hidden_dims": widths})
+            for r in GRID if r.model == "fc"
+        ]
+        for widths, typed, less in (("[512, 256]", "[512,256]", 0.0), ("[1024]", "[1024]", 2.0))
+    )  # fmt: skip
+    named = with_unique_labels([*narrow, *wide, *(r for r in GRID if r.model == "conv")])
+    found = contrasts_of(named, LOSS)
+    assert [(c.a, c.b, c.n, c.mean) for c in found] == [
+        ("fc [hidden_dims=[512, 256]]", "conv", 6, 5.0),
+        ("fc [hidden_dims=[1024]]", "conv", 6, 3.0),
+    ]
+    assert {group.params for group in groups_of(named, LOSS[0])} == {"p1", "p2"}
+    both = [replace(r, configuration={**r.configuration, "model.channels": c}) for r in GRID[6:] for c in ("8", "16")]
+    assert {r.baseline for r in with_unique_labels(both)} == {"conv [channels=8]", "conv [channels=16]"}
+
+
 def test_a_model_of_ones_own_is_paired_whatever_its_code() -> None:
     own = [
         replace(r, model="mine", baseline="", configuration={**r.configuration, "my_vae.py": "1f"}) for r in GRID[:6]

@@ -394,15 +394,6 @@ def test_a_failed_cell_is_named_and_the_others_finish(command, project: Path) ->
     assert "Traceback" not in done.stderr
 
 
-def test_seeds_are_an_axis_and_zero_is_a_seed(command, project: Path) -> None:
-    done = command("-m", "model=linear", "params=tiny", "seed=0,1", "experiment=smoke", BASIC, cwd=project)
-    assert done.returncode == 0, done.stderr
-    children = sweep(project, done.stdout).children
-    assert set(children) == {"linear-tiny-s0", "linear-tiny-s1"}
-    losses = {run.data.metrics["test/loss"] for run in children.values()}
-    assert len(losses) == 2
-
-
 OWN_MODEL = """
 from torch import nn
 from vae_sweep.models import VAE, Posterior

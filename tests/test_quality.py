@@ -50,7 +50,14 @@ def documented_commands() -> list[str]:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES if page.name != "CONTRIBUTING.md")
     blocks = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     lines = [line.partition("  #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    typed = [line for line in lines if "python -m vae_sweep " in line and "$" not in line]
+    given: dict[str, str] = {}  # NAME="..." of an earlier line
+    typed = []
+    for line in lines:
+        if assigned := re.fullmatch(r'(\w+)="(.*)"', line):
+            given[assigned[1]] = assigned[2]
+        line = re.sub(r"\$(\w+)", lambda name: given.get(name[1], name[0]), line)
+        if "python -m vae_sweep " in line and "$" not in line:
+            typed.append(line)
     sweeps = [line[line.index("python -m vae_sweep ") :] for line in typed]
     return sorted({sweep for sweep in sweeps if "launcher=slurm" not in sweep})
 

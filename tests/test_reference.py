@@ -114,6 +114,14 @@ def test_the_weights_reach_the_closed_form(images: np.ndarray, latent_dim: int, 
     assert linear_loss(found, train, latent_dim, Objective(beta, reduction)).active == optimum.active
 
 
+def test_the_curve_has_the_terms_of_each_betas_weights(images: np.ndarray) -> None:
+    found, other, betas = linear.spectrum(images), images[200:] // 2, [0.05, 0.3, 1.0, 4.0]
+    kl, squared_error = linear.linear_curve(found, other, betas)
+    for i, beta in enumerate(betas):
+        expected = exact_terms(ppca_weights(found, 12, Objective(beta)), other.reshape(100, -1) / 255)
+        assert (squared_error[i], kl[i]) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("latent_dim", [1, 3, 8])
 def test_the_best_variance_is_that_of_probabilistic_pca(images: np.ndarray, latent_dim: int) -> None:
     """The bound of the optimal linear VAE is tight (Lucas et al. 2019), so its loss is scikit-learn's likelihood."""

@@ -233,26 +233,6 @@ def test_coverage_of_the_bootstrap() -> None:
     assert stratified_bootstrap([(1.0,), (2.0,)]) is None
 
 
-def test_a_plain_bootstrap_within_sets_would_not_cover() -> None:
-    """Why another interval decides: scipy's, which resamples each set by itself, stays 4 binomial errors below 95 %."""
-    random = np.random.default_rng(0)
-    covered = []
-    for sets in random.normal(size=(400, 3, 3)):
-        found = stats.bootstrap(
-            tuple(sets),
-            lambda x, y, z, axis: (x.mean(axis) + y.mean(axis) + z.mean(axis)) / 3,
-            n_resamples=999,
-            method="percentile",
-            vectorized=True,
-            random_state=random,
-        ).confidence_interval
-        covered.append(found.low <= 0 <= found.high)
-    assert np.mean(covered) < 0.95 - 4 * math.sqrt(0.95 * 0.05 / 400)
-
-
-# Effect sizes.
-
-
 def test_d_z_by_hand() -> None:
     """Sum of squares 3 * 0.08 within the sets, 3 * 7.98 between them, 8 degrees of freedom."""
     c = compared(LOSS, CLEAR)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from vae_sweep.sweeps import folders
 from vae_sweep.sweeps.setup import _hide_password
 from vae_sweep.tracking import sender
 from vae_sweep.tracking.sender import EpochSender
-from vae_sweep.tracking.store import RunRecord, Store
+from vae_sweep.tracking.store import RunRecord, Store, StoredRun
 from vae_sweep.tracking.uris import masked
 from vae_sweep.training import checkpoint
 
@@ -272,6 +273,13 @@ def test_a_project_keeps_its_id_when_it_is_moved(tmp_path: Path) -> None:
     assert folders.project_id(tmp_path / "b") != name
     (tmp_path / "a").rename(tmp_path / "c")
     assert folders.project_id(tmp_path / "c") == name
+
+
+def test_a_run_that_another_project_folder_trains_is_its_own() -> None:
+    run = StoredRun("1", "fc-p1", "RUNNING", {}, {}, {"vae_sweep.place": "a"})
+    assert not run.is_held_by_another("a")
+    assert run.is_held_by_another("b")
+    assert not replace(run, status="KILLED").is_held_by_another("b")  # anybody may continue it
 
 
 def test_processes_that_start_at_once_agree_on_the_project_id(tmp_path: Path, monkeypatch) -> None:

@@ -32,7 +32,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from a file system 
 
 
 @contextmanager
-def hold_lock(folder: Path, what: str) -> Iterator[None]:
+def hold_lock(folder: Path, what: str, remedy: str = "stop it") -> Iterator[None]:
     """Hold ``folder``, made where it is missing, for this process; ``what`` names it in messages.
 
     Raises:
@@ -53,8 +53,7 @@ def hold_lock(folder: Path, what: str) -> Iterator[None]:
         lock.release()
         owner = owner_of(folder) or {"pid": "of unknown number", "host": "an unknown host"}
         raise UserError(
-            f"{what} is already running, in process {owner['pid']} on {owner['host']}; wait for it to end, stop it, "
-            "or give this one another sweep.name"
+            f"{what} is already running, in process {owner['pid']} on {owner['host']}; wait for it to end, or {remedy}"
         )
     done = threading.Event()
     try:
@@ -66,6 +65,21 @@ def hold_lock(folder: Path, what: str) -> Iterator[None]:
         done.set()
         for name in ("owner.json", "heartbeat"):
             (folder / name).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path`` against other processes; on a disk without locks hold nothing."""
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        if not has_no_locks(error):
+            raise
+    try:
+        yield
+    finally:
         lock.release()
 
 

@@ -23,7 +23,7 @@ REMEDIES = {
     BOUNDED: "raise training.max_epochs",
     DIVERGED: "lower the peak learning rate, params.lr",
     NOTHING: "give training images that differ",
-    COLLAPSED: "objective.reduction=sum or a smaller objective.beta",
+    COLLAPSED: "give a smaller objective.beta or objective.variance, or objective.reduction=sum",
 }
 LONGER = "raise params.epochs or try another params.lr"
 ALIKE = 1e-6  # summed variance of the training images that is rounding

@@ -88,8 +88,17 @@ def shared(configuration: Mapping[str, str]) -> dict[str, str]:
     return {
         key: value
         for key, value in configuration.items()
-        if key != "seed" and not key.startswith(("model.", "dataset.")) and not key.endswith(".py")
+        if key != "seed" and not key.startswith("dataset.") and not _of_architecture(key)
     }
+
+
+def architecture(configuration: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """Return what a run's stored configuration says of its model: its class and arguments, a user's own modules."""
+    return frozenset((key, value) for key, value in configuration.items() if _of_architecture(key))
+
+
+def _of_architecture(key: str) -> bool:
+    return key.startswith("model.") or key.endswith(".py")
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from statistics import fmean
 from typing import Any
 
 from vae_sweep.comparison import statistics
 from vae_sweep.comparison.contrasts import Contrast, Group
 from vae_sweep.comparison.convergence import caveat
-from vae_sweep.comparison.identity import shared
+from vae_sweep.comparison.identity import architecture, shared
 from vae_sweep.comparison.rows import PERMUTED, Row, is_finite, loss_label, with_unique_names
 from vae_sweep.metrics.catalogue import Metric
 
@@ -41,11 +42,13 @@ def without_repeats(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
 
 
 def with_unique_labels(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with names, datasets and sets that are the same only where they stand for the same.
+    """Return the rows with names, models, datasets and sets that are the same only where they stand for the same.
 
-    One dataset name may stand for different images or several losses, which do not compare; one set's name for
-    different hyperparameters. ``params`` then says all of it and ``variant`` nothing.
+    One dataset name may stand for different images or several losses, which do not compare; one model's name for
+    several architectures; one set's name for different hyperparameters. ``params`` then says all of it and ``variant``
+    nothing.
     """
+    rows = _with_unique_models(rows)
     digests: dict[str, set[str | None]] = defaultdict(set)
     losses: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
     for row in rows:
@@ -64,6 +67,24 @@ def with_unique_labels(rows: Sequence[Row]) -> list[Row]:
     return with_unique_names([replace(row, params=labels[setting(row)], variant="") for row in named])
 
 
+def _with_unique_models(rows: Sequence[Row]) -> list[Row]:
+    """The rows, with what differs in its name where one model's name stands for several architectures."""
+    known: dict[str, set[frozenset[tuple[str, str]]]] = defaultdict(set)
+    for row in rows:
+        if row.configuration:
+            known[row.model].add(architecture(row.configuration))
+
+    def named(row: Row) -> Row:
+        if len(known[row.model]) < 2 or not row.configuration:
+            return row
+        own = architecture(row.configuration) - frozenset.intersection(*known[row.model])
+        said = ", ".join(f"{key.removeprefix('model.')}={value}" for key, value in sorted(own))
+        name = f"{row.model} [{said}]" if said else row.model
+        return replace(row, model=name, baseline=name if row.baseline == row.model else row.baseline)
+
+    return [named(row) for row in rows]
+
+
 def setting(row: Row) -> Setting:
     """Return all that a run must share with another, but architecture and seed, to be its pair."""
     numbers = row.batch_size, row.lr, row.schedule, row.latent_dim, row.beta, row.reduction, row.variance
@@ -72,13 +93,13 @@ def setting(row: Row) -> Setting:
 
 
 def _labels(rows: Sequence[Row]) -> dict[Setting, str]:
-    """Setting -> the shortest of its names, and where another has that, too, the values that differ."""
+    """Setting -> what its names have in common, and where another has that, too, the values that differ."""
     names: dict[Setting, set[str]] = defaultdict(set)
     for row in rows:
         names[setting(row)].add(f"{row.params} {row.variant}".strip())
     same: dict[tuple[str, str], list[Setting]] = defaultdict(list)
     for found, given in names.items():
-        same[found[0][1], min(given, key=lambda name: (len(name), name))].append(found)
+        same[found[0][1], _common(given)].append(found)
     labels = {}
     for (_, name), settings in same.items():
         common = set(settings[0]).intersection(*settings)
@@ -86,6 +107,15 @@ def _labels(rows: Sequence[Row]) -> dict[Setting, str]:
             said = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in sorted(set(found) - common))
             labels[found] = f"{name} [{said}]" if said else name
     return labels
+
+
+def _common(names: set[str]) -> str:
+    """The beginning that names such as ``p1 beta=4-hidden_dims=[8]`` share, in whole words, or else the shortest."""
+    alike = takewhile(lambda letters: len({*letters}) == 1, zip(*names, strict=False))
+    prefix = "".join(letters[0] for letters in alike)
+    if prefix not in names:  # it ends within a word
+        prefix = prefix[: max(prefix.rfind(" "), prefix.rfind("-"), 0)]
+    return prefix or min(names, key=lambda name: (len(name), name))
 
 
 def groups_of(done: Sequence[Row], metric: Metric) -> list[Group]:

@@ -35,7 +35,7 @@ class Params:
 class FCModel:
     _target_: str = "vae_sweep.models.fc.FCVAE"
     name: str = "fc"  # in tables and run names
-    baseline: str | None = "conv"  # the model that it is compared with; closed_form: only the linear VAE; null: the common one
+    baseline: str | None = "conv"  # what it is compared with; closed_form: only the linear VAE; null: the common one
     hidden_dims: list[int] = field(default_factory=lambda: [512, 256])  # encoder widths; the decoder mirrors
 
 

@@ -123,8 +123,8 @@ ENTRIES = (
         r"test/iwae_(\d+)",
         _metric("IWAE, k = {0}", "nats/image", "lower", 2),
         "importance-weighted bound on -ln p(x) with {0} posterior draws, at the decoder's own variance (1/2 "
-        "under objective.reduction=mean), with the constant where the loss has it (Burda et al. 2016): recon + kl of all "
-        "test images less the mean gain on some",
+        "under objective.reduction=mean), with the constant where the loss has it (Burda et al. 2016): recon + kl of "
+        "all test images less the mean gain on some",
     ),
     Entry(
         r"test/iwae_(\d+)_se",

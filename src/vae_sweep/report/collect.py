@@ -162,7 +162,8 @@ def _settings(run: StoredRun) -> dict[str, Any]:
 def _outcome(run: StoredRun, parent_id: str) -> dict[str, Any]:
     """What became of a run, from its metrics and tags."""
     m = run.metrics
-    parts = {key: value for key, value in json.loads(run.tags.get(names.MADE_OF, "{}")).items() if key != IMAGES}
+    made_of = json.loads(run.tags.get(names.MADE_OF, "{}")) if run.params else {}  # some fail before they have any
+    parts = {key: value for key, value in made_of.items() if key != IMAGES}
     return {
         "run_id": run.run_id,
         "name": run.name,

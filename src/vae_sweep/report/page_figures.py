@@ -213,7 +213,8 @@ def _rate_distortion(evidence: Evidence, rows: Sequence[Row], dataset: str) -> l
             marks |= {f"linear, {of}": (row.reference.test_kl, mark)} if mark is not None else {}
     if not points:
         return []
-    curve = evidence.linear_curves.get(dataset)
+    averaged = any(row.reduction == "mean" for row in rows)
+    curve = None if averaged else evidence.linear_curves.get(dataset)  # it has sums
     slope = slopes.pop() if len(slopes) == 1 else None
     loss = slope, _unit(rows) if all(map(has_squared_error, rows)) else ""
     draw = partial(sweep_figures.rate_distortion, points, curve, marks, show.models(evidence), loss)

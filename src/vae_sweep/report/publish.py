@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from vae_sweep.base.locks import one_at_a_time
 from vae_sweep.comparison import sentences
 from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.comparison.rows import Cell, Row, finite, frame, to_csv, to_json, with_unique_names
@@ -35,7 +34,7 @@ def refresh(
     With ``changed``, the id of a run, that run alone is read again. Safe when several workers of one machine do it at
     once.
     """
-    with FileLock(_beside(root, parent_id, "lock")):
+    with one_at_a_time(_beside(root, parent_id, "lock")):
         rows = rows_of(_stored(store, parent_id, root, changed), cells, parent_id)
         done = [row for row in rows if row.status == "FINISHED"]
         record, table = store.record(parent_id), frame(rows)

@@ -112,7 +112,7 @@ def _best(rows: Sequence[Row]) -> set[tuple[str | None, str]]:
     groups: dict[Any, list[tuple[float, str | None, str]]] = defaultdict(list)
     for row in rows:
         if row.status == "FINISHED" and row.test_loss is not None and is_finite(row.test_loss):
-            groups[setting(row), row.seed].append((row.test_loss, row.run_id, row.name))
+            groups[setting(row), row.digest, row.seed].append((row.test_loss, row.run_id, row.name))
     return {min(group, key=lambda run: run[0])[1:] for group in groups.values() if len(group) > 1}
 
 

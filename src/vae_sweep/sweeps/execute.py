@@ -227,6 +227,8 @@ def _before(job: Job) -> StoredRun | None:
     """The run of this identity that the sweep has, or a finished one of another sweep, which it then shares."""
     own = {ROLE: "run", RUN_KEY: job.key}
     before = job.store.newest({**own, SWEEP_KEY: job.context.sweep_key}, job.context.parent_id)
+    if before and before.is_held_by_another(job.context.project):
+        before = None
     if before and is_complete(before):
         log.info("%s is already finished, as run %s; resume=false trains it again", job.name, before.run_id[:8])
     elif job.context.parent_id:

@@ -193,7 +193,7 @@ def _displayed(config: DictConfig) -> Iterator[None]:
 
 def _claim(folder: Path) -> None:
     """Lock the sweep's folder for this process, and keep temporary files in it."""
-    _held.enter_context(hold_lock(folder, "this sweep"))
+    _held.enter_context(hold_lock(folder, "this sweep", "stop it, or give this one another sweep.name"))
     warn_without_locks(folder)
     os.environ.setdefault("JOBLIB_TEMP_FOLDER", joblib_temp_folder(folder / "tmp"))
     _held.enter_context(temporary_files_in(folder))
@@ -213,7 +213,7 @@ def _open_parent(
         OUTPUTS: str(config.hydra.sweep.dir),
     }
     before = store.newest(own) if config.resume else None
-    if before:
+    if before and not before.is_held_by_another(project_id(root)):
         log.info("continuing sweep %s", before.run_id)
         record = store.reopen(before.run_id)
         record.set_tags(tags)

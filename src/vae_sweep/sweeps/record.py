@@ -286,8 +286,7 @@ def _record_convergence(run: Run, model: VAE, progress: Progress) -> None:
         warmup=cfg.objective.warmup,
     )
     total, n_values = run.spectrum.total_variance, len(run.spectrum.mean)
-    learned = run.variance if run.objective.variance == "learned" else None
-    mean_image = run.objective.recon(total, n_values, learned)
+    mean_image = run.objective.recon(total, n_values)
     density = run.objective.implied_variance(n_values) is None
     facts = Facts(mean_image, linear.val_loss, linear.active, active, density, alike=total < ALIKE)
     val, train = ([epoch[f"{split}/loss"] for epoch in progress.history] for split in ("val", "train"))

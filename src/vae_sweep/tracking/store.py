@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from filelock import FileLock
-
 from vae_sweep.base.errors import StoreError, UserError, first_line
 from vae_sweep.base.files import atomic_write
+from vae_sweep.base.locks import one_at_a_time
 from vae_sweep.tracking.client import clipped, error_code, make_client, without_http_retries
-from vae_sweep.tracking.names import ERROR, KIND, NAME_LIMIT, NOTE, NOTE_LIMIT, PARENT, START, linked
+from vae_sweep.tracking.names import ERROR, KIND, NAME_LIMIT, NOTE, NOTE_LIMIT, PARENT, PROJECT, START, linked
 from vae_sweep.tracking.record import RunRecord
 from vae_sweep.tracking.relocate import relocate
 from vae_sweep.tracking.retry import RetryingClient
@@ -52,6 +51,10 @@ class StoredRun:
     def parent_id(self) -> str:
         """The sweep that trained it; "" for a run without a sweep."""
         return self.tags.get(PARENT, "")
+
+    def is_held_by_another(self, project: str) -> bool:
+        """Return whether it is being trained, or was left so, in another project folder than ``project``."""
+        return self.status == "RUNNING" and self.tags.get(PROJECT, project) != project
 
 
 class Store:
@@ -99,7 +102,7 @@ class Store:
         path = sqlite_path(uri)
         with _opening(uri):
             lock.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(lock):
+            with one_at_a_time(lock):
                 if path is not None and path.is_file():
                     check_schema(uri, path)
                 client = make_client(uri)

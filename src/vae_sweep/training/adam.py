@@ -30,14 +30,22 @@ class Adam:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """Update the parameters by their gradients with learning rate ``lr``."""
-        chosen = [(i, p) for i, p in enumerate(self.parameters) if p.grad is not None]
-        states = [self.state.setdefault(i, {}) or self._start(i, p) for i, p in chosen]
+        chosen = [(p, p.grad, self._state(i)) for i, p in enumerate(self.parameters) if p.grad is not None]
         adam(
-            *([p for _, p in chosen], [p.grad for _, p in chosen]),
-            *([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq")),
-            *([], [state["step"] for state in states]),
-            **{"lr": lr, "beta1": BETAS[0], "beta2": BETAS[1], "eps": EPS, "weight_decay": 0.0},
-            **{"amsgrad": False, "maximize": False, "fused": self.fused},
+            params=[p for p, _, _ in chosen],
+            grads=[gradient for _, gradient, _ in chosen],
+            exp_avgs=[state["exp_avg"] for _, _, state in chosen],
+            exp_avg_sqs=[state["exp_avg_sq"] for _, _, state in chosen],
+            max_exp_avg_sqs=[],
+            state_steps=[state["step"] for _, _, state in chosen],
+            fused=self.fused,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=lr,
+            weight_decay=0.0,
+            eps=EPS,
+            maximize=False,
         )
 
     def zero_grad(self) -> None:
@@ -45,10 +53,12 @@ class Adam:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _start(self, i: int, parameter: torch.nn.Parameter) -> dict[str, torch.Tensor]:
-        zeros = {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
-        step = torch.zeros((), dtype=torch.float32, device=parameter.device if self.fused else None)
-        self.state[i] = {"step": step, **zeros}
+    def _state(self, i: int) -> dict[str, torch.Tensor]:
+        """The state of parameter ``i``, zeros at first."""
+        if i not in self.state:
+            p = self.parameters[i]
+            step = torch.zeros((), dtype=torch.float32, device=p.device if self.fused else None)
+            self.state[i] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
         return self.state[i]
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,8 +68,8 @@ class Adam:
     def load_state_dict(self, found: dict[str, Any]) -> None:
         """Take over a state of this class or of ``torch.optim.Adam``."""
         for i, state in found["state"].items():
-            device = self.parameters[i].device
-            self.state[i] = {k: v if k == "step" and not self.fused else v.to(device) for k, v in state.items()}
+            for key, own in self._state(i).items():  # which has the parameter's device and memory format
+                own.copy_(state[key])
 
 
 def one_cycle(step: int, lr: float, steps: int) -> float:

@@ -33,7 +33,7 @@ class TrainSettings:
     max_epochs: int
     patience: int  # epochs
     min_delta: float  # nats per image of the loss
-    schedule: str = "constant"  # or "one_cycle": see :func:`vae_sweep.training.adam.one_cycle`; it is never stopped early
+    schedule: str = "constant"  # or "one_cycle" (:func:`vae_sweep.training.adam.one_cycle`): never stopped early
     mirror: bool = False  # flip half of the images left to right, drawn anew every epoch
     objective: Objective = ELBO
     warmup: float = 0.0  # epochs in which the weight of the KL term rises from 0 to beta
@@ -129,6 +129,7 @@ def fit(
         )
     model.to(memory_format=torch.contiguous_format)  # as loaded from a checkpoint
     model.load_state_dict(state.best_weights)
+    model.eval()
 
 
 class _State:
