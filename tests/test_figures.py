@@ -54,7 +54,7 @@ def test_learning_curves(losses: list[float]) -> None:
             assert axis.get_ylabel() == "nats/image"
             train, val, *others = axis.lines
             for line in (train, val):
-                np.testing.assert_array_equal(line.get_ydata(), losses)
+                np.testing.assert_array_equal(line.get_ydata(), [y if np.isfinite(y) else NAN for y in losses])
                 np.testing.assert_array_equal(line.get_xdata(), range(1, len(losses) + 1))
             levels = [line.get_ydata()[0] for line in others if line.get_color() == "black"]
             assert levels == ([] if expected is None or not np.isfinite(expected) else [expected])

@@ -437,9 +437,9 @@ def test_a_warm_up_raises_beta_update_by_update(monkeypatch: pytest.MonkeyPatch)
     assert set(seen) == {1.0}
     monkeypatch.setattr(loop._State, "warmed", lambda *_: 0.5)
     half, _ = train(objective=Objective(beta=2.0), warmup=1.0, max_epochs=1)
+    monkeypatch.undo()
     whole, _ = train(objective=Objective(beta=1.0), max_epochs=1)
     assert torch.equal(weights(half), weights(whole))
-    monkeypatch.undo()
     _, free = train(objective=Objective(beta=50.0), warmup=1e9, max_epochs=4)
     _, bound = train(objective=Objective(beta=50.0), max_epochs=4)
     assert free[-1].train.kl > 5 * bound[-1].train.kl  # KL costs nothing yet
