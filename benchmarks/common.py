@@ -35,6 +35,7 @@ from vae_sweep.sweeps.record import train_settings
 from vae_sweep.training import loop, randomness
 
 SHAPE = (3, 32, 32)  # of the pictures, (C, H, W)
+SHAPES = ("dataset=shapes", f"dataset.image_size={SHAPE[-1]}")
 DRAWN = 10_000  # pictures that differ; more are repeats of them
 VAL_FRACTION = 0.1  # share of the images that a run holds out, as conf/dataset has it
 NO_METRICS = ("metrics.iwae_samples=0", "metrics.gmm_components=0", "metrics.ssim_images=0", "metrics.features=none")
@@ -103,7 +104,7 @@ def composed(*overrides: str) -> DictConfig:
 
 def cell(model: str, params: str, *overrides: str) -> DictConfig:
     """Return the configuration of one cell of a sweep."""
-    return composed(f"model={model}", f"params={params}", "dataset=shapes", *overrides)
+    return composed(f"model={model}", f"params={params}", *SHAPES, *overrides)
 
 
 def size(images: int) -> str:

@@ -135,7 +135,7 @@ def main() -> None:
         took = " s, after 100 epochs ".join(f"{seconds:.4f}" for seconds in tracking(place, 200))
         print(f"An epoch's {len(EPOCH)} metrics into SQLite: {took} s.\n")
         for model in options.models:
-            line = [f"model={model}", "dataset=shapes", common.size(options.images)]
+            line = [f"model={model}", *common.SHAPES, common.size(options.images)]
             line += [f"training.max_epochs={options.epochs}", f"training.patience={options.epochs + 1}"]
             print(f"model={model}, {options.images:,} images, {options.epochs} epochs:\n")
             head = ["part", "share of the wall time", "s"]

@@ -57,7 +57,7 @@ class Bench:
         drawn = (
             ()
             if any(word.startswith("dataset=") for word in given)
-            else ("dataset=shapes", common.size(options.images))
+            else (*common.SHAPES, common.size(options.images))
         )
         epochs = options.epochs
         short = (f"training.max_epochs={epochs}", f"training.patience={epochs + 1}", *common.NO_METRICS)

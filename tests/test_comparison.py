@@ -107,9 +107,10 @@ def test_closed_forms_that_differ_stay_apart() -> None:
 
 
 def test_closed_forms_of_several_sizes_show_the_metrics_that_they_share() -> None:
+    """Up to 0.1 %, since each is measured with noise of its own."""
     rows = [
-        run("fc", p, 78.0, reference=replace(reference(size), metrics={"test/psnr": 18.5, "test/ssim": size / 512}))
-        for p, size in (("p1", 128), ("p3", 256))
+        run("fc", p, 78.0, reference=replace(reference(size), metrics={"test/psnr": psnr, "test/ssim": size / 512}))
+        for p, size, psnr in (("p1", 128, 18.5), ("p3", 256, 18.502))
     ]
     assert (records(rows)[-1]["test/psnr"], records(rows)[-1]["test/ssim"]) == (18.5, None)
 

@@ -164,17 +164,22 @@ def _run(row: Row) -> dict[str, Any]:
 
 
 def _closed_forms(found: Sequence[LinearRow]) -> list[dict[str, Any]]:
-    """One record for all that differ in nothing but their latents, with the metrics that those share."""
+    """One record for all that differ in nothing but their latents, with the metrics that are alike to 0.1 %."""
     same: dict[tuple[Any, ...], list[LinearRow]] = defaultdict(list)
     for linear in found:
         same[tuple(value for key, value in vars(linear).items() if key not in ("latent_dim", "metrics"))].append(linear)
     records = []
     for group in same.values():
         sizes = sorted({linear.latent_dim for linear in group})
-        shared = set.intersection(*(set(linear.metrics.items()) for linear in group))
+        first, *others = (linear.metrics for linear in group)
+        alike = {
+            key: value
+            for key, value in first.items()
+            if all(math.isclose(value, other.get(key, math.nan), rel_tol=1e-3) for other in others)
+        }
         names = {"name": REFERENCE, "model": REFERENCE, "status": "REFERENCE", "active_latents": group[0].active}
         latents = sizes[0] if len(sizes) == 1 else ", ".join(map(str, sizes))
-        records.append({**dict(shared), **vars(group[0]), **names, "latent_dim": latents})
+        records.append({**alike, **vars(group[0]), **names, "latent_dim": latents})
     return records
 
 
