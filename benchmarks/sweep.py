@@ -55,9 +55,7 @@ class Bench:
         self.place, self.models, self.params = place, options.models, options.params
         self.count = itertools.count()
         drawn = (
-            ()
-            if any(word.startswith("dataset=") for word in given)
-            else (*common.SHAPES, common.size(options.images))
+            () if any(word.startswith("dataset=") for word in given) else (*common.SHAPES, common.size(options.images))
         )
         epochs = options.epochs
         short = (f"training.max_epochs={epochs}", f"training.patience={epochs + 1}", *common.NO_METRICS)

@@ -47,18 +47,17 @@ def ended(val: list[float], limits: Limits = DEFAULT, facts: Facts = UNKNOWN, tr
 
 @pytest.mark.parametrize("seed", range(30))
 def test_max_epochs_is_what_early_stopping_did_not_do(seed: int) -> None:
-    """Noise around a falling curve, stopped by training's own EarlyStopping or by max_epochs."""
+    """Noise around a falling curve: max_epochs before the epoch in which EarlyStopping itself ends it, or there."""
     random = np.random.default_rng(seed)
-    losses = (60 + 30 * np.exp(-np.arange(40) / random.uniform(1, 20)) + random.normal(0, 1, 40)).tolist()
-    scale, warmup = random.choice([1.0, 5.0]), random.choice([0.0, 7.5])
-    limits = Limits(int(random.integers(5, 41)), patience=3, min_delta=0.5, scale=scale, warmup=warmup)
-    stopping, val = EarlyStopping(limits.patience, limits.min_delta * scale, warmup), []
-    for epoch, loss in enumerate(losses[: limits.max_epochs], start=1):
-        val.append(loss * scale)
-        stopping.update(epoch, val[-1])
-        if stopping.should_stop(epoch):
-            break
-    assert limits.bounded(val) == (not stopping.should_stop(len(val)))
+    scale, warmup = random.choice([1.0, 20.0]), random.choice([0.0, 40.5])
+    stopping, val = EarlyStopping(3, 2.0 * scale, warmup), []
+    while not stopping.should_stop(len(val)):
+        val.append(scale * (60 + 30 * math.exp(-len(val) / random.uniform(1, 20)) + random.normal(0, 1)))
+        stopping.update(len(val), val[-1])
+    for n in range(1, len(val) + 1):
+        limits = Limits(n, patience=3, min_delta=2.0, scale=scale, warmup=warmup)
+        assert limits.bounded(val[:n]) == (n < len(val))
+        assert not replace(limits, max_epochs=n + 1).bounded(val[:n])
 
 
 def test_a_curve_that_has_levelled_off_converged() -> None:
