@@ -17,8 +17,9 @@ def settings_of(cfg: DictConfig) -> dict[str, Any]:
     ``objective.variance`` is the same number with a point.
     """
     cfg = copy.deepcopy(cfg)
-    if isinstance(cfg.objective.get("variance"), int):
-        cfg.objective.variance = float(cfg.objective.variance)
     for key in cfg.get("paths", {}):
         cfg.paths[key] = str(key)
-    return trained(flatten(OmegaConf.to_container(cfg, resolve=True)))
+    settings = trained(flatten(OmegaConf.to_container(cfg, resolve=True)))
+    if isinstance(variance := settings.get("objective.variance"), int):
+        settings["objective.variance"] = float(variance)
+    return settings
