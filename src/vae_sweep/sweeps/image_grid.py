@@ -17,7 +17,7 @@ from vae_sweep.training.randomness import Stream, generator
 if TYPE_CHECKING:
     from vae_sweep.report.style import Images
 
-N_SAMPLES, N_ORIGINALS, STEPS = 16, 8, 8  # prior draws; test images; of an interpolation between two of them
+N_SAMPLES, N_ORIGINALS, STEPS = 16, 8, 8  # prior draws; validation images; of an interpolation between two of them
 COLUMNS = {"samples": 4, "reconstructions": 4, "interpolations": STEPS}
 
 
