@@ -116,6 +116,19 @@ def test_a_port_that_is_taken_is_named(swept: tuple[Path, str], monkeypatch: pyt
         ui.show(ui.Options(port=0), swept[0])
 
 
+def test_a_ui_that_does_not_heed_its_signal_is_ended_with_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is starting."""
+    monkeypatch.setattr(ui, "GRACE", 0.5)
+    deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); print(1, flush=True)"
+    line = [sys.executable, "-c", f"{deaf}; time.sleep(60)"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True) as server:
+        assert server.stdout is not None
+        assert [server.stdout.readline(), server.stdout.readline()] == [b"1\n", b"1\n"]  # the child, too
+        ui._end(server)
+        assert server.stdout.read() == b""  # nobody holds the other end any more
+    assert server.returncode == -signal.SIGKILL
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_ui_answers_until_it_is_interrupted_and_leaves_no_process(

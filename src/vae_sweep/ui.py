@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from vae_sweep.config.options import option, run_command
 
 if TYPE_CHECKING:
     from vae_sweep.tracking.store import Store
+
+GRACE = 10.0  # seconds
 
 
 @dataclass
@@ -81,13 +84,21 @@ def _serve(uri: str, port: int, root: Path) -> None:
         try:
             code = server.wait()
         except KeyboardInterrupt:
-            if hasattr(os, "killpg"):
-                os.killpg(server.pid, signal.SIGTERM)  # it has processes of its own
-            else:
-                server.terminate()
+            _end(server)
             return
     if code:
         raise UserError(f"the MLflow UI ended with status {code}; the lines above say why")
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End the server and its processes; by force where that takes longer than :data:`GRACE`, as while it starts."""
+    grouped = hasattr(os, "killpg")
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGTERM) if grouped else server.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(GRACE)
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL) if grouped else server.kill()
 
 
 def _check_free(port: int) -> None:
