@@ -108,6 +108,9 @@ def test_a_cell_that_another_sweep_has_finished_is_shared(sweep: Callable, proje
     assert rows[1]["trained_in"] is None
     assert f"sweep {first.info.run_id[:8]}" in said[said.index("Comparison") :]
     assert "2 seeds per cell" in said
+    view = store.client.get_experiment("1").tags[f"mlflow.sharedViewState.{second.info.run_id}"]
+    shown = store.client.search_runs(["1"], json.loads(view)["searchFilter"])
+    assert {run.info.run_id for run in shown} == {run.info.run_id for run in store.runs}
 
     for run in store.runs:
         store.client.update_run(run.info.run_id, name="renamed")

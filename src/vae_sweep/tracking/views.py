@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vae_sweep.tracking.names import PARENT, VIEW
+from vae_sweep.tracking.names import VIEW
+from vae_sweep.tracking.pages import condition
 from vae_sweep.tracking.store import Store
 
 SHARED = "mlflow.sharedViewState"  # begins a tag of an experiment
@@ -39,12 +40,12 @@ def save_view(store: Store, sweep_id: str) -> None:
     Raises:
         StoreError: where the store fails.
     """
-    run = store.client.get_run(sweep_id)
-    store.client.set_experiment_tag(run.info.experiment_id, f"{SHARED}.{sweep_id}", json.dumps(_state(sweep_id)))
+    run, search = store.client.get_run(sweep_id), condition(sweep_id, store.children(sweep_id))
+    store.client.set_experiment_tag(run.info.experiment_id, f"{SHARED}.{sweep_id}", json.dumps(_state(search)))
     store.record(sweep_id).set_tags({VIEW: sweep_id})
 
 
-def _state(sweep_id: str) -> dict[str, Any]:
+def _state(search: str) -> dict[str, Any]:
     charts = [
         _chart(
             "IMAGE", IMAGES, imageKeys=["samples", "reconstructions", "interpolations"], step=1, showRunParams=False
@@ -57,8 +58,7 @@ def _state(sweep_id: str) -> dict[str, Any]:
         _section(IMAGES, "Images after an epoch: move the slider", columns=1, cardHeight=720),
         _section(LOSSES, "Losses"),
     ]
-    search = {"searchFilter": f"tags.{PARENT} = '{sweep_id}'"}
-    return search | STATE | {"compareRunCharts": charts, "compareRunSections": sections}
+    return {"searchFilter": search} | STATE | {"compareRunCharts": charts, "compareRunSections": sections}
 
 
 def _chart(kind: str, section: str, **more: Any) -> dict[str, Any]:
