@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 
@@ -141,6 +142,7 @@ def test_several_architectures_of_one_name_are_several_models() -> None:
     assert [(c.a, c.b, c.n, c.mean) for c in found] == [
         ("fc [hidden_dims=[512, 256]]", "conv", 6, 5.0),
         ("fc [hidden_dims=[1024]]", "conv", 6, 3.0),
+        ("fc [hidden_dims=[512, 256]]", "fc [hidden_dims=[1024]]", 6, 2.0),
     ]
     assert {group.params for group in groups_of(named, LOSS[0])} == {"p1", "p2"}
     both = [replace(r, configuration={**r.configuration, "model.channels": c}) for r in GRID[6:] for c in ("8", "16")]
@@ -174,14 +176,19 @@ def test_a_model_of_ones_own_is_paired_whatever_its_code() -> None:
     ],
 )
 def test_every_model_is_compared_with_the_common_baseline_and_with_its_own(models: list[str], pairs: list[str]) -> None:
-    assert [f"{a} - {b}" for a, b in compared(row(model, "p1", 0, 80.0) for model in models)] == pairs
+    """First; after these come all other pairs, each once, but for models that are compared with no other one."""
+    found = compared(row(model, "p1", 0, 80.0) for model in models)
+    assert [f"{a} - {b}" for (a, b), planned in found.items() if planned] == pairs
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert sorted(map(sorted, found)) == sorted(map(sorted, combinations([m for m in models if m != "linear"], 2)))
 
 
 def test_an_own_model_can_be_the_baseline() -> None:
     """Of others by its name, and of all by its own."""
     base, other = row("base", "p1", 0, 80.0), replace(row("other", "p1", 0, 80.0), baseline="base")
-    assert compared([GRID[9], base, other]) == [("base", "conv"), ("other", "conv"), ("base", "other")]
-    assert compared([replace(base, baseline="base"), other, GRID[0]]) == [("other", "base"), ("fc", "base")]
+    assert list(compared([GRID[9], base, other])) == [("base", "conv"), ("other", "conv"), ("base", "other")]
+    found = compared([replace(base, baseline="base"), other, GRID[0]])
+    assert found == {("other", "base"): True, ("fc", "base"): True, ("other", "fc"): False}
 
 
 def test_variants_of_fc_are_compared_with_it_too() -> None:

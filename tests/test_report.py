@@ -176,6 +176,16 @@ def test_every_primary_sentence_stands_in_the_statistics(full: Evidence, written
     assert not [c for c in full.contrasts if not c.metric.primary and c.sentence in written]
 
 
+def test_pairs_that_no_baseline_asks_for_stand_in_the_table_alone(full: Evidence) -> None:
+    other = replace(full.contrasts[0], a="fc_skip", b="fc_res", planned=False, sentence="Nobody asked.")
+    told = replace(full, contrasts=(*full.contrasts, other))
+    text = html.unescape(report.html(told))
+    assert f": fc_skip − fc_res on {other.dataset}" in text
+    assert "Nobody asked." not in text + "".join(publish.verdicts(told))
+    assert "fc_res against fc_skip" not in text
+    assert publish.brief_verdicts(told) == publish.brief_verdicts(full)
+
+
 def test_one_seed_is_said_once_and_empty_columns_are_left_out() -> None:
     text = Page(report.html(POOR["one seed"])).text()
     assert len(re.findall("(?i)one seed", text)) == 1

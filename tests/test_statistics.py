@@ -62,7 +62,8 @@ def test_worked_example() -> None:
     assert c.sentence == (
         "On cifar10-jpeg, conv against fc is inconclusive in test loss: fc - conv = +5.50 nats/image, no interval, as "
         "no set has two seeds, 3 pairs (3 sets x 1 seed), p = 0.25, d_z = 1.57, conv better in 3 of 3 pairs; the "
-        "smallest attainable p of 3 pairs is 0.25, so neither model can be called better at this number of seeds."
+        "smallest attainable p of 3 pairs is 0.25, so neither model can be called better at this number of seeds; "
+        "it takes at least 2 seeds of each set, such as seed=0,1."
     )
     same = compared(LOSS, [(6.0, 3.3, 7.2)])  # as three seeds of one set
     assert (same.low, same.high) == (pytest.approx(0.54, abs=5e-3), pytest.approx(10.46, abs=5e-3))
@@ -353,7 +354,7 @@ def test_a_verdict_needs_test_and_interval() -> None:
     assert (five.p, five.verdict) == (0.0625, "inconclusive")
     six = compared(LOSS, [(0.6, 0.7, 0.8, 0.9, 1.0, 30.0)])
     assert (six.p, six.verdict) == (0.03125, "inconclusive")
-    assert six.sentence.endswith("conv better in 6 of 6 pairs; the interval includes 0.")
+    assert "conv better in 6 of 6 pairs; the interval includes 0; with this spread 1,000 or more seeds" in six.sentence
 
 
 def test_swapped_models() -> None:
@@ -406,6 +407,49 @@ def test_declared_family() -> None:
     assert declare(found) == found
 
 
+def test_the_family_is_all_pairs_of_models_that_can_reject_anything() -> None:
+    """Three pairs of models, one of them with three seeds of one set: p 0.25 at least, so it takes no part."""
+    clear, few = compared(LOSS, CLEAR), compared(LOSS, [(6.0, 6.1, 6.2)])
+    found = declare([clear, replace(clear, a="fc_skip"), replace(few, a="fc_skip", b="fc")])
+    assert [c.p_holm for c in found] == [2 * 2**-8, 2 * 2**-8, None]
+    assert [c.family for c in found] == [3] * 3
+    assert [c.verdict for c in found] == ["better", "better", "inconclusive"]
+    assert found[2].sentence.count("Holm") == 0
+    assert found[2].seeds == 7  # 3 * 2 / 2^7 = 0.047
+    many = declare([replace(clear, a=str(i)) for i in range(13)])  # 13 * 2 / 2^9 = 0.0508
+    assert {(c.p_holm, c.verdict, c.seeds) for c in many} == {(13 * 2**-8, "inconclusive", 4)}
+
+
+# How many seeds.
+
+
+@pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_seeds_of_one_set_are_the_sample_size_of_a_paired_t_test(effect: float, pairs: int) -> None:
+    """As in tables of the paired t-test: alpha 0.05, two-sided, power 0.8 (Faul et al. 2007, G*Power)."""
+    c = compared(replace(LOSS, margin=effect), [(-1.0, 0.0, 1.0)])  # sd 1
+    assert (c.verdict, c.seeds) == ("inconclusive", pairs)
+
+
+def test_seeds_for_several_sets_hold_against_simulation() -> None:
+    """Three sets of sd 1, margin 0.7: the interval excludes 0 in four sweeps of five with a true difference of 0.7."""
+    c = compared(replace(LOSS, margin=0.7), [(-1.0, 0.0, 1.0), (-1.0, 1.0, 0.0), (0.0, 1.0, -1.0)])
+    assert c.seeds is not None
+    random = np.random.default_rng(0)
+
+    def share(seeds: int) -> float:
+        drawn = random.normal(0.7, 1.0, (20_000, 3, seeds))
+        error = np.sqrt(drawn.var(2, ddof=1).mean(1) / (3 * seeds))
+        return float((drawn.mean((1, 2)) / error > stats.t.ppf(0.975, 3 * (seeds - 1))).mean())
+
+    assert share(c.seeds - 1) < 0.8 < share(c.seeds)
+
+
+def test_without_spread_or_margin_nothing_tells_how_many_seeds() -> None:
+    assert compared(replace(LOSS, margin=0.0), NOISY).seeds is None
+    assert compared(LOSS, CLEAR).seeds is None  # it is decided
+    assert compared(KL, NOISY).seeds is None  # no question of better or worse
+
+
 def test_correction_can_take_a_verdict_back() -> None:
     """Six pairs give 0.031 at least: below 0.05 for one metric, 0.062 and so above it for two.
 
@@ -418,7 +462,8 @@ def test_correction_can_take_a_verdict_back() -> None:
     assert [(c.p_holm, c.verdict) for c in both] == [(0.0625, "inconclusive")] * 2
     assert both[0].sentence.endswith(
         "p = 0.031 (Holm 0.062), d_z = 27.23, conv better in 6 of 6 pairs; the smallest attainable Holm-adjusted p of "
-        "6 pairs is 0.062, so neither model can be called better at this number of seeds."
+        "6 pairs is 0.062, so neither model can be called better at this number of seeds; it takes at least 4 seeds of "
+        "each set, such as seed=0,1,2,3."
     )
     _, unclear = declare([compared(LOSS, six), compared(KD, [(6.0, -5.0, 1.0), (2.0, -3.0, -1.0)])])
     assert unclear.p > 0.5
@@ -468,7 +513,7 @@ def test_a_verdict_in_brief() -> None:
     assert f"9 pairs, p = {noisy.p:.2g}." in brief(noisy)
     assert brief(compared(LOSS, ((0.1,), (-0.1,)))) == (
         "On shapes, conv against fc is inconclusive in test loss: fc - conv = +0.00 nats/image, 2 pairs, p = 1. "
-        "2 pairs cannot give a p below 0.5: add seeds, such as seed=0,1,2,3."
+        "2 pairs cannot give a p below 0.5. It takes at least 3 seeds of each set, such as seed=0,1,2."
     )
 
 
@@ -489,12 +534,16 @@ def test_sentence_says_what_a_verdict_lacks() -> None:
     assert noisy.p > 0.05
     assert noisy.sentence.startswith("On shapes, conv against fc is inconclusive in test loss: fc - conv = +0.22 nats")
     assert noisy.sentence.endswith(
-        "; p is above 0.05 and the interval includes 0; the sign differs between the sets (p1 -0.33, p2 +2.00, "
+        "; p is above 0.05 and the interval includes 0; with this spread about 393 seeds of each set would show a "
+        "difference of 0.5 nats/image in four sweeps of five; the sign differs between the sets (p1 -0.33, p2 +2.00, "
         "p3 -1.00)."
     )
     single = compared(LOSS, [(6.0 + i / 10,) for i in range(6)])
     assert (single.p, single.verdict) == (0.03125, "inconclusive")
-    assert single.sentence.endswith("; without two seeds in any set the noise between seeds is unknown.")
+    assert single.sentence.endswith(
+        "; without two seeds in any set the noise between seeds is unknown; it takes at least 2 seeds of each set, "
+        "such as seed=0,1."
+    )
 
 
 # The answer in plain words.

@@ -32,7 +32,7 @@ __all__ = ["Run", "Sweep", "UserError", "load_dataset", "load_model", "load_run"
 
 HISTORY = ("images_seen", *(f"{split}/{term}" for split in ("train", "val") for term in ("loss", "recon", "kl")))
 FIRST = ("name", "model", "params", "variant", "seed", "status", "test_loss", "val_loss", "epochs")  # of a table
-CONTRAST = ("dataset", "a", "b", "n", "mean", "low", "high", "p", "p_holm", "verdict", "sentence")
+CONTRAST = ("dataset", "a", "b", "n", "mean", "low", "high", "p", "p_holm", "verdict", "planned", "sentence")
 
 
 @contextmanager
@@ -221,6 +221,7 @@ class Sweep:
         """A row per pair of models and metric: the mean of the paired differences a - b, 95 % interval, p, verdict.
 
         ``p`` is that of the exact sign-flip permutation test, ``p_holm`` the adjusted one of the primary metrics.
+        ``planned`` pairs are those that the models' baselines ask for.
         """
         import pandas as pd
 

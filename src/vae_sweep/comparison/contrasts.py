@@ -55,7 +55,7 @@ class Contrast:
     bootstrap_high: float | None
     p: float  # exact two-sided sign-flip permutation test
     p_least: float  # smallest attainable p of so many pairs; zeros among the differences raise it further
-    p_holm: float | None  # adjusted over the primary metrics; None for the others
+    p_holm: float | None  # adjusted over the family; None for a metric that is not primary, or too few pairs
     d_z: float | None  # mean / sd of the differences, Hedges-corrected; None below three pairs and for sd = 0
     b_better: float  # share of pairs in which b is better, or lower where neither is; a tie counts half
     b_better_low: float | None  # 95 % Clopper-Pearson interval; None where no set has two seeds
@@ -64,3 +64,6 @@ class Contrast:
     verdict: str  # of b against a: "better", "worse", "equivalent" or "inconclusive"
     sentence: str  # what it rests on first
     states: tuple[str | None, ...] = ()  # how the training of each run that was compared ended; None is unknown
+    planned: bool = True  # one of the two models is the other's baseline, or the common one
+    family: int = 1  # primary tests of the dataset: all its pairs of models and primary metrics
+    seeds: int | None = None  # of each set, that an inconclusive contrast needs; None where nothing tells how many

@@ -27,7 +27,7 @@ class Evidence:
     groups: Mapping[str, tuple[Group, ...]]  # metric key -> one group for each (dataset, model, params)
     references: Mapping[str, Mapping[str, Mapping[str, float]]]
     # ^ dataset -> latents, such as "128" -> metric -> value of the closed-form linear VAE
-    contrasts: tuple[Contrast, ...]  # of each dataset: primary metrics first
+    contrasts: tuple[Contrast, ...]  # of each dataset: planned pairs and primary metrics first
     rankings: tuple[Ranking, ...] = ()  # of each dataset with three models or more, in the primary metrics
     controls: tuple[str, ...] = ()  # the primary contrasts where the pixels are permuted, a sentence each
     histories: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
@@ -51,3 +51,8 @@ class Evidence:
     missing: str = ""  # why the second primary metric, a distance of samples, is not there
     notes: tuple[str, ...] = ()  # what was skipped and why, which feature network, subsets
     facts: Mapping[str, str] = field(default_factory=dict)  # methods and versions: name -> value, in order
+
+    @property
+    def questions(self) -> tuple[Contrast, ...]:
+        """The contrasts that the models' baselines ask for, in the primary metrics."""
+        return tuple(contrast for contrast in self.contrasts if contrast.planned and contrast.metric.primary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import takewhile
+from itertools import combinations, takewhile
 from statistics import fmean
 from typing import Any
 
@@ -128,22 +128,25 @@ def groups_of(done: Sequence[Row], metric: Metric) -> list[Group]:
     return [statistics.group(*key, seeds) for key, seeds in values.items()]
 
 
-def compared(rows: Iterable[Row]) -> list[tuple[str, str]]:
-    """Return the pairs of models (a, b) that are compared as a - b, from the baselines that the models name.
+def compared(rows: Iterable[Row]) -> dict[tuple[str, str], bool]:
+    """Return all pairs of models (a, b) that are compared as a - b, and whether the models' baselines ask for each.
 
-    Every model minus the one that is its own baseline (or the first, where there is none), and every other baseline
-    minus the models that name it. A model with the baseline :data:`CLOSED_FORM` is left out.
+    These come first: every model minus the one that is its own baseline (or the first, where there is none), and every
+    other baseline minus the models that name it. A model with the baseline :data:`CLOSED_FORM` is left out.
     """
     baselines: dict[str, str | None] = {}
     for row in rows:
         baselines[row.model] = baselines.get(row.model) or row.baseline
     models = [model for model, baseline in baselines.items() if baseline != CLOSED_FORM]
-    if not models:
-        return []
-    common = next((model for model in models if baselines[model] == model), models[0])
+    common = next((model for model in models if baselines[model] == model), next(iter(models), None))
     pairs = [(model, common) for model in models if model != common]
-    own = [(baseline, model) for model in models if (baseline := baselines[model]) in models and baseline != model]
-    return pairs + [(a, b) for a, b in own if b != common and (b, a) not in pairs]
+    pairs += [(baseline, model) for model in models if (baseline := baselines[model]) in models]
+    found: dict[tuple[str, str], bool] = {}
+    for planned, some in ((True, pairs), (False, combinations(models, 2))):
+        for a, b in some:
+            if a != b and b is not None and not {(a, b), (b, a)} & found.keys():
+                found[a, b] = planned
+    return found
 
 
 def contrasts_of(done: Sequence[Row], metrics: Sequence[Metric]) -> list[Contrast]:
@@ -154,11 +157,11 @@ def contrasts_of(done: Sequence[Row], metrics: Sequence[Metric]) -> list[Contras
     found = []
     for dataset in dict.fromkeys(row.dataset for row in done):
         here = [row for row in done if row.dataset == dataset]
-        for a, b in compared(here):
+        for (a, b), planned in compared(here).items():
             for metric in metrics:
-                if metric.key not in DATASET_FACTS:
-                    found.append(_contrast(dataset, metric, a, b, here))
-    return list(statistics.declare([contrast for contrast in found if contrast]))
+                if metric.key not in DATASET_FACTS and (contrast := _contrast(dataset, metric, a, b, here)):
+                    found.append(replace(contrast, planned=planned))
+    return list(statistics.declare(found))
 
 
 def _contrast(dataset: str, metric: Metric, a: str, b: str, here: Sequence[Row]) -> Contrast | None:
@@ -172,8 +175,8 @@ def _contrast(dataset: str, metric: Metric, a: str, b: str, here: Sequence[Row])
 
 
 def controls_of(contrasts: Sequence[Contrast]) -> list[str]:
-    """Return what becomes of each primary contrast where the pixels are permuted, over the pairs that both have."""
-    known = {(c.dataset, c.metric.key, c.a, c.b): c for c in contrasts if c.metric.primary}
+    """Return what becomes of each planned primary contrast with permuted pixels, over the pairs that both have."""
+    known = {(c.dataset, c.metric.key, c.a, c.b): c for c in contrasts if c.planned and c.metric.primary}
     said = []
     for (dataset, key, a, b), permuted in known.items():
         given = known.get((dataset.removesuffix(PERMUTED), key, a, b))

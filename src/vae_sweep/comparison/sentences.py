@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 from vae_sweep.comparison.contrasts import LEVEL, Contrast
 from vae_sweep.comparison.convergence import caveat
 from vae_sweep.comparison.ranking import Ranking
 
+MANY = 1_000  # seeds: more are not counted
 ABILITY = {  # of the primary metrics: who is better does this better
     "test/loss": ("reconstructs and compresses better", "reconstruct and compress equally well"),
     "samples": ("draws samples closer to real images", "draw samples equally close to real images"),
 }
-
-ENOUGH = math.ceil(math.log2(2 * 2 / LEVEL))  # pairs: the least p, 2 / 2^n, is below LEVEL / 2, as Holm asks of two
 
 
 def answer(c: Contrast, level: float | None = None) -> str:
@@ -42,8 +39,9 @@ def answer(c: Contrast, level: float | None = None) -> str:
     return f"{said} ({', '.join(facts)}){share}{others}."
 
 
-def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
+def sentence(c: Contrast, p: float, least: float) -> str:
     """Return what a contrast says, as one sentence; ``p`` counts, ``least`` is the smallest that it can be."""
+    verdict = c.verdict
     unit, pairs = f" {c.metric.unit}" if c.metric.unit else "", _count(c.n, "pair")
     open_ = verdict == "inconclusive" and bool(c.metric.better)  # a question of better or worse, left open
     margin = f"{c.margin:.3g}{unit}"
@@ -63,7 +61,7 @@ def sentence(c: Contrast, verdict: str, p: float, least: float) -> str:
         *([f"d_z = {c.d_z:.2f}"] if c.d_z is not None else []),
         f"{c.b} {'better' if c.metric.better else 'lower'} in {c.b_better * c.n:g} of {pairs}",
     ]
-    ends = [_why(c, p, least)] if open_ else []
+    ends = [_why(c, p, least), *_remedy(c)] if open_ else []
     rounded = [round(s.mean, c.metric.digits) for s in c.sets]
     if min(rounded) < 0 < max(rounded):
         means = ", ".join(f"{s.params} {_number(c, s.mean, '+')}" for s in c.sets)
@@ -93,8 +91,8 @@ def brief(c: Contrast) -> str:
     facts += [_count(c.n, "pair"), f"{'Holm-adjusted ' * (adjusted != c.p)}p = {_p(adjusted)}"]
     said = f"On {c.dataset}, {_claim(c, c.verdict)} in {c.metric.label}: {', '.join(facts)}."
     if c.p_least > LEVEL:
-        seeds = ",".join(map(str, range(math.ceil(ENOUGH / len(c.sets)))))
-        said += f" {_count(c.n, 'pair')} cannot give a p below {_p(c.p_least)}: add seeds, such as seed={seeds}."
+        said += f" {_count(c.n, 'pair')} cannot give a p below {_p(c.p_least)}."
+    said += "".join(f" {remedy[0].upper()}{remedy[1:]}." for remedy in _remedy(c))
     return f"{caveat(c.states)} {said}".lstrip()
 
 
@@ -122,6 +120,18 @@ def _why(c: Contrast, p: float, least: float) -> str:
         return "without two seeds in any set the noise between seeds is unknown"
     lacks = [f"{'p' if c.p_holm is None else 'the Holm-adjusted p'} is above {LEVEL}"] if p > LEVEL else []
     return " and ".join([*lacks, *(["the interval includes 0"] if c.low <= 0 <= c.high else [])])
+
+
+def _remedy(c: Contrast) -> list[str]:
+    """How many seeds an inconclusive contrast needs, where that is known."""
+    if c.seeds is None:
+        return []
+    if c.low is None or c.high is None or c.low > 0 or c.high < 0:
+        return [f"it takes at least {c.seeds} seeds of each set, such as seed={','.join(map(str, range(c.seeds)))}"]
+    unit = f" {c.metric.unit}" if c.metric.unit else ""
+    many = f"about {c.seeds}" if c.seeds < MANY else f"{MANY:,} or more"
+    shown = f"would show a difference of {c.margin:.3g}{unit} in four sweeps of five"
+    return [f"with this spread {many} seeds of each set {shown}"]
 
 
 def _design(c: Contrast) -> str:

@@ -8,9 +8,11 @@ chosen for its result.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from statistics import fmean, stdev
 
 import numpy as np
@@ -18,11 +20,12 @@ import scipy  # its stats, which take half a second, when they are first used
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.comparison.contrasts import LEVEL, Contrast, Group, SetDifference
-from vae_sweep.comparison.sentences import sentence
+from vae_sweep.comparison.sentences import MANY, sentence
 from vae_sweep.metrics.catalogue import Metric
 
 EXACT = 16  # pairs up to which all 2^n flips of signs are enumerated
 RESAMPLES = 10_000  # of the bootstrap
+POWER = 0.8
 FLIPS = 99_999  # random ones beyond; their smallest attainable p, 2e-5, continues that of 16 pairs, 3e-5
 DIGITS = 12  # significant ones that values are taken to have; what is beyond is rounding, not a difference
 
@@ -100,18 +103,21 @@ def contrast(
 def declare(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
     """Return the contrasts in their order, p_holm, verdict and sentence of the primary metrics' filled in.
 
-    The family over which p is adjusted is the primary metrics of one dataset and one pair of models.
+    The family over which p is adjusted is all pairs of models of one dataset in all primary metrics. A test that cannot
+    reach the level with its number of pairs takes no part in it (Tarone 1990): it can reject nothing.
     """
-    families: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    families: dict[str, list[int]] = defaultdict(list)
     for i, c in enumerate(contrasts):
         if c.metric.primary:
-            families[c.dataset, c.a, c.b].append(i)
+            families[c.dataset].append(i)
     judged = list(contrasts)
     for family in families.values():
-        adjusted = holm([contrasts[i].p for i in family])
-        least = holm([contrasts[i].p_least for i in family])
-        for i, p, bound in zip(family, adjusted, least, strict=True):
-            judged[i] = _judged(replace(contrasts[i], p_holm=p), bound)
+        able = [i for i in family if contrasts[i].p_least <= LEVEL]
+        adjusted = dict(zip(able, holm([contrasts[i].p for i in able]), strict=True))
+        least = dict(zip(able, holm([contrasts[i].p_least for i in able]), strict=True))
+        for i in family:
+            found = replace(contrasts[i], p_holm=adjusted.get(i), family=len(family))
+            judged[i] = _judged(found, least.get(i))
     return tuple(judged)
 
 
@@ -149,6 +155,36 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 def least_p(n: int) -> float:
     """Return the smallest attainable ``sign_flip_p`` of n pairs: 2 / 2^n, that of equal signs (1 for one pair)."""
     return 2.0 / (2**n if n <= EXACT else FLIPS + 1)
+
+
+def pairs_needed(tests: int) -> int:
+    """Return the fewest pairs whose ``least_p``, adjusted over so many tests, is at most the level."""
+    return next(n for n in count(1) if tests * least_p(n) <= LEVEL)
+
+
+def seeds_needed(c: Contrast) -> int | None:
+    """Return how many seeds of each set would probably decide an inconclusive contrast; None where nothing tells.
+
+    Where the interval excludes 0, or the noise is unknown, those with which the sign-flip test can reach the level.
+    Else those that would show a difference as large as the margin with a power of 0.8: by a two-sided t-test at the
+    level divided by the family, on the variance within sets that was seen (Cohen 1988, chapter 2). At most 1,000.
+    """
+    sets, freedom = len(c.sets), c.n - len(c.sets)
+    fewest = math.ceil(pairs_needed(c.family) / sets)
+    if c.low is None or c.high is None:
+        return max(2, fewest)
+    if c.low > 0 or c.high < 0:
+        return fewest if fewest * sets > c.n else None
+    variance = sum((len(s.values) - 1) * (s.sd or 0.0) ** 2 for s in c.sets) / freedom
+    if not c.margin or not variance:
+        return None
+
+    def shows(seeds: int) -> bool:
+        df, shift = sets * (seeds - 1), c.margin * math.sqrt(sets * seeds / variance)
+        critical = scipy.stats.t.ppf(1 - LEVEL / c.family / 2, df)
+        return bool(scipy.stats.nct.sf(critical, df, shift) >= POWER)
+
+    return max(fewest, bisect_left(range(MANY), True, lo=2, key=shows))
 
 
 def stratified_interval(sets: Sequence[Sequence[float]]) -> tuple[float, float] | None:
@@ -214,4 +250,5 @@ def _judged(c: Contrast, least: float | None = None) -> Contrast:
             verdict = "equivalent"
         elif c.metric.better and p <= LEVEL and (c.low > 0 or c.high < 0):
             verdict = "better" if (c.low > 0) == (c.metric.better == "lower") else "worse"
-    return replace(c, verdict=verdict, sentence=sentence(c, verdict, p, c.p_least if least is None else least))
+    c = replace(c, verdict=verdict, seeds=seeds_needed(c) if verdict == "inconclusive" and c.metric.better else None)
+    return replace(c, sentence=sentence(c, p, c.p_least if least is None else least))

@@ -69,8 +69,8 @@ def _answers(evidence: Evidence, dataset: str) -> list[str]:
     """What the primary contrasts of a dataset say in plain words, or why there is none."""
     found = [
         answer(contrast, show.level(evidence, contrast))
-        for contrast in evidence.contrasts
-        if contrast.dataset == dataset and contrast.metric.primary
+        for contrast in evidence.questions
+        if contrast.dataset == dataset
     ]
     done = sorted({row.model for row in evidence.rows if row.dataset == dataset and row.status == "FINISHED"})
     if found or len(done) > 1:

@@ -116,14 +116,14 @@ def note(evidence: Evidence) -> str:
 
 
 def verdicts(evidence: Evidence) -> list[str]:
-    """Return the sentences of the primary metrics and of the controls."""
-    found = [contrast.sentence for contrast in evidence.contrasts if contrast.metric.primary]
+    """Return the sentences of the planned pairs in the primary metrics, and of the controls."""
+    found = [contrast.sentence for contrast in evidence.questions]
     return [*found, *evidence.controls] or ["No two models share a finished cell: there is nothing to compare yet."]
 
 
 def brief_verdicts(evidence: Evidence) -> list[str]:
     """Return what :func:`verdicts` says in a line or two for each primary metric, and which is missing."""
-    found = [sentences.brief(contrast) for contrast in evidence.contrasts if contrast.metric.primary]
+    found = [sentences.brief(contrast) for contrast in evidence.questions]
     missing = [sentences.unknown_distance(evidence.missing)] if evidence.missing else []
     return [*([*found, *evidence.controls] or verdicts(evidence)), *missing]
 
