@@ -191,6 +191,28 @@ def test_an_own_model_can_be_the_baseline() -> None:
     assert found == {("other", "base"): True, ("fc", "base"): True, ("other", "fc"): False}
 
 
+def test_a_baseline_is_every_architecture_of_its_name() -> None:
+    found = compared(
+        replace(row(model, "p1", 0, 80.0), baseline=baseline)
+        for model, baseline in (("conv", "conv"), ("fc [width=1]", "conv"), ("fc [width=2]", "conv"), ("fc_skip", "fc"))
+    )
+    assert found["fc [width=1]", "fc_skip"]
+    assert found["fc [width=2]", "fc_skip"]
+    assert not found["fc [width=1]", "fc [width=2]"]
+
+
+def test_other_pairs_have_the_primary_metrics_alone() -> None:
+    several = [metric for metric, _ in catalogue.described(["test/loss", "test/kl"])]
+    rows = [replace(r, metrics={**r.metrics, "test/kl": 20.0}) for r in GRID]
+    rows += [replace(r, model="fc_skip", baseline="") for r in rows if r.model == "fc"]
+    found = {(c.a, c.b, c.metric.key) for c in contrasts_of(rows, several)}
+    assert {pair for pair in found if pair[2] == "test/kl"} == {
+        ("fc", "conv", "test/kl"),
+        ("fc_skip", "conv", "test/kl"),
+    }
+    assert ("fc", "fc_skip", "test/loss") in found
+
+
 def test_variants_of_fc_are_compared_with_it_too() -> None:
     skip = [
         replace(r, model="fc_skip", baseline="fc", name=r.name.replace("fc", "fc_skip"))

@@ -182,8 +182,25 @@ def test_pairs_that_no_baseline_asks_for_stand_in_the_table_alone(full: Evidence
     text = html.unescape(report.html(told))
     assert f": fc_skip − fc_res on {other.dataset}" in text
     assert "Nobody asked." not in text + "".join(publish.verdicts(told))
-    assert "fc_res against fc_skip" not in text
+    assert "fc_skip" not in text[: text.index("<details>")]
     assert publish.brief_verdicts(told) == publish.brief_verdicts(full)
+
+
+def test_where_no_baseline_asks_all_pairs_are_answered(full: Evidence) -> None:
+    told = replace(full, contrasts=tuple(replace(c, planned=False) for c in full.contrasts))
+    assert len(told.questions) == len(full.questions) == 4
+
+
+def test_the_description_of_a_sweep_holds_verdicts_and_runs(full: Evidence) -> None:
+    """Each verdict is bold by itself; many leave room for the table."""
+    several = publish.note(full)
+    lead = several[: several.index(publish.PICTURES)].strip().split("\n\n")
+    assert [line[:2] + line[-2:] for line in lead] == ["****"] * len(publish.brief_verdicts(full))
+    many = publish.note(replace(full, contrasts=full.contrasts * 20))
+    assert len(many) <= 8000
+    assert re.search(r"\.\.\. and \d+ more: see report.html", many)
+    assert publish.PICTURES in many
+    assert "\n| --- |" in many
 
 
 def test_one_seed_is_said_once_and_empty_columns_are_left_out() -> None:

@@ -54,5 +54,7 @@ class Evidence:
 
     @property
     def questions(self) -> tuple[Contrast, ...]:
-        """The contrasts that the models' baselines ask for, in the primary metrics."""
-        return tuple(contrast for contrast in self.contrasts if contrast.planned and contrast.metric.primary)
+        """The primary contrasts that the models' baselines ask for; of a dataset that has none of them, all."""
+        primary = [contrast for contrast in self.contrasts if contrast.metric.primary]
+        asked = {contrast.dataset for contrast in primary if contrast.planned}
+        return tuple(contrast for contrast in primary if contrast.planned or contrast.dataset not in asked)

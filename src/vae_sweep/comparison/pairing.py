@@ -140,7 +140,7 @@ def compared(rows: Iterable[Row]) -> dict[tuple[str, str], bool]:
     models = [model for model, baseline in baselines.items() if baseline != CLOSED_FORM]
     common = next((model for model in models if baselines[model] == model), next(iter(models), None))
     pairs = [(model, common) for model in models if model != common]
-    pairs += [(baseline, model) for model in models if (baseline := baselines[model]) in models]
+    pairs += [(other, model) for model in models for other in models if _is_named(other, baselines[model])]
     found: dict[tuple[str, str], bool] = {}
     for planned, some in ((True, pairs), (False, combinations(models, 2))):
         for a, b in some:
@@ -149,8 +149,15 @@ def compared(rows: Iterable[Row]) -> dict[tuple[str, str], bool]:
     return found
 
 
+def _is_named(model: str, name: str | None) -> bool:
+    """Whether the model has this name, or is one of several architectures of it."""
+    return model == name or model.startswith(f"{name} [")
+
+
 def contrasts_of(done: Sequence[Row], metrics: Sequence[Metric]) -> list[Contrast]:
     """Return the contrasts of each dataset, of its models as :func:`compared`, and each metric.
+
+    Of pairs that no baseline asks for only the primary metrics are compared.
 
     Runs are paired on hyperparameter set and seed.
     """
@@ -159,7 +166,9 @@ def contrasts_of(done: Sequence[Row], metrics: Sequence[Metric]) -> list[Contras
         here = [row for row in done if row.dataset == dataset]
         for (a, b), planned in compared(here).items():
             for metric in metrics:
-                if metric.key not in DATASET_FACTS and (contrast := _contrast(dataset, metric, a, b, here)):
+                if metric.key in DATASET_FACTS or not (planned or metric.primary):
+                    continue
+                if contrast := _contrast(dataset, metric, a, b, here):
                     found.append(replace(contrast, planned=planned))
     return list(statistics.declare(found))
 

@@ -76,9 +76,9 @@ def ranked(r: Ranking) -> str:
     models = ", ".join(f"{model} {rank:.2f}" for model, rank in zip(r.models, r.ranks, strict=True))
     alike = "; ".join(" and ".join(group) if len(group) == 2 else ", ".join(group) for group in r.alike)
     return (
-        f"Mean ranks in {r.metric.label} over {_count(r.n, 'block')} of one set and seed, 1 is the best: {models}. "
-        f"Friedman test: p = {_p(r.p)}. Mean ranks at most {r.critical_difference:.2f} apart may differ by chance "
-        f"(Nemenyi, 95 % over all pairs of models): {alike or 'no two models'}."
+        f"On {r.dataset}, mean ranks in {r.metric.label} over {_count(r.n, 'block')} of one set and seed, 1 is the "
+        f"best: {models}. Friedman test: p = {_p(r.p)}. Mean ranks at most {r.critical_difference:.2f} apart may "
+        f"differ by chance (Nemenyi, 95 % over all pairs of models): {alike or 'no two models'}."
     )
 
 
@@ -119,6 +119,8 @@ def _why(c: Contrast, p: float, least: float) -> str:
     if c.low is None or c.high is None:
         return "without two seeds in any set the noise between seeds is unknown"
     lacks = [f"{'p' if c.p_holm is None else 'the Holm-adjusted p'} is above {LEVEL}"] if p > LEVEL else []
+    if -c.margin < c.low and c.high < c.margin:
+        lacks.append(f"for equivalence an interval that is adjusted for {c.family} tests counts")
     return " and ".join([*lacks, *(["the interval includes 0"] if c.low <= 0 <= c.high else [])])
 
 
@@ -126,12 +128,15 @@ def _remedy(c: Contrast) -> list[str]:
     """How many seeds an inconclusive contrast needs, where that is known."""
     if c.seeds is None:
         return []
-    if c.low is None or c.high is None or c.low > 0 or c.high < 0:
-        return [f"it takes at least {c.seeds} seeds of each set, such as seed={','.join(map(str, range(c.seeds)))}"]
-    unit = f" {c.metric.unit}" if c.metric.unit else ""
+    if c.low is None or c.high is None or c.low > 0 or c.high < 0 or not c.margin:
+        return [f"{c.seeds} seeds of each set can give a verdict ({seeds_option(c.seeds)})"]
     many = f"about {c.seeds}" if c.seeds < MANY else f"{MANY:,} or more"
-    shown = f"would show a difference of {c.margin:.3g}{unit} in four sweeps of five"
-    return [f"with this spread {many} seeds of each set {shown}"]
+    return [f"with this spread it takes {many} seeds of each set to decide"]
+
+
+def seeds_option(n: int) -> str:
+    """Return the option of a command that asks for so many seeds."""
+    return f"seed={','.join(map(str, range(n)))}"
 
 
 def _design(c: Contrast) -> str:

@@ -12,7 +12,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import count
 from statistics import fmean, stdev
 
 import numpy as np
@@ -25,7 +24,6 @@ from vae_sweep.metrics.catalogue import Metric
 
 EXACT = 16  # pairs up to which all 2^n flips of signs are enumerated
 RESAMPLES = 10_000  # of the bootstrap
-POWER = 0.8
 FLIPS = 99_999  # random ones beyond; their smallest attainable p, 2e-5, continues that of 16 pairs, 3e-5
 DIGITS = 12  # significant ones that values are taken to have; what is beyond is rounding, not a difference
 
@@ -157,38 +155,49 @@ def least_p(n: int) -> float:
     return 2.0 / (2**n if n <= EXACT else FLIPS + 1)
 
 
-def pairs_needed(tests: int) -> int:
-    """Return the fewest pairs whose ``least_p``, adjusted over so many tests, is at most the level."""
-    return next(n for n in count(1) if tests * least_p(n) <= LEVEL)
+def pairs_needed(tests: int) -> int | None:
+    """Return the fewest pairs whose ``least_p`` times so many tests is at most the level; None where none suffice."""
+    return next((n for n in range(1, EXACT + 2) if tests * least_p(n) <= LEVEL), None)
 
 
 def seeds_needed(c: Contrast) -> int | None:
     """Return how many seeds of each set would probably decide an inconclusive contrast; None where nothing tells.
 
-    Where the interval excludes 0, or the noise is unknown, those with which the sign-flip test can reach the level.
-    Else those that would show a difference as large as the margin with a power of 0.8: by a two-sided t-test at the
-    level divided by the family, on the variance within sets that was seen (Cohen 1988, chapter 2). At most 1,000.
+    Where the interval excludes 0, or the noise is unknown, those with which the sign-flip test reaches the level after
+    the adjustment. Else those with which a mean difference of any size is decided, if the variance within sets stays
+    what it was: either the interval at the level divided by the family excludes 0, or that of equivalence lies within
+    the margin, since the sum of their half widths is no more than it. At most 1,000.
     """
-    sets, freedom = len(c.sets), c.n - len(c.sets)
-    fewest = math.ceil(pairs_needed(c.family) / sets)
+    sets, pairs = len(c.sets), pairs_needed(c.family)
+    if pairs is None:
+        return None
+    fewest = math.ceil(pairs / sets)
     if c.low is None or c.high is None:
         return max(2, fewest)
-    if c.low > 0 or c.high < 0:
+    if c.low > 0 or c.high < 0 or not c.margin:
         return fewest if fewest * sets > c.n else None
-    variance = sum((len(s.values) - 1) * (s.sd or 0.0) ** 2 for s in c.sets) / freedom
-    if not c.margin or not variance:
-        return None
+    variance = sum((len(s.values) - 1) * (s.sd or 0.0) ** 2 for s in c.sets) / (c.n - sets)
 
-    def shows(seeds: int) -> bool:
-        df, shift = sets * (seeds - 1), c.margin * math.sqrt(sets * seeds / variance)
-        critical = scipy.stats.t.ppf(1 - LEVEL / c.family / 2, df)
-        return bool(scipy.stats.nct.sf(critical, df, shift) >= POWER)
+    def decides(seeds: int) -> bool:
+        df, error = sets * (seeds - 1), math.sqrt(variance / (sets * seeds))
+        tails = LEVEL / c.family / 2, equivalence_level(c.family) / 2
+        return float(sum(scipy.stats.t.isf(tail, df) for tail in tails)) * error <= c.margin
 
-    return max(fewest, bisect_left(range(MANY), True, lo=2, key=shows))
+    return max(fewest, c.n // sets + 1, bisect_left(range(MANY), True, lo=2, key=decides))
 
 
-def stratified_interval(sets: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+def equivalence_level(family: int) -> float:
+    """Return 1 less the confidence of the interval that decides equivalence: 0.05, or less for more than two tests.
+
+    Equivalence is two one-sided tests (Schuirmann 1987), here each at the level divided by the family (Bonferroni).
+    """
+    return min(LEVEL, 2 * LEVEL / family)
+
+
+def stratified_interval(sets: Sequence[Sequence[float]], level: float = LEVEL) -> tuple[float, float] | None:
     """Return the 95 % interval of the mean over all values, the sets being fixed; None where none has two values.
+
+    With another ``level``, the interval of confidence 1 - level.
 
     Student's t on the variances within sets, with Satterthwaite's (1946) degrees of freedom, as for a stratified mean
     (Cochran 1977, section 5.4); a set of one value is given the pooled variance of the others. The percentile
@@ -206,7 +215,7 @@ def stratified_interval(sets: Sequence[Sequence[float]]) -> tuple[float, float] 
     if not terms.any():
         return mean, mean
     df = terms.sum() ** 2 / (terms**2 / freedom).sum()
-    half = float(scipy.stats.t.ppf(1 - LEVEL / 2, df) * np.sqrt(terms.sum()))
+    half = float(scipy.stats.t.ppf(1 - level / 2, df) * np.sqrt(terms.sum()))
     return mean - half, mean + half
 
 
@@ -245,8 +254,9 @@ def _judged(c: Contrast, least: float | None = None) -> Contrast:
     """The contrast with its verdict and sentence; ``least`` is the smallest that the p that counts can be."""
     p = c.p if c.p_holm is None else c.p_holm
     verdict = "inconclusive"
-    if c.low is not None and c.high is not None:  # a 95 % interval is stricter than two one-sided tests at 5 %
-        if -c.margin < c.low and c.high < c.margin:
+    wide = stratified_interval([s.values for s in c.sets], equivalence_level(c.family))
+    if wide is not None and c.low is not None and c.high is not None:
+        if -c.margin < wide[0] and wide[1] < c.margin:
             verdict = "equivalent"
         elif c.metric.better and p <= LEVEL and (c.low > 0 or c.high < 0):
             verdict = "better" if (c.low > 0) == (c.metric.better == "lower") else "worse"

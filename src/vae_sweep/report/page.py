@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vae_sweep.comparison.convergence import caveat
 from vae_sweep.comparison.evidence import Evidence
-from vae_sweep.comparison.sentences import answer, unknown_distance
+from vae_sweep.comparison.sentences import answer, seeds_option, unknown_distance
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import page_figures, tables
 from vae_sweep.report import presentation as show
@@ -90,7 +90,8 @@ def _notes(evidence: Evidence) -> dict[str, list[str]]:
     alone = [dataset for dataset in found if _seeds(evidence, dataset) - {0} == {1}]
     if alone:
         where = "" if len(alone) == len(found) else f" on {', '.join(alone)}"
-        first.insert(0, f"One seed per cell{where}: differences may be noise; add seed=0,1,2.")
+        seeds = max(3, *(c.seeds or 0 for c in evidence.questions if c.dataset in alone), 0)
+        first.insert(0, f"One seed per cell{where}: differences may be noise; add {seeds_option(seeds)}.")
     if evidence.missing:
         first.append(unknown_distance(evidence.missing))
     return found

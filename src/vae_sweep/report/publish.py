@@ -110,8 +110,13 @@ def record(store: Store, sweep_id: str, written: Mapping[str, str]) -> None:
 
 def note(evidence: Evidence) -> str:
     """Return the description of a sweep for the UI: the answer, where pictures are, and the table."""
-    said = "\n\n".join(text.escape(line) for line in brief_verdicts(evidence))
-    lead = f"**{said}**\n\n{PICTURES}\n\n" if said else ""
+    lines = [f"**{text.escape(line)}**\n\n" for line in brief_verdicts(evidence)]
+    shown = list(lines)
+    while len("".join(shown)) > NOTE_LIMIT // 2:
+        shown.pop()
+    rest = len(lines) - len(shown)
+    more = f"... and {rest} more: see report.html\n\n" if rest else ""
+    lead = f"{''.join(shown)}{more}{PICTURES}\n\n" if lines else ""
     return lead + text.markdown(evidence.rows, max_chars=NOTE_LIMIT - len(lead))
 
 
