@@ -23,6 +23,7 @@ from rich.console import Console
 from running import BASIC, ENDLESS, clean_environment, heeded_signals, rows, statuses
 from vae_sweep.base import working
 from vae_sweep.base.working import working as long_work
+from vae_sweep.comparison.rows import Cell
 from vae_sweep.sweeps import display
 from vae_sweep.sweeps.display import Display, Lines, display_of, table, trend
 from vae_sweep.sweeps.image_grid import COLUMNS
@@ -86,6 +87,13 @@ def test_what_is_left_of_a_sweep() -> None:
     assert sweep_left([waits], 1120.0) is None
     assert sweep_left([run("fc-p1", "starting")], 1120.0) is None
     assert sweep_left([done], 1120.0) is None
+    measures = run("fc-p3", "measuring", started=1000.0, measuring=1100.0)
+    assert sweep_left([measures, measures], 1120.0) is None  # how long that takes is not known yet
+    # Continued at epoch 40 of 50, ten in 20 s: a whole run takes 5 times that, and 20 s of measuring.
+    rest = run("fc-p4", "finished", started=1000.0, measuring=1020.0, ended=1040.0, epoch=50, before=40)
+    assert sweep_left([rest, waits], 1120.0) == (200.0, False)
+    going = run("fc-p5", "training", started=1100.0, written=1120.0, left=60.0, bound=False, epoch=45, before=40)
+    assert sweep_left([going, waits], 1120.0) == (60.0 + 20 * 45 / 5 + 60.0, False)
     assert said((150.0, True)) == "at most 2m30s"
     assert [duration(seconds) for seconds in (9.6, 61, 3120, 7260)] == ["10s", "1m01s", "52m", "2h01m"]
 
@@ -207,6 +215,28 @@ def test_a_line_a_minute_says_where_the_sweep_stands(
     minute = [line for line in said if line.startswith("2 cells: 1 failed, 1 training; at most ")]
     assert len(minute) in range(1, 6)
     assert re.search(r"; fc-p1 training, epoch 1, val 80\.25, at most (50m|49m) left$", minute[-1])
+
+
+def test_a_run_that_starts_again_is_told_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As one that Slurm has put back into its queue."""
+    lines = Lines()
+    lines._seen = {}
+    first = run("fc-p1", "stopped", started=1.0, ended=2.0, warnings=["slow"], n_warnings=1)
+    again = run("fc-p1", "finished", started=3.0, ended=4.0, warnings=["slow"], n_warnings=1)
+    for runs in ([first], [first], [again]):
+        lines._tell(runs)
+    said = [line[9:] for line in capsys.readouterr().out.splitlines()]
+    assert said == [
+        *("fc-p1 started", "warning: slow", "fc-p1 stopped"),
+        *("fc-p1 started", "warning: slow", "fc-p1 finished"),
+    ]
+
+
+def test_cells_that_were_finished_before_take_no_time(tmp_path: Path) -> None:
+    cells = [Cell(key, "", "d", "fc", "p1", 0, 64, 1e-3, "constant", 8, 1.0, "sum", key=key) for key in ("a", "b")]
+    lines = Lines()
+    lines.watch(tmp_path, cells, {"a"})
+    assert [(status.state, status.skipped) for status in lines.runs()] == [("finished", True), ("waiting", False)]
 
 
 # The real command.

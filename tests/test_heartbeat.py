@@ -17,7 +17,9 @@ from running import ENDLESS, statuses
 from vae_sweep.base import locks as module
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.locks import (
+    HEARTBEAT_WITHIN,
     heartbeat,
+    held,
     hold_lock,
     is_held,
     is_locked,
@@ -85,6 +87,18 @@ def test_a_dead_process_holds_no_lock(holder: subprocess.Popen, tmp_path: Path, 
     from_elsewhere(tmp_path)
     (tmp_path / "heartbeat").write_text(str(time.time() - 3600))
     assert not is_held(tmp_path)  # nor one of another machine that has been silent for long
+
+
+def test_processes_of_other_machines_are_watched_at_once(tmp_path: Path) -> None:
+    """Three that died take as long as one."""
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "owner.json").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
+        (folder / "heartbeat").write_text(str(time.time()))
+    before = time.monotonic()
+    assert held(folders) == set()
+    assert time.monotonic() - before < 2 * HEARTBEAT_WITHIN
 
 
 def test_a_disk_without_file_locks_is_warned_about(holder: subprocess.Popen, tmp_path: Path, caplog) -> None:

@@ -394,6 +394,23 @@ def test_a_failed_cell_is_named_and_the_others_finish(command, project: Path) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_named_sweep_finishes_without_the_cell_that_is_asked_for_no_more(command, project: Path) -> None:
+    """Its failed run stays in the table; and a parent that a killed process left RUNNING is closed by the next one."""
+    named = ("-m", "model=fc", "params=tiny", "experiment=smoke", "sweep.name=mine", BASIC)
+    failed = command(*named, "params.lr=1e9", cwd=project)
+    assert failed.returncode == 1
+    done = command(*named, "params.lr=1e-3", cwd=project)
+    assert done.returncode == 0, done.stderr
+    found = sweep(project, done.stdout)
+    assert found.parent.info.status == "FINISHED"
+    assert sorted(run.info.status for run in read(project)[1][1:]) == ["FAILED", "FINISHED"]  # one has the other's name
+    found.client.update_run(found.parent.info.run_id, status="RUNNING")  # as after kill -9
+    again = command(*named, "params.lr=1e-3", "resume=false", cwd=project)
+    assert again.returncode == 0, again.stderr
+    assert found.client.get_run(found.parent.info.run_id).info.status == "KILLED"
+    assert sweep(project, again.stdout).parent.info.status == "FINISHED"
+
+
 OWN_MODEL = """
 from torch import nn
 from vae_sweep.models import VAE, Posterior

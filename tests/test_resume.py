@@ -18,6 +18,10 @@ from running import BASIC, ENDLESS, rows
 from vae_sweep import models
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.locks import hold_lock, is_held
+from vae_sweep.sweeps.context import Context
+from vae_sweep.sweeps.lifecycle import _close_torn_down
+from vae_sweep.tracking.store import Store
+from vae_sweep.tracking.uris import sqlite_uri
 from vae_sweep.training import loop, randomness, state
 from vae_sweep.training.objective import Objective
 
@@ -174,6 +178,18 @@ def test_the_same_sweep_twice_at_once_is_refused(command, start, project: Path) 
     first.communicate(timeout=60)
     assert first.returncode == 130
     assert {run.info.status for runs in stored(project).values() for run in runs} == {"KILLED"}
+
+
+def test_a_lost_run_does_not_get_the_reason_of_another(project: Path) -> None:
+    """Hydra hands on the first failure alone."""
+    store = Store.open(sqlite_uri(project / "mlflow.db"), project, "test")
+    parent = store.start_run("mine", {}).run_id
+    ids = [store.start_run(name, {"vae_sweep.run_key": name}, parent).run_id for name in ("fc-p1", "conv-p1")]
+    context = Context(str(project), store.uri, store.experiment_id, parent_id=parent, sweep_key="k")
+    _close_torn_down(context, store, "fc-p1: the training loss became nan")
+    said = [store.get(run_id).tags["vae_sweep.error"] for run_id in ids]
+    assert said == ["its worker ended: fc-p1: the training loss became nan", "its worker ended: it left no result"]
+    assert {store.get(run_id).status for run_id in ids} == {"KILLED"}
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import requests
@@ -142,6 +144,44 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, name: str, before: bool, error: E
 
     monkeypatch.setattr(MlflowClient, name, failing)
     return calls
+
+
+def test_a_certificate_is_for_mlflow_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose environment variables may name a certificate that Python does not know."""
+
+    def refused(*arguments: Any, **named: Any) -> None:
+        raise URLError(ssl.SSLCertVerificationError("self-signed certificate"))
+
+    monkeypatch.setattr(uris.urllib.request, "urlopen", refused)
+    uris.check_answers("https://127.0.0.1:5000")
+
+
+def test_after_one_wait_in_vain_nothing_waits_until_the_store_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's last writes are several: each would wait as long again."""
+    calls: list[bool] = []
+    now = iter(range(1000))
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retry.time, "monotonic", lambda: float(next(now)))
+    answers = False
+
+    def ask(client: object) -> str:
+        calls.append(answers)
+        if not answers:
+            raise ConnectionError
+        return "done"
+
+    client = retry.RetryingClient(object(), "uri", (OSError,), lambda error: True, retry_for=5.0)
+    tries = []
+    for answers in (False, False, True, False):
+        calls.clear()
+        if answers:
+            assert client.retry(ask) == "done"
+        else:
+            with pytest.raises(StoreError):
+                client.retry(ask)
+        tries.append(len(calls))
+    assert tries[0] == tries[3] > 3
+    assert tries[1:3] == [1, 1]
 
 
 @pytest.mark.parametrize(("before", "requests_made"), [(True, 2), (False, 1)])

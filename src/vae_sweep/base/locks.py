@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -42,13 +42,13 @@ def hold_lock(folder: Path, what: str, remedy: str = "stop it") -> Iterator[None
     lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=2)  # another process may be asking whether it is held
-        taken = _owner_is_alive(folder)
+        taken = bool(_with_living_owners([folder]))
     except Timeout:
         taken = True
     except (OSError, NotImplementedError) as error:
         if not has_no_locks(error):
             raise
-        taken = _owner_is_alive(folder)
+        taken = bool(_with_living_owners([folder]))
     if taken:
         lock.release()
         owner = owner_of(folder) or {"pid": "of unknown number", "host": "an unknown host"}
@@ -103,7 +103,14 @@ def this_process() -> dict[str, str | int]:
 
 def is_held(folder: Path) -> bool:
     """Return whether a living process holds ``folder``; for a process of another machine this may take seconds."""
-    return is_locked(folder) or _owner_is_alive(folder)
+    return bool(held([folder]))
+
+
+def held(folders: Iterable[Path]) -> set[Path]:
+    """Return the folders that living processes hold; all processes of other machines are watched at once."""
+    known = set(folders)
+    locked = {folder for folder in known if is_locked(folder)}
+    return locked | _with_living_owners(known - locked)
 
 
 def is_locked(folder: Path) -> bool:
@@ -166,19 +173,22 @@ def has_no_locks(error: Exception) -> bool:
     return isinstance(error, NotImplementedError) or getattr(error, "errno", None) in NO_LOCKS
 
 
-def _owner_is_alive(folder: Path) -> bool:
-    """Whether the owner that ``folder`` names still writes its heartbeat."""
-    owner, first = owner_of(folder), heartbeat(folder)
-    if owner is None or first is None or abs(time.time() - float(first)) > HEARTBEAT_STALE:
-        return False
-    if owner["host"] == this_process()["host"] and not pid_exists(int(owner["pid"])):
-        return False
+def _with_living_owners(folders: Iterable[Path]) -> set[Path]:
+    """The folders whose owners, as they name them, still write their heartbeats."""
+    first = {folder: beat for folder in folders if (beat := heartbeat(folder)) and _may_live(owner_of(folder), beat)}
+    alive: set[Path] = set()
     until = time.monotonic() + HEARTBEAT_WITHIN
-    while time.monotonic() < until:
+    while len(alive) < len(first) and time.monotonic() < until:
         time.sleep(0.1)
-        if heartbeat(folder) != first:
-            return True
-    return False
+        alive |= {folder for folder, beat in first.items() if heartbeat(folder) != beat}
+    return alive
+
+
+def _may_live(owner: dict[str, str | int] | None, beat: str) -> bool:
+    """Whether an owner may live whose last heartbeat is ``beat``."""
+    if owner is None or abs(time.time() - float(beat)) > HEARTBEAT_STALE:
+        return False
+    return owner["host"] != this_process()["host"] or pid_exists(int(owner["pid"]))
 
 
 def _beat(folder: Path, done: threading.Event) -> None:

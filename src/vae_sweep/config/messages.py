@@ -35,8 +35,8 @@ _EXTRAS = {  # launchers that an extra of the package installs
 _KILLED_WORKER = {  # errors of the launchers, by name since most of them are not installed -> what needs less memory
     "TerminatedWorkerError": "hydra.launcher.n_jobs=1",
     "BrokenProcessPool": "hydra.launcher.n_jobs=1",
-    "WorkerCrashedError": "+hydra.launcher.ray.remote.num_cpus=2",
-    "OutOfMemoryError": "+hydra.launcher.ray.remote.num_cpus=2",
+    "WorkerCrashedError": "hydra.launcher.ray.remote.num_cpus=2",
+    "OutOfMemoryError": "hydra.launcher.ray.remote.num_cpus=2",
     "UncompletedJobError": "hydra.launcher.mem_gb=16",
 }
 _LAUNCHER_FAILED = {  # errors of a launcher itself

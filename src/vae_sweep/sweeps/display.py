@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,14 +71,18 @@ class Display:
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._cells: Sequence[Cell] = ()
+        self._finished: Collection[str] = ()
         self._single = ""
-        self._warned: dict[str, int] = {}  # run -> how many of its warnings were shown
+        self._warned: dict[tuple[str, float], int] = {}  # run, when it started -> how many of its warnings were shown
 
     def start(self) -> None:
         """Show what is prepared."""
 
-    def watch(self, folder: Path, cells: Sequence[Cell] = (), single: str = "") -> None:
-        """Show the runs in the folder of a sweep: its ``cells``, where they are known; or a ``single`` one, by key."""
+    def watch(self, folder: Path, cells: Sequence[Cell] = (), finished: Collection[str] = (), single: str = "") -> None:
+        """Show the runs in the folder of a sweep: its ``cells``, where they are known; or a ``single`` one, by key.
+
+        ``finished``: keys of cells that were finished before.
+        """
         for old in folder.glob(f"{single or '*'}/{FILE}"):
             old.unlink(missing_ok=True)
         for name in ("hydra", "hydra_plugins"):  # launchers list their jobs
@@ -86,7 +90,7 @@ class Display:
         for handler in logging.getLogger().handlers:
             if type(handler) is logging.StreamHandler:
                 handler.setLevel(logging.WARNING)
-        self._folder, self._cells, self._single = folder, cells, single
+        self._folder, self._cells, self._finished, self._single = folder, cells, finished, single
 
     def stop(self) -> None:
         """Show the end."""
@@ -98,18 +102,23 @@ class Display:
         if self._folder is None:
             return []
         if self._cells:
-            return [read(self._folder / cell.key) or Status(cell.name, cell.model) for cell in self._cells]
+            return [read(self._folder / cell.key) or self._unseen(cell) for cell in self._cells]
         folders = sorted(file.parent for file in self._folder.glob(f"{self._single or '*'}/{FILE}"))
         return sorted(filter(None, map(read, folders)), key=lambda run: run.started)
+
+    def _unseen(self, cell: Cell) -> Status:
+        """The status of a cell that no worker has looked at."""
+        state = "finished" if cell.key in self._finished else "waiting"
+        return Status(cell.name, cell.model, state, skipped=state == "finished")
 
     def new_warnings(self, runs: Sequence[Status]) -> list[str]:
         """Return the warnings since the last call."""
         found = []
         for run in runs:
-            new = run.n_warnings - self._warned.get(run.name, 0)
+            new = run.n_warnings - self._warned.get((run.name, run.started), 0)
             if new > 0:
                 found += run.warnings[-new:]
-                self._warned[run.name] = run.n_warnings
+                self._warned[run.name, run.started] = run.n_warnings
         return found
 
 
@@ -117,7 +126,7 @@ class Lines(Display):
     """A line where a run starts and ends, one a minute between, and warnings as they come."""
 
     def start(self) -> None:
-        self._seen: dict[str, set[str]] = {}  # run -> what was printed of it
+        self._seen: dict[tuple[str, float], set[str]] = {}  # run, when it started -> what was printed of it
         self._line_at = time.monotonic() + LINE_EVERY
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, name="vae_sweep-display", daemon=True)
@@ -134,15 +143,16 @@ class Lines(Display):
             runs = self.runs()
             self._tell(runs)
             if time.monotonic() > self._line_at and not all(run.ended for run in runs):
-                self._line_at += LINE_EVERY
+                self._line_at = time.monotonic() + LINE_EVERY
                 whole = [f"{_counted(runs)}{_left(runs)}"] if len(runs) > 1 else []
-                _print("; ".join([*whole, *(_line(run) for run in runs if run.active)]))
+                if line := "; ".join([*whole, *(_line(run) for run in runs if run.active)]):
+                    _print(line)
 
     def _tell(self, runs: Sequence[Status]) -> None:
         """Print what has happened since the last look, in order."""
         happened: list[tuple[float, str]] = []
         for run in runs:
-            seen = self._seen.setdefault(run.name, set())
+            seen = self._seen.setdefault((run.name, run.started), set())
             if run.state not in ("waiting", "starting") and "started" not in seen and not run.skipped:
                 happened.append((run.started, f"{run.name} started"))
                 seen.add("started")

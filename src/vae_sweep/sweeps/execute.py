@@ -71,8 +71,8 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
     logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
     cell = cell_of(context.cells, overrides)
     name = cell.name if cell else cell_name(cfg, list(overrides), context.swept)
-    _check_may_start(context, name)
     try:
+        _check_may_start(context)
         job = _job(cfg, context, cell, name, output_dir)
         with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), _worked_on(job):
             run_id, loss = _finished(job)
@@ -84,6 +84,7 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
             raise
         raise RunFailed(f"{name}: its process was terminated; the same command continues it") from None
     except UserError as error:
+        log.error("%s: %s", name, error)
         raise RunFailed(f"{name}: {error}") from None
 
 
@@ -112,14 +113,14 @@ def _say_what_there_is(job: Job, run_id: str) -> None:
     print(f"  images of it:    {python()} -m vae_sweep.generate run={run_id}{address}", flush=True)
 
 
-def _check_may_start(context: Context, name: str) -> None:
+def _check_may_start(context: Context) -> None:
     stop = stop_requested(Path(context.root), context.sweep_key) if context.parent_id else None
     if stop is not None:
-        raise RunFailed(f"{name}: not started: {stop}")
+        raise UserError(f"not started: {stop}")
     if context.code not in (None, training_code()):
         where = f"{this_process()['host']}, {Path(__file__).parent}"
-        raise RunFailed(
-            f"{name}: not started: the worker ({where}) has another version of vae_sweep than the sweep; "
+        raise UserError(
+            f"not started: the worker ({where}) has another version of vae_sweep than the sweep; "
             "install the same version there"
         )
 

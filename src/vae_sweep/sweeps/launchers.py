@@ -89,7 +89,10 @@ def _collect_from_all() -> None:
             return results(job)
         except UncompletedJobError:
             lost = JobReturn(status=JobStatus.FAILED)
-            lost.return_value = RunFailed(f"job {job.job_id} ended without a result; its log: {job.paths.stderr}")
+            lost.return_value = RunFailed(
+                f"job {job.job_id} ended without a result; its log: {job.paths.stderr}; where memory was short, give "
+                "more with hydra.launcher.mem_gb=16"
+            )
             return [lost]
 
     setattr(core.Job, "results", results_or_failure)  # noqa: B010

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from vae_sweep.base.locks import hold_lock, is_held, this_process, warn_without_locks
+from vae_sweep.base.errors import RunFailed
+from vae_sweep.base.locks import held, hold_lock, this_process, warn_without_locks
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt
 from vae_sweep.base.sources import own_sources
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 configuration.register()  # workers unpickle the callback before they compose their configuration
 log = logging.getLogger(__name__)
 
+LOST = "its worker ended: "  # before the reason of a run that could not close itself
 _held = ExitStack()  # this process's claim on its sweep; not on the callback, which travels to the workers
 
 
@@ -115,7 +117,12 @@ class SweepCallback(Callback):
         self.closed = True
         with _held:
             rows = close_sweep(self.context, error)
-        self.failures = [f"{row.name}: {row.reason}" for row in rows if row.status == "FAILED"]
+        for row in _own(rows, self.context):
+            if row.status == "FAILED" or (row.reason or "").startswith(LOST):
+                self.failures.append(f"{row.name}: {row.reason}")
+            elif row.status == "PENDING" and isinstance(error, RunFailed) and not self.context.fail_fast:
+                known = str(error).startswith(f"{row.name}: ")
+                self.failures.append(str(error) if known else f"{row.name}: it did not start; its log says why")
 
 
 def open_sweep(
@@ -138,7 +145,7 @@ def open_sweep(
     store = open_store(config, root)
     key = sweep_key([cell.key for cell in cells] or _search(config), config.sweep.name)
     _claim(folder_of(root, key))
-    _close_orphaned_runs(store, root)
+    _close_orphaned_runs(store, root, folder_of(root, key))
     clear_stop_request(root, key)
     patch_launcher(config.hydra.launcher["_target_"], interrupt, tuple(cells))
     from vae_sweep.report.publish import refresh
@@ -146,7 +153,7 @@ def open_sweep(
     record = _open_parent(config, store, key, root, list(cells), swept)
     try:
         _save_plan(config, record, key, root, cells)
-        refresh(store, record.run_id, list(cells), root)
+        rows = refresh(store, record.run_id, list(cells), root)
     except BaseException:
         record.finish("FAILED")
         raise
@@ -165,14 +172,14 @@ def open_sweep(
         fail_fast=config.fail_fast,
         swept=tuple(swept),
         cells=tuple(cells),
-        own_display=_watch(folder_of(root, key), tuple(cells)),
+        own_display=_watch(folder_of(root, key), tuple(cells), {row.key for row in rows if row.status == "FINISHED"}),
     )
 
 
-def _watch(folder: Path, cells: tuple[Cell, ...] = (), single: str = "") -> bool:
+def _watch(folder: Path, cells: tuple[Cell, ...] = (), finished: Collection[str] = (), single: str = "") -> bool:
     """Let the display show the runs from now on; return whether there is one."""
     for display in displays:
-        display.watch(folder, cells, single)
+        display.watch(folder, cells, finished, single)
     return bool(displays)
 
 
@@ -240,12 +247,20 @@ def _search(config: DictConfig) -> list[str]:
     return [settings_key(settings), json.dumps(sweeper, sort_keys=True), *config.hydra.overrides.task]
 
 
-def _close_orphaned_runs(store: Store, root: Path) -> None:
-    """Close runs of this project folder that say RUNNING while no process holds their lock any more."""
-    for run in store.running():
-        folder = folder_of(root, run.tags.get(SWEEP_KEY, ""), run.tags.get(RUN_KEY, ""))
-        if run.tags.get(PROJECT) == project_id(root) and not is_held(folder):
-            _kill(store.record(run.run_id), "its process ended without closing it")
+def _close_orphaned_runs(store: Store, root: Path, claimed: Path | None = None) -> None:
+    """Close runs of this project folder that say RUNNING while no process holds their lock any more.
+
+    ``claimed``: the folder of the sweep that this process has just locked; an earlier run of it is an orphan, too.
+    """
+    folders = {
+        run.run_id: folder_of(root, run.tags.get(SWEEP_KEY, ""), run.tags.get(RUN_KEY, ""))
+        for run in store.running()
+        if run.tags.get(PROJECT) == project_id(root)
+    }
+    living = held(folders.values()) - {claimed}
+    for run_id, folder in folders.items():
+        if folder not in living:
+            _kill(store.record(run_id), "its process ended without closing it")
 
 
 def _kill(record: RunRecord, reason: str) -> None:
@@ -303,13 +318,9 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     store, root = context.store(retry=not interrupted), Path(context.root)
     status = "KILLED" if interrupted else "FAILED"
     try:
-        for child in store.children(context.parent_id):
-            folder = folder_of(root, context.sweep_key, child.tags.get(RUN_KEY, ""))
-            if child.status == "RUNNING" and not is_held(folder):  # who holds it lives, and closes it
-                reason = "interrupted" if interrupted else f"its worker ended: {error or 'no error was reported'}"
-                _kill(store.record(child.run_id), reason)
+        _close_torn_down(context, store, "" if interrupted else str(error or "no error was reported"))
         rows = publish.refresh(store, context.parent_id, context.cells, root)
-        if not interrupted and rows and all(row.status == "FINISHED" for row in rows):
+        if not interrupted and rows and all(row.status == "FINISHED" for row in _own(rows, context)):
             status = "FINISHED"
         said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id, root))]
     finally:
@@ -319,6 +330,25 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     if status == "FINISHED" and SweepCallback.place:
         _keep(SweepCallback.place, ending, context, store)
     return rows
+
+
+def _close_torn_down(context: Context, store: Store, reason: str) -> None:
+    """Close the runs whose processes ended without doing so; ``reason``: the first failure's, "" after an interrupt."""
+    root, children = Path(context.root), store.children(context.parent_id or "")
+    running = [child for child in children if child.status == "RUNNING"]
+    folders = [folder_of(root, context.sweep_key, child.tags.get(RUN_KEY, "")) for child in running]
+    living = held(folders)  # they close theirs
+    for run, folder in zip(running, folders, strict=True):
+        if folder not in living:
+            of_another = any(reason.startswith(f"{child.name}: ") for child in children if child.name != run.name)
+            why = f"{LOST}{'it left no result' if of_another else reason}" if reason else "interrupted"
+            _kill(store.record(run.run_id), why)
+
+
+def _own(rows: list[Row], context: Context) -> list[Row]:
+    """The rows of the cells that this command asked for; all where a sweeper chooses them as it goes."""
+    planned = {cell.key for cell in context.cells}
+    return [row for row in rows if not planned or row.key in planned]
 
 
 def _keep(place: Path, ending: repeat.Ending, context: Context, store: Store) -> None:

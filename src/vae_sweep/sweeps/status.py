@@ -27,6 +27,7 @@ class Status:
     state: str = "waiting"  # then starting, training, measuring; at the end finished, failed or stopped
     reason: str = ""  # why it failed; or its result
     epoch: int = 0
+    before: int = 0  # epochs that an earlier process had trained
     val: list[float] = field(default_factory=list)  # the last validation losses
     digits: int = 2  # of a loss
     images_per_s: float | None = None
@@ -92,6 +93,8 @@ class Reporter(logging.Handler):
     def epoch(self, val: list[float], images_per_s: float, left: Callable[[], tuple[float, bool]]) -> None:
         """Take in the end of an epoch; ``val``: all validation losses; ``left``: seconds, and whether at most."""
         status = self.status
+        if status.left is None:
+            status.before = len(val) - 1
         status.epoch, status.val, status.images_per_s = len(val), val[-KEPT:], images_per_s
         if status.left is None or time.time() - status.written >= WRITE_EVERY:
             status.left, status.bound = left()

@@ -50,20 +50,26 @@ def seconds_left(val: Sequence[float], settings: TrainSettings, ends: Sequence[f
 def sweep_left(runs: Sequence[Status], now: float) -> tuple[float, bool] | None:
     """Return the seconds that are left of a sweep, and whether that is a bound; None where nothing can be said yet.
 
-    A run that waits takes as long as those of its model, and as many run at once as do now.
+    A run that waits takes as long as those of its model, and as many run at once as do now. Of a continued run the time
+    of all of its epochs counts. Until a run has ended nobody knows how long measuring takes.
     """
+
+    def whole_time(run: Status, so_far: float, left: float = 0.0) -> float:
+        scale = run.epoch / (run.epoch - run.before) if run.epoch > run.before else 1.0
+        return so_far * scale + left
+
     done = [run for run in runs if run.state == "finished" and run.measuring]
     after = fmean([run.ended - run.measuring for run in done] or [0.0])
     rest, bound, waiting = [], False, [run for run in runs if run.starts]
-    whole = [(run.model, run.ended - run.started) for run in done]
+    whole = [(run.model, whole_time(run, run.ended - run.started)) for run in done]
     for run in runs:
         training = run.left_at(now) if run.state == "training" else None
         left = None if training is None else training + after
-        if run.state == "measuring":
+        if run.state == "measuring" and done:
             left = max(after - (now - run.measuring), 0.0)
         if left is not None:
             rest.append(left)
-            whole.append((run.model, now - run.started + left))
+            whole.append((run.model, whole_time(run, now - run.started, left)))
             bound |= run.state == "training" and run.bound
     if not whole or not (rest or waiting):
         return None

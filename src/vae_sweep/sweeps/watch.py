@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vae_sweep.base.locks import heartbeat, is_held, is_locked, owner_of, pid_exists, this_process
+from vae_sweep.base.locks import heartbeat, held, is_locked, owner_of, pid_exists, this_process
 from vae_sweep.base.signals import handle_sigint, interrupt
 from vae_sweep.sweeps import launchers
 from vae_sweep.sweeps.folders import folder_of, request_stop, stop_requested
@@ -124,5 +124,5 @@ def stop_workers(root: Path, sweep: str) -> None:
         log.warning("the runs of the sweep could not be asked to stop (%s)", error)
     launchers.end_workers()
     until = time.monotonic() + STOP_WITHIN
-    while time.monotonic() < until and any(is_held(lock.parent) for lock in folder_of(root, sweep).glob("*/lock")):
+    while time.monotonic() < until and held(lock.parent for lock in folder_of(root, sweep).glob("*/lock")):
         time.sleep(0.2)

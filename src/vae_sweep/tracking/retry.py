@@ -76,7 +76,8 @@ def _database_is_transient(error: exc.DBAPIError) -> bool:
 class RetryingClient:
     """The methods of ``client``, retried for ``retry_for`` seconds after transient failures; they raise StoreError.
 
-    ``failures`` are the errors that the client raises. Each try runs inside ``guard()``; an interrupt between two tries
+    Once a call has waited in vain, the next ones fail at once until one succeeds. ``failures`` are the errors that the
+    client raises. Each try runs inside ``guard()``; an interrupt between two tries
     ends the wait.
     """
 
@@ -94,6 +95,7 @@ class RetryingClient:
         self._client, self._uri, self._failures, self._is_transient = client, uri, failures, is_transient
         self._guard = guard
         self.retry_for = retry_for
+        self._is_down = False  # all retries of the last call were used up: the next calls do not wait again
 
     def __getattr__(self, name: str) -> Any:
         return lambda *arguments, **named: self.retry(lambda client: getattr(client, name)(*arguments, **named))
@@ -104,11 +106,14 @@ class RetryingClient:
         while True:
             try:
                 with self._guard():
-                    return work(self._client)
+                    result = work(self._client)
+                self._is_down = False
+                return result
             except self._failures as error:
                 failure = StoreError(f"the tracking store {self._uri} failed ({first_line(error)})")
-                left = self.retry_for - (time.monotonic() - started)
+                left = 0.0 if self._is_down else self.retry_for - (time.monotonic() - started)
                 if left <= 0 or not self._is_transient(error):
+                    self._is_down = self._is_transient(error)
                     raise failure from error
                 if not warned:
                     log.warning("%s; retrying for up to %.0f s", failure, left)
