@@ -21,7 +21,7 @@ FOLDER = f"dataset=folder dataset.path=pictures {SMALL.partition(' ')[2]}"
 MAKE = "vae_sweep.generate"
 COMPARE = "vae_sweep.compare"
 NAN = float("nan")
-MODELS = "conv, conv_res, fc, fc_matched, fc_res, fc_skip, linear"
+MODELS = "conv, conv_dct, conv_res, fc, fc_dct, fc_matched, fc_res, fc_skip, linear"
 SETS = "best, fast, fast_fc, p1, p2, p3, tiny"
 SECTIONS = "seed, model, dataset, params, objective, training, evaluation, metrics, paths, tracking, sweep, resume"
 OF_A_SET = "name, batch_size, lr, latent_dim, schedule, mirror, epochs"

@@ -26,6 +26,13 @@ NODES = {
         "width": 32,
         "blocks": 1,
     },
+    "fc_dct": {"_target_": "vae_sweep.models.fc_dct.FrequencyFCVAE", "width": 32, "blocks": 2},
+    "conv_dct": {
+        "_target_": "vae_sweep.models.conv_dct.FrequencyConvVAE",
+        "channels": [8, 16],
+        "width": 32,
+        "blocks": 1,
+    },
     "linear": {"_target_": "vae_sweep.models.linear.LinearVAE"},
     "conv": {"_target_": "vae_sweep.models.conv.ConvVAE", "channels": [32, 64, 128]},
     "fc_matched": {"_target_": "vae_sweep.models.fc_matched.MatchedFCVAE", "channels": [32, 64, 128]},
@@ -87,9 +94,10 @@ def test_fully_connected_models_do_not_notice_permuted_pixels(name: str, tmp_pat
     assert evaluate(other, tests[1]).loss == pytest.approx(evaluate(model, tests[0]).loss, rel=1e-4)
 
 
-def test_convolutions_start_at_zero_beside_an_affine_path() -> None:
+@pytest.mark.parametrize("name", ["conv_res", "conv_dct"])
+def test_convolutions_start_at_zero_beside_an_affine_path(name: str) -> None:
     """Logits begin as an affine function of z; then every part has a gradient."""
-    model = create("conv_res")
+    model = create(name)
     y, z = torch.randn(2, 4, 8)
     logits = [torch.logit(model.decode(v).double()) for v in (y, z, 0.3 * y + 0.7 * z)]
     torch.testing.assert_close(logits[2], 0.3 * logits[0] + 0.7 * logits[1], rtol=1e-3, atol=1e-5)

@@ -24,6 +24,7 @@ NODES = {
         "width": 16,
         "blocks": 1,
     },
+    "fc_dct": {"_target_": "vae_sweep.models.fc_dct.FrequencyFCVAE", "width": 16, "blocks": 1},
     "linear": {"_target_": "vae_sweep.models.linear.LinearVAE"},
 }
 TEST = {"loss": 12.5, "recon": 10.0, "kl": 2.5}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,6 +15,7 @@ from vae_sweep import models
 from vae_sweep.base.errors import UserError
 from vae_sweep.metrics import linear
 from vae_sweep.metrics.measure import linear_vae
+from vae_sweep.models.fc_dct import Frequencies
 from vae_sweep.models.fc_matched import fc_weights
 from vae_sweep.models.vae import VAE, Posterior
 from vae_sweep.sweeps.preparation import check_model
@@ -31,6 +33,12 @@ NODES = {
     "conv_res": {
         "_target_": "vae_sweep.models.conv_res.ResidualConvVAE",
         "name": "conv_res",
+        **{"channels": [8, 16], "width": 32, "blocks": 2},
+    },
+    "fc_dct": {"_target_": "vae_sweep.models.fc_dct.FrequencyFCVAE", "name": "fc_dct", "width": 32, "blocks": 2},
+    "conv_dct": {
+        "_target_": "vae_sweep.models.conv_dct.FrequencyConvVAE",
+        "name": "conv_dct",
         **{"channels": [8, 16], "width": 32, "blocks": 2},
     },
 }
@@ -75,6 +83,38 @@ def test_shapes(name: str) -> None:
 def test_parameter_counts(name: str, latent_dim: int, expected: int) -> None:
     model = models.create(NODES[name], SHAPE, latent_dim)
     assert sum(p.numel() for p in model.parameters()) == expected
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 16, 24), (1, 16, 16)])
+def test_frequencies_are_those_of_scipy(shape: tuple[int, int, int]) -> None:
+    """Of brightness, scaled by hand; the inverse gives the image back."""
+    frequencies, x = Frequencies(shape), torch.rand(4, *shape, generator=torch.Generator().manual_seed(0))
+    found = frequencies(x)
+    brightness = x.numpy().sum(1) / math.sqrt(shape[0])
+    expected = scipy.fft.dctn(brightness, axes=(1, 2), norm="ortho")
+    side = math.sqrt(shape[1] * shape[2])
+    assert found[:, 0, 0, 0].numpy() == pytest.approx(expected[:, 0, 0] * 4 / side, rel=1e-5)
+    assert found[:, 0, 3, 4].numpy() == pytest.approx(expected[:, 3, 4] * 4 / side * 6**1.5, rel=1e-4, abs=1e-5)
+    torch.testing.assert_close(frequencies.inverse(found), x)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("fc_dct", "fc_res"), ("conv_dct", "conv_res")])
+def test_frequencies_change_weights_and_no_function(name: str, plain: str) -> None:
+    """With the transformed weights in its place the plain model gives the same posteriors and images."""
+    model, other = (models.create(NODES[key], SHAPE, 8) for key in (name, plain))
+    other.load_state_dict(model.state_dict())
+    inward, outward = (
+        (other.encoder[1], other.decoder[-3]) if name == "fc_dct" else (other.encoder_shortcut, other.decoder_shortcut)
+    )
+    frequencies = model.frequencies
+    with torch.no_grad():
+        weight = inward.weight.unflatten(1, SHAPE) / frequencies.scale
+        inward.weight.copy_(frequencies.inverse(weight / frequencies.scale).flatten(1))
+        outward.weight.copy_(4 * frequencies.inverse(outward.weight.T.unflatten(1, SHAPE)).flatten(1).T)
+        outward.bias.copy_(4 * frequencies.inverse(outward.bias.view(1, *SHAPE)).flatten())
+        x, z = torch.rand(5, *SHAPE), torch.randn(5, 8)
+        torch.testing.assert_close(other.encode(x).mean, model.encode(x).mean, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(other.decode(z), model.decode(z), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("latent_dim", [2, 128])

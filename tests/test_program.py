@@ -14,8 +14,10 @@ import decoders
 from vae_sweep.config.schema import config_dir
 from vae_sweep.datasets.permuted import PERMUTED, unshuffle
 from vae_sweep.models.conv import ConvVAE
+from vae_sweep.models.conv_dct import FrequencyConvVAE
 from vae_sweep.models.conv_res import ResidualConvVAE
 from vae_sweep.models.fc import FCVAE
+from vae_sweep.models.fc_dct import FrequencyFCVAE
 from vae_sweep.models.fc_matched import MatchedFCVAE
 from vae_sweep.models.fc_res import ResidualFCVAE
 from vae_sweep.models.fc_skip import SkipFCVAE
@@ -33,6 +35,8 @@ SHIPPED: dict[str, Callable[[], VAE]] = {
     "linear": lambda: LinearVAE(COLOUR, 7),
     "conv": lambda: ConvVAE(COLOUR, 6, [4, 8, 16]),
     "conv_res": lambda: ResidualConvVAE(COLOUR, 6, [4, 8], 24, 2),
+    "fc_dct": lambda: FrequencyFCVAE(GREY, 6, 24, 2),
+    "conv_dct": lambda: FrequencyConvVAE(COLOUR, 6, [4, 8], 24, 2),
 }
 
 

@@ -23,6 +23,8 @@ NODES = {
     "fc_skip": {"_target_": "vae_sweep.models.fc_skip.SkipFCVAE", "hidden_dims": [32, 16]},
     "fc_res": {"_target_": "vae_sweep.models.fc_res.ResidualFCVAE", "width": 16, "blocks": 1},
     "conv_res": {"_target_": "vae_sweep.models.conv_res.ResidualConvVAE", "channels": [8], "width": 16, "blocks": 1},
+    "fc_dct": {"_target_": "vae_sweep.models.fc_dct.FrequencyFCVAE", "width": 16, "blocks": 1},
+    "conv_dct": {"_target_": "vae_sweep.models.conv_dct.FrequencyConvVAE", "channels": [8], "width": 16, "blocks": 1},
 }
 # Version -> training and validation loss after two epochs, nats/image. Add a line when the version is raised.
 TRAINED = {

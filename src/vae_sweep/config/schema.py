@@ -83,6 +83,18 @@ class ConvResModel:
 
 
 @dataclass
+class FCDctModel(FCResModel):
+    _target_: str = "vae_sweep.models.fc_dct.FrequencyFCVAE"
+    name: str = "fc_dct"
+
+
+@dataclass
+class ConvDctModel(ConvResModel):
+    _target_: str = "vae_sweep.models.conv_dct.FrequencyConvVAE"
+    name: str = "conv_dct"
+
+
+@dataclass
 class LinearModel:
     _target_: str = "vae_sweep.models.linear.LinearVAE"
     name: str = "linear"
@@ -236,6 +248,8 @@ SCHEMAS = {
         "fc_skip": FCSkipModel,
         "fc_res": FCResModel,
         "conv_res": ConvResModel,
+        "fc_dct": FCDctModel,
+        "conv_dct": ConvDctModel,
     },
     "dataset": {
         "cifar10": Cifar10Dataset,
