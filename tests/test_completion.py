@@ -44,9 +44,9 @@ def test_tab_offers_what_fits(tmp_path: Path) -> None:
     (tmp_path / "my_conf" / "experiment").mkdir(parents=True)
     (tmp_path / "my_conf" / "experiment" / "my.yaml").write_text("# @package _global_\nseed: 3\n", encoding="utf-8")
     python = f"{sys.executable} -m vae_sweep"
-    assert offered("vae-sweep model=fc", tmp_path) == ["fc", "fc_matched", "fc_res", "fc_skip"]
+    assert offered("vae-sweep model=fc", tmp_path) == ["fc", "fc_dct", "fc_matched", "fc_res", "fc_skip"]
     assert offered("vae-sweep sweep model=fc,conv params=p", tmp_path) == ["p1", "p2", "p3"]
-    assert offered(f"{python} -m model=linear,con", tmp_path) == ["linear,conv", "linear,conv_res"]
+    assert offered(f"{python} -m model=linear,con", tmp_path) == ["linear,conv", "linear,conv_dct", "linear,conv_res"]
     assert offered(f"{python} --config-dir my_conf experiment=", tmp_path) == ["celeba30", "my", "smoke"]
     assert offered("vae-sweep dataset=folder dataset.val_", tmp_path) == ["dataset.val_fraction="]
     assert offered("vae-sweep s", tmp_path) == ["seed=", "sweep.", "sweep"]

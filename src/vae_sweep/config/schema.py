@@ -86,12 +86,14 @@ class ConvResModel:
 class FCDctModel(FCResModel):
     _target_: str = "vae_sweep.models.fc_dct.FrequencyFCVAE"
     name: str = "fc_dct"
+    baseline: str | None = "fc_res"
 
 
 @dataclass
 class ConvDctModel(ConvResModel):
     _target_: str = "vae_sweep.models.conv_dct.FrequencyConvVAE"
     name: str = "conv_dct"
+    baseline: str | None = "conv_res"
 
 
 @dataclass

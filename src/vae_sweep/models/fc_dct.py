@@ -71,7 +71,7 @@ class Frequencies(nn.Module):
         return self.rows.T @ x @ self.columns
 
     def logits(self, layer: nn.Module, h: torch.Tensor) -> torch.Tensor:
-        """Return flat images (B, C H W), times SLOPE, whose scaled coefficients a linear layer gives for ``h`` (B, width).
+        """Return flat images (B, C H W), times SLOPE, of the coefficients that ``layer`` gives for ``h`` (B, width).
 
         Its weights are transformed, not the images: so the page with sliders sees one matrix.
         """
