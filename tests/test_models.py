@@ -115,6 +115,7 @@ def test_frequencies_change_weights_and_no_function(name: str, plain: str) -> No
         x, z = torch.rand(5, *SHAPE), torch.randn(5, 8)
         torch.testing.assert_close(other.encode(x).mean, model.encode(x).mean, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(other.decode(z), model.decode(z), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(other.decode(z), model.eval().decode(z), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("latent_dim", [2, 128])

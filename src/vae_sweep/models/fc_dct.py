@@ -73,9 +73,12 @@ class Frequencies(nn.Module):
     def logits(self, layer: nn.Module, h: torch.Tensor) -> torch.Tensor:
         """Return flat images (B, C H W), times SLOPE, of the coefficients that ``layer`` gives for ``h`` (B, width).
 
-        Its weights are transformed, not the images: so the page with sliders sees one matrix.
+        Images are transformed in training, since there are fewer of them than units, else the weights: then the layer is
+        one matrix also for the page with sliders. Both give the same, but for rounding.
         """
         assert isinstance(layer, nn.Linear)
+        if self.training:
+            return SLOPE * self.inverse(layer(h).unflatten(1, self.image_shape)).flatten(1)
         parts = torch.cat([layer.weight.T, layer.bias[None]]).unflatten(1, self.image_shape)
         weight = SLOPE * self.inverse(parts).flatten(1)  # (width + 1, C H W)
         return torch.addmm(weight[-1], h, weight[:-1])
