@@ -73,8 +73,8 @@ class Frequencies(nn.Module):
     def logits(self, layer: nn.Module, h: torch.Tensor) -> torch.Tensor:
         """Return flat images (B, C H W), times SLOPE, of the coefficients that ``layer`` gives for ``h`` (B, width).
 
-        Images are transformed in training, since there are fewer of them than units, else the weights: then the layer is
-        one matrix also for the page with sliders. Both give the same, but for rounding.
+        Images are transformed in training, since there are fewer of them than units; else the weights, so that the layer
+        is one matrix, also for the page with sliders. Both give the same, but for rounding.
         """
         assert isinstance(layer, nn.Linear)
         if self.training:
