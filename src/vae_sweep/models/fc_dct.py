@@ -36,10 +36,10 @@ class Frequencies(nn.Module):
     """The coefficients of an image in an orthonormal basis, each divided by the size that it has in photographs.
 
     The basis is the discrete cosine transform (DCT-II, Ahmed et al. 1974) of brightness and two colour differences.
-    Pixels of neighbours are nearly equal, so a direction of pixels that matters little to the loss is a sum of large
-    weights; these coefficients are nearly uncorrelated and of one size. Adam scales the gradient of every weight by
-    itself, which suits them. Their standard deviation is taken as sqrt(H W) / 4 / (1 + f)^1.5 at f half cycles per
-    image, for the power spectrum of natural images falls with a power of f (Field 1987); no image is looked at.
+    Neighbouring pixels are nearly equal, so fine detail is a small difference of large values. Adam scales the step of
+    every weight by itself, and cannot tell the two apart in pixels; scaled coefficients are nearly uncorrelated and of
+    one size. Their standard deviation is taken as sqrt(H W) / 4 / (1 + f)^1.5 at f half cycles an image: the spectrum
+    of natural images falls with a power of f (Field 1987). The constants were chosen on CIFAR-10's training images.
     """
 
     rows: torch.Tensor  # (H, H) frequency, place
@@ -73,8 +73,8 @@ class Frequencies(nn.Module):
     def logits(self, layer: nn.Module, h: torch.Tensor) -> torch.Tensor:
         """Return flat images (B, C H W), times SLOPE, of the coefficients that ``layer`` gives for ``h`` (B, width).
 
-        Images are transformed in training, since there are fewer of them than units; else the weights, so that the layer
-        is one matrix, also for the page with sliders. Both give the same, but for rounding.
+        In training images are transformed, since there are fewer of them than units; else the weights, so that the
+        layer is one matrix, also for the page with sliders. Both give the same, but for rounding.
         """
         assert isinstance(layer, nn.Linear)
         if self.training:
