@@ -122,7 +122,8 @@ def test_a_shipped_model_names_its_baseline_in_its_yaml(name: str) -> None:
     node = composed(f"model={name}", "dataset=shapes")
     text = (config_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8")
     assert f"\nbaseline: {node['model.baseline']} " in text
-    assert node["model.baseline"] == schema.SCHEMAS["model"][name]().baseline == BASELINES[name]
+    assert node["model.baseline"] == schema.SCHEMAS["model"][name]().baseline
+    assert BASELINES.get(name, node["model.baseline"]) == node["model.baseline"]  # later models' runs say it themselves
 
 
 @pytest.mark.parametrize(("baseline", "allowed"), [("mine", True), ("null", True), ("'a b'", False), ("'../x'", False)])
