@@ -20,7 +20,7 @@ import pytest
 from mlflow import MlflowClient
 
 import vae_sweep
-from running import clean_environment
+from running import clean_environment, heeded_signals
 from vae_sweep import UserError, doctor, ui
 from vae_sweep.cli import COMMANDS
 from vae_sweep.tracking.names import ROLE
@@ -138,16 +138,19 @@ def test_the_ui_answers_until_it_is_interrupted_and_leaves_no_process(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     line = [sys.executable, "-m", "vae_sweep", "ui", f"port={port}"]
-    with subprocess.Popen(
-        line,
-        cwd=swept[0],
-        env=clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,
-    ) as process:
+    with (
+        heeded_signals(),
+        subprocess.Popen(
+            line,
+            cwd=swept[0],
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        ) as process,
+    ):
         try:
             until = time.monotonic() + 120
             while True:
