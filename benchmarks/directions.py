@@ -27,17 +27,8 @@ from vae_sweep.sweeps.source import source
 from vae_sweep.training import checkpoint
 from vae_sweep.training.evaluation import to_float
 
-BANDS = (
-    (1, 1),
-    (2, 4),
-    (5, 8),
-    (9, 16),
-    (17, 24),
-    (25, 36),
-    (37, 64),
-    (65, 128),
-    (129, 256),
-)  # ranks, both ends counted
+# Ranks, both ends counted.
+BANDS = (*((1, 1), (2, 4), (5, 8), (9, 16), (17, 24), (25, 36), (37, 64)), *((65, 128), (129, 256)))
 BATCH = 500
 
 

@@ -24,9 +24,7 @@ from vae_sweep.sweeps.source import source
 
 POINTS, VALUES, DRAWS = 10_000, 1000, 5  # of two sets from one standard normal distribution
 PRDC = {"precision": 0.4772, "recall": 0.4705, "density": 1.0555, "coverage": 0.9735}  # README of prdc, k = 5
-GAUSSIAN = (
-    4.70  # bits/dim of CIFAR-10's test images; van den Oord et al. 2016, "Pixel recurrent neural networks", table 4
-)
+GAUSSIAN = 4.70  # bits/dim of CIFAR-10's test images; van den Oord et al. 2016, "Pixel recurrent neural networks"
 
 
 def neighbourhoods() -> list[list[str]]:

@@ -90,7 +90,7 @@ def _notes(evidence: Evidence) -> dict[str, list[str]]:
     alone = [dataset for dataset in found if _seeds(evidence, dataset) - {0} == {1}]
     if alone:
         where = "" if len(alone) == len(found) else f" on {', '.join(alone)}"
-        seeds = max(3, *(c.seeds or 0 for c in evidence.questions if c.dataset in alone), 0)
+        seeds = max([3, *(c.seeds or 0 for c in evidence.questions if c.dataset in alone)])
         first.insert(0, f"One seed per cell{where}: differences may be noise; add {seeds_option(seeds)}.")
     if evidence.missing:
         first.append(unknown_distance(evidence.missing))

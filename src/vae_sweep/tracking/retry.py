@@ -77,8 +77,7 @@ class RetryingClient:
     """The methods of ``client``, retried for ``retry_for`` seconds after transient failures; they raise StoreError.
 
     Once a call has waited in vain, the next ones fail at once until one succeeds. ``failures`` are the errors that the
-    client raises. Each try runs inside ``guard()``; an interrupt between two tries
-    ends the wait.
+    client raises. Each try runs inside ``guard()``; an interrupt between two tries ends the wait.
     """
 
     # Not by tenacity: the guard, one warning per outage and StoreError around it need more lines than this loop.
@@ -112,8 +111,9 @@ class RetryingClient:
             except self._failures as error:
                 failure = StoreError(f"the tracking store {self._uri} failed ({first_line(error)})")
                 left = 0.0 if self._is_down else self.retry_for - (time.monotonic() - started)
-                if left <= 0 or not self._is_transient(error):
-                    self._is_down = self._is_transient(error)
+                transient = self._is_transient(error)
+                if left <= 0 or not transient:
+                    self._is_down = transient
                     raise failure from error
                 if not warned:
                     log.warning("%s; retrying for up to %.0f s", failure, left)
