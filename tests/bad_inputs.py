@@ -90,6 +90,14 @@ CONFIGURATION = {
         "-m training.precision=auto hydra/launcher=submitit_local dataset=shapes",
         "training.precision=auto: | launcher | give float32, tf32 or bfloat16",
     ),
+    "no such mode of the compiler": Bad(
+        "training.compile=fast", "training.compile=fast: | false, true, reduce-overhead, max-autotune or"
+    ),
+    "no C++ compiler": Bad(
+        "training.compile=true training.device=cpu dataset=shapes",
+        "training.compile=true: | needs a C++ compiler (no-such-compiler) | training.compile=false",
+        environment={"CXX": "no-such-compiler"},
+    ),
     "no such display": Bad("progress=bar", "progress=bar: | auto | table, plain, log | none"),
     "no such layout": Bad("training.channels_last=never", "training.channels_last=never: | auto, true or false"),
     "too small": Bad("params.latent_dim=0", "params.latent_dim=0: | whole number from 1 to 65,536"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 import sqlite3
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -195,3 +198,35 @@ def test_a_precision_that_the_device_has_not_ends_the_command_before_the_first_r
         assert "does not compute in it; give float32 or bfloat16" in done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_what_the_compiler_of_pytorch_needs_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(UserError, match=r"compile=true: .*C\+\+ compiler \(no-such-compiler\) for cpu.*compile=false"):
+        resolve_device("cpu", compiled=True)
+    gpu(monkeypatch, (9, 0))
+    assert resolve_device("cuda", compiled="reduce-overhead").type == "cuda" or find_spec("triton") is None
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"training\.compile=reduce-overhead: .*needs Triton for cuda"):
+        resolve_device("cuda", compiled="reduce-overhead")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch's compiler needs g++")
+@pytest.mark.parametrize("mode", [True, "reduce-overhead"])
+def test_a_compiled_model_trains_as_a_plain_one_and_continues_to_the_bit(mode: bool | str) -> None:
+    def train(compiled: bool | str, snapshot: dict | None = None) -> tuple[list, models.VAE, dict]:
+        seed_weights(0)
+        model = FCVAE(SHAPE, 4, [8])
+        settings = TrainSettings(**SETTINGS, compile=compiled)
+        epochs = fit(model, images(40, 0), images(20, 1), settings, snapshot=copy.deepcopy(snapshot))
+        found = [(epoch.val.loss, copy.deepcopy(epoch.snapshot())) for epoch in epochs]  # the last batch is smaller
+        return [loss for loss, _ in found], model, found[0][1]
+
+    plain, _, _ = train(False)
+    losses, model, after_one = train(mode)
+    assert losses == pytest.approx(plain, rel=1e-5)
+    continued, again, _ = train(mode, after_one)
+    assert continued == losses[1:]
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))

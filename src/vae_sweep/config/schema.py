@@ -119,7 +119,7 @@ class Training:
     device: str = "auto"  # auto (cuda, else mps, else cpu) | cpu | cuda | cuda:N | mps
     threads: int = 1  # CPU threads of one run; 1 keeps its numbers the same however many run beside it
     channels_last: bool | str = "auto"  # memory format of convolutions in training: auto (on a CPU) | true | false
-    compile: bool = False  # torch.compile the training step; may pay on GPUs
+    compile: bool | str = False  # torch.compile the model in training: false | true | a mode of torch.compile
     clip_grad_norm: float | None = None  # norm of the gradient, at most; null: any
     precision: str = "float32"  # matmul precision in training: float32 | tf32 (NVIDIA GPUs) | bfloat16 | auto
 

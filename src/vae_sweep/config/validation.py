@@ -69,6 +69,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "training.clip_grad_norm": (lambda v: v is None or 0 < v <= 1e12, "a number > 0, or null"),
     "training.device": (_device, "auto, cpu, cuda, cuda:N or mps"),
     "training.channels_last": (lambda v: v == "auto" or isinstance(v, bool), "auto, true or false"),
+    "training.compile": (
+        lambda v: isinstance(v, bool) or v in ("reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
+        "false, true, reduce-overhead, max-autotune or max-autotune-no-cudagraphs",
+    ),
     "training.precision": (lambda v: v in ("float32", "tf32", "bfloat16", "auto"), "float32, tf32, bfloat16 or auto"),
     "training.threads": _whole(1, 256),
     "tracking.retry_seconds": _number("0", "1e6", " (seconds)"),

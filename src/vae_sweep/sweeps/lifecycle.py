@@ -285,7 +285,7 @@ def open_single(config: DictConfig) -> Context:
     from vae_sweep.training.device import resolve_device
 
     resolve_choices(cfg)
-    resolve_device(cfg.training.device, cfg.training.precision)
+    resolve_device(cfg.training.device, cfg.training.precision, cfg.training.compile)
     models.check(cfg.model)
     dataset, _ = prepare(cfg, root)
     announce(dataset)

@@ -116,7 +116,7 @@ def prepare_cells(
         source(cfg.dataset, root)
         resolve_choices(cfg, local)
         if local:
-            resolve_device(cfg.training.device, cfg.training.precision)
+            resolve_device(cfg.training.device, cfg.training.precision, cfg.training.compile)
     cells: dict[str, tuple[Cell, DictConfig]] = {}  # by identity
     known: dict[str, datasets.ImageDataset] = {}
     for name, (overrides, cfg) in planned.items():

@@ -53,7 +53,7 @@ class Job:
     @cached_property
     def device(self) -> torch.device:
         """The device to train on; UserError where it is not there."""
-        return resolve_device(self.cfg.training.device, self.cfg.training.precision)
+        return resolve_device(self.cfg.training.device, self.cfg.training.precision, self.cfg.training.compile)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
@@ -23,11 +27,12 @@ AMPERE = (8, 0)  # compute capability of the first NVIDIA GPUs with TF32 and bfl
 OPERATIONS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")
 
 
-def resolve_device(name: str, precision: str = "float32") -> torch.device:
+def resolve_device(name: str, precision: str = "float32", compiled: bool | str = False) -> torch.device:
     """Return the device for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        UserError: where this machine does not have it, or it does not compute in ``precision``.
+        UserError: where this machine does not have it, it does not compute in ``precision``, or the model is to be
+            ``compiled`` and what PyTorch's compiler needs is missing.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
@@ -46,7 +51,20 @@ def resolve_device(name: str, precision: str = "float32") -> torch.device:
             f"training.precision={precision}: {device} ({device_name(device)}) with PyTorch {torch.__version__} does "
             f"not compute in it; give {' or '.join(possible)}"
         )
+    if compiled and (missing := _compiler_lacks(device)):
+        raise UserError(
+            f"training.compile={str(compiled).lower()}: PyTorch's compiler needs {missing} for {device}, which is not "
+            "here; install it, or give training.compile=false"
+        )
     return device
+
+
+def _compiler_lacks(device: torch.device) -> str | None:
+    """Return what `torch.compile` generates code for or with, where this machine does not have it."""
+    if device.type == "cpu":
+        command = os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+        return None if shutil.which(command) else f"a C++ compiler ({command})"
+    return "Triton" if device.type == "cuda" and find_spec("triton") is None else None
 
 
 def choose_precision(device: torch.device) -> tuple[str, str]:

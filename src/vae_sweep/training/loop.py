@@ -39,7 +39,7 @@ class TrainSettings:
     warmup: float = 0.0  # epochs in which the weight of the KL term rises from 0 to beta
     clip_grad_norm: float | None = None  # the gradient's norm, at most
     channels_last: bool | str = "auto"  # memory format of convolutions, where there are any; auto: on a CPU
-    compile: bool = False
+    compile: bool | str = False  # or a mode of torch.compile
     precision: str = "float32"  # or "tf32", "bfloat16": of matrix products in training; loss and validation: float32
 
 
@@ -138,7 +138,8 @@ class _State:
     def __init__(self, model: VAE, settings: TrainSettings, n_images: int) -> None:
         self.model = model
         self.device = next(model.parameters()).device
-        self.forward = torch.compile(model) if settings.compile else model
+        mode = settings.compile if isinstance(settings.compile, str) else None
+        self.forward = torch.compile(model, mode=mode) if settings.compile else model
         self.steps_per_epoch = -(-n_images // settings.batch_size)
         self.optimizer = Adam(model.parameters())
         self.cycle = settings.max_epochs * self.steps_per_epoch if settings.schedule == "one_cycle" else None  # updates
