@@ -33,8 +33,10 @@ def test_the_time_of_a_sweep_and_a_missing_primary_metric_are_found() -> None:
     sweep = replace(RUN, run_id="f" * 32, started=1764120000.0)
     own = replace(RUN, tags=TAGS | {"mlflow.parentRunId": "f" * 32}, started=sweep.started, ended=1764120051.0)
     other = replace(RUN, ended=1764999999.0)  # trained by another sweep
-    assert collect._when(sweep, [own, other]) == "Sweep ffffffff: 2025-11-26 01:20 UTC, 51 s."
-    assert collect._when(sweep, [replace(own, ended=1764120000.0 + 9000)]).endswith("UTC, 2.5 h.")
+    assert collect._when(sweep, [own, other]) == "Sweep ffffffff: 2025-11-26 01:20 UTC."
+    later = [replace(own, ended=1764120000.0 + 9000), replace(own, ended=1764120000.0 + 86400)]
+    assert collect._when(sweep, later[:1]).endswith("2025-11-26 01:20 to 03:50 UTC.")
+    assert collect._when(sweep, later).endswith("2025-11-26 01:20 to 2025-11-27 01:20 UTC.")
     assert collect._when(sweep, [other]) == "Sweep ffffffff: 2025-11-26 01:20 UTC."
     loss, distance = (
         Metric("test/loss", "", "", "lower", 2, primary=True),

@@ -193,6 +193,21 @@ def test_a_long_table_is_cut_and_says_so() -> None:
     assert len(text.markdown(many)) > 8000
 
 
+def test_a_table_of_many_closed_forms_keeps_runs() -> None:
+    """Each loss has a closed form of its own, as where beta is swept."""
+    one = SWEEP[0]
+    assert one.reference is not None
+    many = [replace(one, beta=b, reference=replace(one.reference, beta=b, test_loss=75 + b)) for b in range(1, 101)]
+    short = text.markdown(many, max_chars=8000)
+    assert len(short) <= 8000
+    kinds = [line.startswith("| *") or "*linear" in line for line in short.splitlines() if line.startswith("| ")][1:]
+    assert kinds.count(False) > 5
+    assert kinds.count(True) > 5
+    whole = text.markdown(many).count("\n| ") - 1
+    assert f"... and {whole - len(kinds)} more rows: see comparison.csv" in short
+    assert "Losses are in nats per image" in short
+
+
 def test_text_is_aligned_and_fits_a_terminal() -> None:
     lines = text.text(SWEEP).splitlines()
     assert max(map(len, lines)) <= 160

@@ -59,6 +59,19 @@ def test_a_store_in_any_folder(name: str, empty_database: Path, tmp_path: Path, 
     assert {path.name for path in tmp_path.iterdir()} == {moved.name}
 
 
+def test_a_moved_store_of_any_name_finds_its_artifacts(empty_database: Path, tmp_path: Path) -> None:
+    root, moved = tmp_path / "here", tmp_path / "there"
+    root.mkdir()
+    shutil.copy(empty_database, root / "runs.db")
+    record = Store.open(store_uri("sqlite:///runs.db", root), root, "any").start_run("run", {})
+    record.log_text("kept", "a.txt")
+    root.rename(moved)
+    with Store.existing("sqlite:///runs.db", moved, "missing").artifact(record.run_id, "a.txt") as path:
+        assert path is not None
+        assert path.read_text() == "kept"
+    assert not root.exists()
+
+
 @pytest.mark.parametrize(
     "name",
     [

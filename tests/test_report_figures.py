@@ -16,7 +16,7 @@ from vae_sweep.comparison.statistics import Contrast, Group
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import page_figures
 from vae_sweep.report import sweep_figures as draw
-from vae_sweep.report.style import looks
+from vae_sweep.report.style import COLOURS, looks
 
 NAN, INF = float("nan"), float("inf")
 LOSS = Metric("test/loss", "test loss", "nats/image", "lower", 2, 0.5, primary=True)
@@ -102,6 +102,13 @@ def test_bands_are_the_range_of_all_seeds_as_far_as_all_trained() -> None:
     colours = {line.get_color() for line in figure.axes[0].get_lines()[:3]}
     assert colours == {looks(["conv", "fc"])["fc"][0]}
     render(figure)
+
+
+def test_names_have_looks_of_their_own_beyond_the_colours_too() -> None:
+    found = looks([f"m{i}" for i in range(36)])
+    assert len(set(found.values())) == 36
+    assert len({(colour, marker) for colour, _, marker in found.values()}) == 36
+    assert [colour for colour, _, _ in found.values()][:7] == [*COLOURS, COLOURS[0]]
 
 
 def test_each_set_has_a_panel_of_its_own() -> None:

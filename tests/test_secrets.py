@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.utils.credentials import get_default_host_creds
 
+from vae_sweep import ui
 from vae_sweep.base.errors import UserError
 from vae_sweep.sweeps.context import Context
 from vae_sweep.tracking.uris import masked, store_uri, with_secret
@@ -45,6 +50,26 @@ def test_a_database_is_opened_with_the_secret_and_shown_without(clean: None, uri
     assert with_secret(shown) == uri
     assert os.environ["MLFLOW_TRACKING_URI"] == uri  # for the processes that this one starts
     assert SECRET.encode() not in pickle.dumps(Context("/root", shown, "1"))
+
+
+def test_the_ui_opens_the_store_with_the_secret_and_no_process_shows_it(
+    clean: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The one program that we start which is not ours."""
+    given = "postgresql://me:s3cret@host/runs"
+    print_store = [sys.executable, "-c", "import os; print(os.environ['MLFLOW_BACKEND_STORE_URI'])"]
+    shown, start = [], subprocess.Popen
+
+    def popen(command: list[str], **settings: Any) -> subprocess.Popen[bytes]:
+        shown.append(command)
+        with (tmp_path / "said").open("w") as file:
+            return start(print_store, stdout=file, **settings)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    ui._serve(store_uri(given, Path("/root")), 5000, tmp_path)
+    assert (tmp_path / "said").read_text().strip() == given
+    assert SECRET not in str(shown)
 
 
 @pytest.mark.parametrize(

@@ -301,10 +301,15 @@ def open_checkpoint(
     if local.suffix == ".pt" or os.path.exists(local):  # unlike Path.exists, it takes a name of any length
         file = local / "checkpoint.pt" if os.path.isdir(local) else local
         return checkpoint.load(file, _class(model))
-    if "/" in run or len(run) > 250:  # longer than any name
-        raise UserError(f"run={run}: no such file; give a run id, a name in the last sweep, or a checkpoint.pt")
+    nothing = UserError(f"run={run}: no such file; give a run id, a name in the last sweep, or a checkpoint.pt")
+    if len(run) > 250:  # longer than any name
+        raise nothing
     store = _store(f"run={run}: no such file", root, uri)
-    return _checkpoint(store, find_run(store, run), run, model)
+    try:
+        found = find_run(store, run)
+    except UserError as error:
+        raise (nothing if "/" in run else error) from None  # a name holds one where paths are swept
+    return _checkpoint(store, found, run, model)
 
 
 def dataset_of(config: dict[str, Any], run: str, root: Path, source_class: str | None = None) -> ImageDataset:

@@ -73,14 +73,17 @@ def _pages(store: Store, asked: str, server: str) -> tuple[str, dict[str, str]]:
 
 def _serve(uri: str, port: int, root: Path) -> None:
     """Run the MLflow UI until Ctrl-C or SIGTERM, and end its processes with this one."""
+    from vae_sweep.tracking.uris import with_secret
+
     signal.signal(signal.SIGTERM, interrupt)
     line = f"-m mlflow ui --workers 1 --host 127.0.0.1 --port {port} --uvicorn-opts".split()
     quiet = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 2 processes instead of 15
         "PYTHONWARNINGS": "ignore",
     }
-    command = [sys.executable, *line, "--log-level=warning", "--backend-store-uri", uri]
-    with subprocess.Popen(command, env=os.environ | quiet, cwd=root, start_new_session=True) as server:
+    store = {"MLFLOW_BACKEND_STORE_URI": with_secret(uri)}  # where `ps` does not show its password
+    command = [sys.executable, *line, "--log-level=warning"]
+    with subprocess.Popen(command, env=os.environ | quiet | store, cwd=root, start_new_session=True) as server:
         try:
             code = server.wait()
         except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, TiffImagePlugin, features
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import create, load
@@ -182,6 +182,7 @@ EIGHT = [round(255 * i / 7) for i in range(8)]
         ((RAMP * 255 / 7).astype(np.float32), (0, 255)),
         ((RAMP / 3.5 - 1).astype(np.float32), (-1, 1)),
         ((RAMP * 10_000).astype(np.int32), (0, 70_000)),
+        ((RAMP * 4095 / 7).round().astype(np.uint16), (0, 4095)),  # of a 12-bit camera
         ((RAMP * 10 - 30).astype(np.int32), (-30, 40)),
     ],
 )
@@ -200,6 +201,27 @@ def test_portable_float_maps_have_no_scale_of_their_own_and_deep_grey_has(tmp_pa
     assert Fit(8, value_range=(0, 1))(tmp_path / "x.pfm")[0, 0].tolist() == EIGHT
     (tmp_path / "x.pgm").write_bytes(b"P5\n8 8\n65535\n" + (RAMP * 65535 / 7).astype(">u2").tobytes())
     assert Fit(8)(tmp_path / "x.pgm")[0, 0].tolist() == EIGHT
+
+
+def test_16_bit_grey_has_all_its_bits_unless_a_tiff_says_fewer_and_white_may_be_zero(tmp_path: Path) -> None:
+    deep = (RAMP * 65535 / 7).round().astype(np.uint16)
+    assert grey(deep, tmp_path / "x.png", None) == EIGHT
+    assert grey(deep, tmp_path / "x.tif", None) == EIGHT
+    inverted = TiffImagePlugin.ImageFileDirectory_v2()
+    inverted[262] = 0
+    Image.fromarray(deep).save(tmp_path / "x.tif", tiffinfo=inverted)
+    with Image.open(tmp_path / "x.tif") as found:
+        assert (found.mode, found.tag_v2[262]) == ("I;16", 0)  # type: ignore[attr-defined]
+    assert Fit(8)(tmp_path / "x.tif")[0, 0].tolist() == EIGHT[::-1]
+    ramp = (RAMP * 4095 / 7).round().astype(int)
+    packed = b"".join(
+        bytes((a >> 4, (a & 15) << 4 | b >> 8, b & 255)) for a, b in zip(ramp.flat[::2], ramp.flat[1::2], strict=True)
+    )
+    tags = [(256, 8), (257, 8), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 8), (279, len(packed))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(packed))
+    (tmp_path / "x.tif").write_bytes(head + packed + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0))
+    assert Fit(8)(tmp_path / "x.tif")[0, 0].tolist() == EIGHT
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])

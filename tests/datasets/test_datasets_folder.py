@@ -102,6 +102,50 @@ def test_layouts(names: list[str], splits: dict[str, int], classes: set[str]) ->
     assert {cls for images in given.values() for _, cls in images} == classes
 
 
+def test_an_image_outside_the_class_folders_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train/a/0", "train/b/1", "train/overview", "test/a/2", "val/a/3"):
+        image(tmp_path / f"{name}.png")
+    built = folder(tmp_path).build()
+    assert [split.labels.tolist() for split in built.splits.values()] == [[-1] * 3, [0], [0]]
+    assert (
+        "1 of 3 train images are in no class folder, such as train/overview.png: no class of that split" in caplog.text
+    )
+
+
+def test_splits_that_lie_too_deep_are_not_mixed(tmp_path: Path) -> None:
+    names = [f"a/b/c/{split}/{i}.png" for split in ("Train", "test") for i in range(9)]
+    with pytest.raises(UserError, match=r"a/b/c/train lies more than 2 folders deep; give the folder .*splits=draw"):
+        arrange(names)
+    assert {split: len(images) for split, images in arrange(names, "draw").given.items()} == {"train": 18}
+
+
+def test_a_link_to_itself_is_a_broken_image(pool: Path) -> None:
+    (pool / "a" / "loop.png").symlink_to(pool / "a" / "loop.png")
+    built = folder(pool).build()
+    assert built.facts["skipped"] == 1
+
+
+def test_what_this_program_writes_into_the_folder_is_no_image_of_it(
+    pool: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With ``dataset.path=.``: prepared images, artifacts and figures of runs."""
+    caplog.set_level(logging.INFO)
+    first = load(folder(pool), pool / "data" / "cache")
+    (pool / "mlruns").mkdir()
+    (pool / "mlruns" / ".store.lock").touch()
+    image(pool / "mlruns" / "1" / "artifacts" / "figures" / "samples.png")
+    image(pool / "outputs" / "generated" / "fc-p1.png")
+    (pool / "notes.txt").write_text("of a run")
+    again = load(folder(pool), pool / "data" / "cache")
+    assert again.digest == first.digest
+    assert caplog.text.count("prepared ") == 1
+    assert (
+        (pool / "data" / "cache" / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
+    )
+    image(pool / "c" / "outputs" / "0.png")  # somebody's class
+    assert sum(map(len, load(folder(pool), pool / "data" / "cache").splits.values())) == 41
+
+
 def test_hidden_files_and_resource_forks_are_passed_over_and_links_followed(pool: Path, tmp_path: Path) -> None:
     image(pool / "__MACOSX" / "a" / "001.png", 200)
     image(pool / ".hidden" / "x.png", 201)

@@ -54,8 +54,9 @@ def test_a_large_jpeg_is_close_to_the_plain_way(tmp_path: Path) -> None:
     assert np.abs(result - plain).max() < 12
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.tif", "x.webp"])  # Pillow itself turns a TIFF while it reads it
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_undone(tmp_path: Path, noise: np.ndarray, orientation: int) -> None:
+def test_exif_orientation_is_undone(tmp_path: Path, noise: np.ndarray, orientation: int, name: str) -> None:
     stored = {  # how a camera stores an upright image; EXIF 2.3, table of tag 0x0112
         1: noise,
         2: noise[:, ::-1],
@@ -68,7 +69,8 @@ def test_exif_orientation_is_undone(tmp_path: Path, noise: np.ndarray, orientati
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    result = decode(Image.fromarray(np.ascontiguousarray(stored)), tmp_path / "x.png", exif=exif)
+    lossless = {"lossless": True} if name.endswith("webp") else {}
+    result = decode(Image.fromarray(np.ascontiguousarray(stored)), tmp_path / name, exif=exif, **lossless)
     np.testing.assert_array_equal(result, noise)
 
 

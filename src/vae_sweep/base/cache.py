@@ -28,6 +28,10 @@ DAMAGE = (  # what reading a missing, cut off or changed file may raise
 )
 
 
+CACHE_TAG = "CACHEDIR.TAG"  # of https://bford.info/cachedir/: backup programs leave its folder out
+SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n"
+
+
 class CannotLock(OSError):
     """The folder of a cache cannot be made or written."""
 

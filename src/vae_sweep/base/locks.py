@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_EVERY = 2.0  # seconds
 HEARTBEAT_WITHIN = 5.0  # seconds in which the heartbeat of a living owner changes, as seen through a disk's cache
 HEARTBEAT_STALE = 600.0  # seconds; an older one is not watched for a change. Clocks of two machines may differ by less
+STORE_LOCK = ".store.lock"  # in mlruns, of the store
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from a file system without locks
 
 

@@ -199,7 +199,7 @@ class FolderDataset:
     path: str = MISSING  # the folder: train/ + test/ (with or without class folders), or images anywhere below
     image_size: int = 32  # height and width after centre crop to a square and resizing, pixels
     splits: str = "auto"  # folders taken for splits: auto (clear ones) | given (any called like one) | draw (none)
-    value_range: list[float] | None = None  # [black, white] of floating-point and 32-bit images; null: refused
+    value_range: list[float] | None = None  # [black, white] of images of more than 8 bits; null: all 16, others refused
     fraction: float = 1.0  # share of the training images to use, drawn once with split_seed
     val_fraction: float = 0.1  # share of those held out for validation
     test_fraction: float = 0.1  # share held out for test where the folder has no test/

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vae_sweep.base.errors import UserError
+from vae_sweep.base.errors import UserError, first_line
 from vae_sweep.datasets.base import SPLITS, Built, Split
 
 RETURN = (
@@ -33,8 +33,11 @@ def as_built(name: str, returned: Any) -> Built:
 
 def _split(name: str, split: str, given: Any) -> Split:
     """Images as (N, C, H, W), with label -1 where there are none."""
-    pair = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
-    images = np.asarray(pair[0])
+    pair = given if isinstance(given, tuple | list) and len(given) == 2 else (given, None)
+    try:
+        images = np.asarray(pair[0])
+    except ValueError as error:  # of several shapes
+        raise UserError(f"dataset={name}: the {split} images are no array ({first_line(error)}); {RETURN}") from None
     labels = np.full(len(images), -1) if pair[1] is None and images.ndim else np.asarray(pair[1])
     if images.ndim == 3:
         images = images[:, None]

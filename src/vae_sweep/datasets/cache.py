@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from vae_sweep.base.cache import CannotLock, once
+from vae_sweep.base.cache import CACHE_TAG, SIGNATURE, CannotLock, once
 from vae_sweep.base.errors import UserError, escaped
 from vae_sweep.datasets.arrays import as_built
 from vae_sweep.datasets.base import MAX_FACT, SPLITS, Built, ImageDataset, Source, Split, capped
@@ -107,6 +107,7 @@ def _write(built: Built, fingerprint: dict[str, Any], folder: Path) -> None:
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
         temporary.mkdir()
+        (folder.parent / CACHE_TAG).write_text(SIGNATURE, encoding="ascii")
         for split in SPLITS:
             np.save(temporary / f"{split}.npy", built.splits[split].images)
             np.save(temporary / f"{split}-labels.npy", built.splits[split].labels)

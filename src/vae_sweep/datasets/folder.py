@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from vae_sweep.base.cache import CACHE_TAG
 from vae_sweep.base.errors import UserError, escaped
+from vae_sweep.base.locks import STORE_LOCK
 from vae_sweep.datasets.base import (
     LEFT_OUT,
     NOTE,
@@ -63,7 +65,7 @@ class Folder(Source):
     path: str
     image_size: int = 32  # pixels, after centre crop to a square and resizing
     splits: str = "auto"  # folders taken for splits: auto (clear ones) | given (any called like one) | draw (none)
-    value_range: list[float] | None = None  # [black, white] of floating-point and 32-bit images
+    value_range: list[float] | None = None  # [black, white] of images of more than 8 bits
     fraction: float = 1.0  # share of the training images to use
     val_fraction: float = 0.1  # share of those held out where there is no val/
     test_fraction: float = 0.1  # share of all held out where there is no test/
@@ -76,13 +78,10 @@ class Folder(Source):
     def fingerprint(self) -> dict[str, Any]:
         """Return path, names, sizes and times of all images, and the settings."""
         digest = hashlib.sha256()
-        files, left_out = self._walk()
-        for file in files:
+        for file in self._walk()[0]:
             digest.update(f"{file.name}\0{file.size}\0{file.mtime_ns}\n".encode(errors="surrogateescape"))
         settings = {key: value for key, value in vars(self).items() if key not in ("name", "path", "max_images")}
-        others = {reason: n for reason, n in sorted(left_out.items()) if reason.startswith("files ")}  # facts name them
-        place = {"path": str(self._root.resolve()), "files": digest.hexdigest(), "others": others}
-        return {"format": 2, **place, **settings}
+        return {"format": 3, "path": str(self._root.resolve()), "files": digest.hexdigest(), **settings}
 
     def build(self) -> Built:
         """Return uint8 (N, 3, image_size, image_size), sorted by name; labels number the sorted class folders."""
@@ -91,6 +90,11 @@ class Folder(Source):
         if layout.unused:
             log.warning("%d images in %s are outside its splits and are not used", layout.unused, escaped(self._root))
             left_out["images outside the splits"] = layout.unused
+        for split, names in layout.unclassed.items():
+            log.warning(
+                "%d of %d %s images are in no class folder, such as %s: no class of that split is known",
+                *(len(names), len(layout.given[split]), split, escaped(names[0])),
+            )
         classes = sorted({cls for members in layout.given.values() for _, cls in members if cls})
         number = {cls: i for i, cls in enumerate(classes)} | {"": -1}
         given = self.value_range
@@ -185,7 +189,9 @@ def walk(
     with os.scandir(folder) as entries:
         for entry in entries:
             reason = _reason(entry.name)
-            if entry.is_dir():
+            if _is_folder(entry):
+                if _is_ours(Path(entry.path)):
+                    continue
                 if reason:
                     left_out[reason] += sum(len(files) for _, _, files in os.walk(entry.path))
                 else:
@@ -200,6 +206,19 @@ def walk(
                     yield Found(prefix + entry.name, -1, 0)
                 else:
                     yield Found(prefix + entry.name, found.st_size, found.st_mtime_ns)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether this program has made the folder: prepared images, or the artifacts and outputs of runs."""
+    runs = folder if folder.name == "mlruns" else folder.parent / "mlruns"
+    return (folder / CACHE_TAG).exists() or (folder.name in ("mlruns", "outputs") and (runs / STORE_LOCK).exists())
 
 
 def _reason(name: str) -> str:

@@ -48,6 +48,7 @@ TURNS = {  # EXIF 2.3, tag 0x0112
     8: Image.Transpose.ROTATE_90,
 }
 SAMPLE_FORMAT = 339  # TIFF 6.0: 1 is unsigned
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0
 LARGEST = 200 * 2**20  # bytes of a file that is read as a whole
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"  # first bytes of the files
 
@@ -65,7 +66,7 @@ class Fit:
     size: int  # S
     crop: int | None = None  # side of the centre square, pixels of the file; None: as large as fits
     size_of_all: tuple[int, int] | None = None  # (W, H) that every image must have; None: any
-    value_range: tuple[float, float] | None = None  # black and white of floating-point and 32-bit values
+    value_range: tuple[float, float] | None = None  # black and white of values of more than 8 bits
     clipped: list[int] = field(default_factory=list, compare=False)  # an entry for each image with values beyond it
 
     def __call__(self, path: Path) -> np.ndarray:
@@ -95,8 +96,8 @@ class Fit:
                 raise ValueError(f"{image.width}x{image.height} pixels, the other images have {width}x{height}")
             if self.crop is None:
                 _draft(image, self.size)
-            turn = _turn(image)
             rgb = to_rgb(image, self._scaled)
+            turn = _turn(image)  # after its pixels: a TIFF is turned while it is read, and then has no orientation
         rgb = rgb if turn is None else rgb.transpose(turn)
         side = self.crop or min(rgb.size)
         if side > min(rgb.size):
@@ -104,8 +105,11 @@ class Fit:
         return _centre(rgb, side, self.size).transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
 
     def _scaled(self, image: Image.Image) -> np.ndarray:
-        """Values of mode I or F, scaled from `value_range` to 0..255, float64 (H, W)."""
-        kind = "floating-point" if image.mode == "F" else "32-bit or signed"
+        """Values of mode I;16, I or F, scaled from `value_range` to 0..255, float64 (H, W)."""
+        sixteen = image.mode.startswith("I;") or image.format == "PNG"
+        kind = "floating-point" if image.mode == "F" else "16-bit" if sixteen else "32-bit or signed"
+        if self.value_range is None and sixteen:
+            return _of_16_bits(image)
         if self.value_range is None:
             raise UnknownScale(f"{kind} values of unknown scale")
         values = np.asarray(image)
@@ -117,6 +121,14 @@ class Fit:
         if values.min() < low or values.max() > high:
             self.clipped.append(1)
         return (values.astype(np.float64) - low) * (255 / (high - low))
+
+
+def _of_16_bits(image: Image.Image) -> np.ndarray:
+    """Whole numbers of all their bits, 16 or as a TIFF says, as 0..255, float64 (H, W)."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITS_PER_SAMPLE, (16,))
+    values = np.asarray(image).astype(np.float64) * (255 / (2 ** (bits[0] if isinstance(bits, tuple) else bits) - 1))
+    return 255 - values if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else values
 
 
 @cache
@@ -196,17 +208,17 @@ def _without_metadata(path: Path) -> io.BytesIO:
 
 
 def to_rgb(image: Image.Image, scaled: Callable[[Image.Image], np.ndarray]) -> Image.Image:
-    """Return the image in mode RGB: transparency over white, 16-bit grey scaled to 8 bits.
+    """Return the image in mode RGB: transparency over white.
 
-    `scaled` maps floating-point and 32-bit values to 0..255, (H, W).
+    `scaled` maps values of more than 8 bits to 0..255, (H, W).
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
-    if image.mode == "F" or (image.mode == "I" and image.format not in ("PNG", "PPM")):  # these have 16 bits
+    if image.mode == "I" and image.format == "PPM":
+        return _grey(np.asarray(image).astype(np.float64) / 257)  # Pillow scaled them to 0..65535
+    if image.mode == "F" or image.mode.startswith("I"):
         return _grey(scaled(image))
-    if image.mode.startswith("I"):
-        return _grey(np.asarray(image).astype(np.float64) / 257)  # 0..65535 -> 0..255
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")

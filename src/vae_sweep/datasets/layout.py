@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.datasets.base import SPLITS
@@ -31,6 +31,7 @@ class Layout:
     given: dict[str, list[File]]  # split -> its images; all images as "train" where there are no splits
     origins: dict[str, str]  # split -> its folders, such as "archive/Train"
     unused: int = 0  # images outside the splits
+    unclassed: dict[str, list[str]] = field(default_factory=dict)  # split without classes -> those that have no folder
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ def arrange(names: Sequence[str], splits: str = "auto") -> Layout:
         raise UserError(
             f"dataset.splits=given: no folders are called {', '.join(SPLITS)} or the like; use auto or draw"
         )
-    return Layout({"train": _classify(parts, depth=0)}, {})
+    if splits == "auto" and (deeper := _splits_below(parts)):
+        raise UserError(
+            f"{deeper} lies more than {DEEPEST} folders deep; give the folder that holds it, or dataset.splits=draw "
+            "(all images together, val and test drawn)"
+        )
+    return _layout({"train": (parts, 0)}, {})
 
 
 def _roles(folders: set[str]) -> dict[str, _Role]:
@@ -129,11 +135,21 @@ def _take(parts: Sequence[list[str]], depth: int, roles: dict[str, _Role]) -> La
     several = len({tuple(part[:depth]) for found in members.values() for part in found}) > 1
     nested = all(part[depth + 1 : depth + 2] == [part[depth]] for found in members.values() for part in found)
     level = depth - 1 if several else depth + 1 + nested  # train/train/, as of two archives unpacked side by side
-    given = {split: _classify(found, level) for split, found in members.items() if found}
+    found = {split: (held, level) for split, held in members.items() if held}
     if not members["train"] and others:
-        given = {"train": _classify(others, depth), **given}
+        found = {"train": (others, depth), **found}
         folders["train"], others = {"all other images"}, []
-    return Layout(given, {split: _joined(sorted(folders[split])) for split in given}, len(others))
+    return _layout(found, {split: _joined(sorted(folders[split])) for split in found}, len(others))
+
+
+def _splits_below(parts: Sequence[list[str]]) -> str:
+    """A folder called train that has one called test beside it, deeper than they are looked for; "" for none."""
+    folders = {tuple(part[: depth + 1]) for part in parts for depth in range(DEEPEST + 1, len(part) - 1)}
+    by_role: dict[tuple[str, ...], set[str]] = {}
+    for folder in folders:
+        if (split := SPLIT_OF.get(folder[-1].casefold())) in ("train", "test"):
+            by_role.setdefault(folder[:-1], set()).add(split)
+    return next(("/".join((*above, "train")) for above, held in sorted(by_role.items()) if len(held) == 2), "")
 
 
 def _question(layout: Layout, folders: Sequence[str]) -> str:
@@ -150,7 +166,15 @@ def _joined(folders: Sequence[str], most: int = 4) -> str:
     return ", ".join(folders[:most]) + more
 
 
-def _classify(parts: Sequence[list[str]], depth: int) -> list[File]:
-    """Each name with its folder at `depth` as its class; no classes where an image has no such folder."""
-    classed = all(len(part) > depth + 1 for part in parts)
-    return [("/".join(part), part[depth] if classed else "") for part in parts]
+def _layout(found: Mapping[str, tuple[Sequence[list[str]], int]], origins: dict[str, str], unused: int = 0) -> Layout:
+    """The layout of splits whose images have the folder at this depth as their class.
+
+    A split has no classes where an image of it has no such folder.
+    """
+    given, unclassed = {}, {}
+    for split, (parts, depth) in found.items():
+        outside = ["/".join(part) for part in parts if len(part) <= depth + 1]
+        given[split] = [("/".join(part), "" if outside else part[depth]) for part in parts]
+        if 0 < len(outside) < len(parts):
+            unclassed[split] = outside
+    return Layout(given, origins, unused, unclassed)

@@ -300,8 +300,18 @@ def markdown() -> str:
     """Return the table of all metrics."""
     lines = ["| key | name | unit | better | meaning |", "| --- | --- | --- | --- | --- |"]
     for entry in ENTRIES:
-        groups = ("NETWORK", "N", "prior samples") if _NETWORK in entry.pattern else ("K",)
-        key = entry.pattern.replace(_NETWORK, "NETWORK_N").replace(_PART, "PART").replace(r"(\d+)", "K")
+        choice = re.search(r"\(([a-z]+(?:\|[a-z]+)+)\)", entry.pattern)
+        groups = (
+            ("NETWORK", "N", "prior samples")
+            if _NETWORK in entry.pattern
+            else (" or ".join(choice[1].split("|")) if choice else "K",)
+        )
+        key = (
+            entry.pattern.replace(_NETWORK, "NETWORK_N")
+            .replace(_PART, "PART")
+            .replace(r"(\d+)", "K")
+            .replace("(?:", "(")
+        )
         metric = entry.metric
         cells = (f"`{key}`", metric.label.format(*groups), metric.unit, metric.better, entry.text.format(*groups))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

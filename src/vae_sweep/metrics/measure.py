@@ -29,6 +29,7 @@ from vae_sweep.training.objective import Objective, best_variance
 __all__ = ["HeldOut", "Settings", "linear_vae", "measure", "measure_linear"]
 
 SSIM_SIDE = 11  # pixels; the window of SSIM
+CLASSES = 1000  # that the linear probe tells apart, at most: with more it takes longer than all other metrics
 DISCRETISED = 500 * 3 * 32 * 32  # values of the test images, and of the validation images, of discretised likelihoods
 
 
@@ -86,8 +87,14 @@ def _latents(subject: Subject) -> dict[str, float]:
 
 def _probe(subject: Subject) -> dict[str, float]:
     train, test = subject.dataset.train.labels[subject.encoded.numpy()], subject.dataset.test.labels
-    if min(train.min(), test.min()) < 0 or len(np.unique(train)) < 2:
+    n_classes = len(np.unique(train))
+    if max(train.max(), test.max()) < 0:
         return {}  # without labels
+    if min(train.min(), test.min()) < 0 or not 2 <= n_classes <= CLASSES:
+        some = min(train.min(), test.min()) < 0
+        why = "images without a class" if some else f"{n_classes:,} classes, and it takes 2 to {CLASSES:,}"
+        subject.undefined.append(f"linear probe: {why}")
+        return {}
     return {"probe_accuracy": latents.probe(subject.train.mean, train, subject.test.mean, test)}
 
 
@@ -217,11 +224,14 @@ def _probe_pca(spectrum: Spectrum, latent_dim: int, dataset: ImageDataset) -> fl
     chosen = fixed_subset(len(dataset.train), TRAIN_IMAGES).numpy()
     size = _n_directions(spectrum, latent_dim)
     scale = spectrum.eigenvectors[:, :size] / np.sqrt(spectrum.eigenvalues[:size])  # (D, k)
-    scores = [
-        (images.reshape(len(images), -1) / 255.0 - spectrum.mean) @ scale
-        for images in (dataset.train.images[chosen], dataset.test.images)
-    ]
-    return latents.probe(scores[0], dataset.train.labels[chosen], scores[1], dataset.test.labels)
+
+    def scores(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(N, k), of so many images at a time that their pixels in float64 fit into memory."""
+        parts = (images[i : i + TRAIN_IMAGES] for i in range(0, len(images), TRAIN_IMAGES))
+        return np.concatenate([(part.reshape(len(part), -1) / 255.0 - spectrum.mean) @ scale for part in parts])
+
+    train, test = dataset.train, dataset.test
+    return latents.probe(scores(train.images[chosen]), train.labels[chosen], scores(test.images), test.labels)
 
 
 def _n_directions(spectrum: Spectrum, latent_dim: int) -> int:

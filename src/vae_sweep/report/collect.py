@@ -6,7 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -265,14 +265,15 @@ def _arrays(store: Store, done: Sequence[Row]) -> dict[str, Any]:
 
 
 def _when(sweep: StoredRun, runs: Sequence[StoredRun]) -> str:
-    """Start of a sweep, and how long it took until the last run that it trained itself had ended."""
+    """Start of a sweep, and when the last run that it trained itself had ended; it may have been interrupted."""
     ends = [run.ended for run in runs if run.parent_id == sweep.run_id and run.ended]
     if sweep.started is None:
         return ""
-    said = f"Sweep {sweep.run_id[:8]}: {datetime.fromtimestamp(sweep.started, UTC):%Y-%m-%d %H:%M} UTC"
-    seconds = max(ends, default=sweep.started) - sweep.started
-    size, unit = next((pair for pair in ((3600, "h"), (60, "min")) if seconds >= 2 * pair[0]), (1, "s"))
-    return f"{said}, {seconds / size:.{'1' if size == 3600 else '0'}f} {unit}." if ends else f"{said}."
+    start, end = (datetime.fromtimestamp(seconds, UTC) for seconds in (sweep.started, max(ends, default=sweep.started)))
+    until = f" to {end:%H:%M}" if end.date() == start.date() else f" to {end:%Y-%m-%d %H:%M}"
+    return (
+        f"Sweep {sweep.run_id[:8]}: {start:%Y-%m-%d %H:%M}{until if end - start >= timedelta(minutes=1) else ''} UTC."
+    )
 
 
 def _missing(metrics: Sequence[Metric], runs: Sequence[StoredRun]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -88,8 +87,12 @@ def spread(n: int, width: float) -> Floats:
 
 
 def looks(names: Iterable[str]) -> dict[str, tuple[str, Any, str]]:
-    """Name -> its colour, line style and marker, in order of first appearance."""
-    return dict(zip(dict.fromkeys(names), itertools.cycle(zip(COLOURS, DASHES, MARKERS, strict=True)), strict=False))
+    """Name -> its colour, line style and marker, in order of first appearance; of 36 names each has its own."""
+    n = len(COLOURS)
+    return {
+        name: (COLOURS[i % n], DASHES[(i + i // n) % n], MARKERS[(i + i // n) % n])
+        for i, name in enumerate(dict.fromkeys(names))
+    }
 
 
 def millions(seen: Iterable[Floats]) -> tuple[float, str]:

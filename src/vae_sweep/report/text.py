@@ -50,23 +50,27 @@ MARK = "*"  # after the lowest test loss of a set
 
 
 def markdown(rows: Sequence[Row], title: str = "Comparison", max_chars: int | None = None) -> str:
-    """The table with its caption. With `max_chars`, runs (last first) are left out until it fits, and counted.
+    """The table with its caption. With `max_chars`, rows (last first) are left out until it fits, and counted.
 
-    MLflow cuts a description at 8,000 characters; about 20 runs fit.
+    Closed forms stay, since the rest cannot be read without them, unless they alone would fill a quarter. MLflow cuts
+    a description at 8,000 characters; about 20 runs fit.
     """
     table = frame(rows)
     shown = _cells(table, wide=True)
-    lines, runs = [], []
+    lines: list[str] = []
+    runs: list[int] = []
+    references: list[int] = []
     for status, cells in zip(table["status"], shown.to_numpy().tolist(), strict=True):
         closed = status == "REFERENCE"
         lines.append("| " + " | ".join(f"*{cell}*" if closed and cell else cell for cell in cells) + " |\n")
-        runs += [] if closed else lines[-1:]
+        (references if closed else runs).append(len(lines) - 1)
     head = f"### {escape(title)}\n\n" if title else ""
     head += f"| {' | '.join(shown)} |\n|{' --- |' * len(shown.columns)}\n"
     note, end = "", f"\n{caption(rows)}\n"
-    while max_chars is not None and runs and len(head + "".join(lines) + note + end) > max_chars:
-        lines.remove(runs.pop())  # closed forms stay: the rest cannot be read without them
-        note = f"\n... and {len(table) - len(lines)} more rows: see comparison.csv\n"
+    while max_chars is not None and (runs or references) and len(head + "".join(lines) + note + end) > max_chars:
+        many = sum(len(lines[i]) for i in references) > max_chars / 4 or not runs
+        lines[(references if many else runs).pop()] = ""
+        note = f"\n... and {lines.count('')} more rows: see comparison.csv\n"
     return head + "".join(lines) + note + end
 
 

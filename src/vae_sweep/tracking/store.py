@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from vae_sweep.base.errors import StoreError, UserError, first_line
 from vae_sweep.base.files import atomic_write
-from vae_sweep.base.locks import one_at_a_time
+from vae_sweep.base.locks import STORE_LOCK, one_at_a_time
 from vae_sweep.tracking.client import clipped, error_code, make_client, without_http_retries
 from vae_sweep.tracking.names import ERROR, KIND, NAME_LIMIT, NOTE, NOTE_LIMIT, PARENT, PROJECT, START, linked
 from vae_sweep.tracking.record import RunRecord
@@ -84,7 +84,7 @@ class Store:
         if path is not None:
             with _opening(uri):
                 check_schema(uri, path)
-                if path == root / "mlflow.db":
+                if path.parent == root:
                     relocate(path)
         return cls(uri, "")
 
@@ -98,7 +98,7 @@ class Store:
             UserError: where the store cannot be reached or written.
         """
         check_answers(uri)
-        lock = root / "mlruns" / ".store.lock"
+        lock = root / "mlruns" / STORE_LOCK
         path = sqlite_path(uri)
         with _opening(uri):
             lock.parent.mkdir(parents=True, exist_ok=True)

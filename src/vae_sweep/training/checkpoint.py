@@ -25,7 +25,11 @@ UNFINISHED = "checkpoint.pt.tmp"  # what a killed process may leave
 
 
 def save(path: Path, model: VAE, config: dict[str, Any], facts: dict[str, Any]) -> None:
-    """Write the weights, the resolved configuration and ``facts`` atomically; values must be plain Python."""
+    """Write the weights, the resolved configuration and ``facts`` atomically; values must be plain Python.
+
+    Raises:
+        UserError: where the disk does not take it.
+    """
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     content = {
         "format": FORMAT,
@@ -35,8 +39,13 @@ def save(path: Path, model: VAE, config: dict[str, Any], facts: dict[str, Any]) 
         "latent_dim": model.latent_dim,
         "facts": facts,
     }
-    with atomic_write(path) as temporary:
-        write(content, temporary)
+    try:
+        with atomic_write(path) as temporary:
+            write(content, temporary)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); fix that, then the same command continues"
+        ) from error
 
 
 def check_holds(path: Path | None, model: VAE) -> None:
