@@ -63,6 +63,25 @@ def file(name: str, content: bytes = b"") -> Prepare:
     return write
 
 
+def own_model(config: bytes, module: bytes = b"") -> Prepare:
+    """``model=own`` below ``mine``, and ``my_vae.py``."""
+    return both(file("mine/model/own.yaml", config), file("my_vae.py", module))
+
+
+def own_source(fingerprint: str) -> Prepare:
+    """``dataset=own`` below ``mine``: a class whose fingerprint is this expression."""
+    lines = (
+        "from pathlib import Path",
+        "from vae_sweep.datasets import Source",
+        "class Mine(Source):",
+        "    name, max_images = 'own', None",
+        f"    def fingerprint(self): return {{'file': {fingerprint}}}",
+        "    def build(self): raise AssertionError",
+    )
+    config = b"name: own\n_target_: my_data.Mine\n"
+    return both(file("mine/dataset/own.yaml", config), file("my_data.py", "\n".join(lines).encode()))
+
+
 def folder(name: str) -> Prepare:
     return lambda root: (root / name).mkdir(parents=True)
 

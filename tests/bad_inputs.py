@@ -18,6 +18,7 @@ import bad_files as bad
 
 SMALL = "experiment=smoke params=tiny"
 FOLDER = f"dataset=folder dataset.path=pictures {SMALL.partition(' ')[2]}"
+OWN = f"dataset=shapes {SMALL} training.device=cpu"
 MAKE = "vae_sweep.generate"
 COMPARE = "vae_sweep.compare"
 NAN = float("nan")
@@ -409,7 +410,9 @@ RUNS = {
         MAKE,
     ),
     "no sweep": Bad("out=here", "sweep= | missing | give the id", module=COMPARE),
-    "no option of it": Bad("sweep=1 margin=2", "margin=2: | key=value | sweep, out, uri", module=COMPARE),
+    "no option of it": Bad(
+        "sweep=1 margin=2", "margin=2: | key=value | sweep, out, uri, model, dataset", module=COMPARE
+    ),
     "no runs": Bad("sweep=0123abcd", "sweep=0123abcd: no runs are stored here", module=COMPARE),
 }
 
@@ -440,6 +443,51 @@ HABITS = {
     "spaces at the end": Bad("dataset=folder 'dataset.path=p  '", "no folder ./p;"),
     "one word": Bad("help", "help: | key=value | --help?"),
     "file for a name": Bad("model=conf/model/fc.yaml", f"model=conf/model/fc.yaml: | {MODELS} | fc?"),
+    "list without brackets": Bad(
+        "model=fc model.hidden_dims=512,256", "several values | brackets: 'model.hidden_dims=[512,256]'"
+    ),
+    "variance with a comma": Bad("objective.variance=0,5", "several values | point: objective.variance=0.5"),
+    "empty name of a sweep": Bad("-m sweep.name= model=fc,conv dataset=shapes", "sweep.name=: | a name, or null"),
+    "own YAML with a tab": Bad(
+        f"--config-dir mine model=own {OWN}",
+        "own.yaml line 2: | no YAML | correct the file",
+        prepare=bad.own_model(b"name: own\n\t_target_: my_vae.MyVAE\n"),
+    ),
+    "own YAML in another encoding": Bad(
+        f"--config-dir mine model=own {OWN}",
+        "a YAML file of yours is not UTF-8 | save it as UTF-8",
+        prepare=bad.own_model("name: Übung\n".encode("latin-1")),
+    ),
+    "own YAML without a class": Bad(
+        f"--config-dir mine model=own {OWN}",
+        "model._target_: the YAML that was chosen has none | `_target_: ...`",
+        prepare=bad.own_model(b"name: own\n"),
+    ),
+    "own YAML with the latents": Bad(
+        f"--config-dir mine model=own {OWN}",
+        "model.latent_dim=16: | comes from params.latent_dim | leave it out",
+        prepare=bad.own_model(b"name: own\n_target_: vae_sweep.models.fc.FCVAE\nlatent_dim: 16\n"),
+    ),
+    "own module that cannot be read": Bad(
+        f"--config-dir mine model=own {OWN}",
+        "model._target_='my_vae.MyVAE': | its module cannot be imported (SyntaxError: | HYDRA_FULL_ERROR=1",
+        prepare=bad.own_model(b"name: own\n_target_: my_vae.MyVAE\n", b"class MyVAE(\n"),
+    ),
+    "relative class": Bad(
+        f"--config-dir mine model=own {OWN}",
+        "model._target_='.my_vae.MyVAE': | cannot be imported | dotted path",
+        prepare=bad.own_model(b"name: own\n_target_: .my_vae.MyVAE\n"),
+    ),
+    "own data source whose file is missing": Bad(
+        f"--config-dir mine dataset=own {SMALL} training.device=cpu",
+        "dataset=own: my_data.Mine.fingerprint failed (FileNotFoundError: | images.npz | HYDRA_FULL_ERROR=1",
+        prepare=bad.own_source("Path('images.npz').stat().st_size"),
+    ),
+    "own data source whose fingerprint is no JSON": Bad(
+        f"--config-dir mine dataset=own {SMALL} training.device=cpu",
+        "dataset=own: my_data.Mine.fingerprint failed (TypeError: | JSON",
+        prepare=bad.own_source("Path('images.npz')"),
+    ),
     "class for a name": Bad("model=my_vae.MyVAE", f"{MODELS} | YAML file in <folder>/model/ | --config-dir <folder>"),
     "capitals": Bad("model=FC", f"model=FC: | {MODELS} | fc?"),
     "key of another section": Bad("params.beta=4", f"params.beta: | {OF_A_SET} | objective.beta?"),
@@ -467,7 +515,9 @@ HABITS = {
     ),
     "no Slurm": Bad("-m hydra/launcher=slurm", "hydra/launcher=slurm: | `srun` | cluster"),
     "dashes of a run": Bad("--run abc", f"{OF_A_RUN} | write run=abc", module=MAKE),
-    "space between sweeps": Bad("sweep=a, b", "sweep, out, uri | write sweep=a,b, without the space", module=COMPARE),
+    "space between sweeps": Bad(
+        "sweep=a, b", "sweep, out, uri, model, dataset | write sweep=a,b, without the space", module=COMPARE
+    ),
 }
 
 PARTS = (CONFIGURATION, ENVIRONMENT, DATA, CHECKPOINTS, RUNS, HABITS)

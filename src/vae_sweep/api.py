@@ -97,7 +97,7 @@ def load_sweep(sweep: str = "last", *, tracking_uri: str | None = None) -> Sweep
 
 
 @_one_line_errors()
-def load_dataset(name: str, **settings: Any) -> ImageDataset:
+def load_dataset(name: str, /, **settings: Any) -> ImageDataset:
     """Return a dataset, prepared as a sweep of this folder prepares it, and cached in ``data/cache``.
 
     ``dataset.train``, ``.val`` and ``.test`` have ``images``, uint8 (N, C, H, W), and ``labels``, int64 (N,), -1 where

@@ -13,7 +13,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from vae_sweep.base.errors import RunFailed
+from vae_sweep.base.errors import FULL, RunFailed, keep_asked
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import handle_sigint, interrupt
 from vae_sweep.config import completion
@@ -44,6 +44,8 @@ def task(cfg: DictConfig) -> float:
 
 def main() -> None:
     """Entry point of ``python -m vae_sweep`` and ``vae-sweep``; a first word may name another command."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a user's own modules, for the console script as for `python -m`
     word = next(iter(sys.argv[1:]), "")
     if word in COMMANDS:
         del sys.argv[1]
@@ -64,8 +66,9 @@ def main() -> None:
             raise
         sys.exit(message)
     configuration.register()
-    full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra pass exceptions on, so that user_message words them
+    full_traceback = os.environ.get(FULL) == "1"
+    keep_asked()
+    os.environ[FULL] = "1"  # makes Hydra pass exceptions on, so that user_message words them
     logging.raiseExceptions = False  # a full disk under the log file is not worth a traceback per line
     # joblib takes the memory of a worker's first real run after a skipped one for a leak; it only starts another.
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
@@ -73,8 +76,6 @@ def main() -> None:
     handle_sigint()
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
         signal.signal(signal.SIGHUP, interrupt)
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a user's own modules, for the console script as for `python -m`
     error: BaseException | None = None
     try:
         _compose_and_run()

@@ -23,6 +23,10 @@ class Options:
     sweep: str = option("id of a sweep, as it prints it at its end, or its beginning, or last; several with commas")
     out: str | None = option("folder of the report and its tables; null: outputs/compared/<ids>", None)
     uri: str | None = option("tracking store; null: as in training, seen from this folder", None)
+    model: str | None = option(
+        "own models' classes, with commas, such as my_vae.MyVAE, to show them in explore.html", None
+    )
+    dataset: str | None = option("likewise own data sources' classes", None)
 
 
 def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
@@ -31,11 +35,17 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     Raises:
         UserError: for a sweep that the store does not have, or a folder that cannot be written.
     """
+    from vae_sweep.base import plugins
+    from vae_sweep.datasets import Source
+    from vae_sweep.models import VAE
     from vae_sweep.report import publish
     from vae_sweep.report.collect import gather
     from vae_sweep.sweeps import explore
     from vae_sweep.tracking.store import Store
 
+    for key, given, base in (("model", options.model, VAE), ("dataset", options.dataset, Source)):
+        for target in filter(None, (given or "").split(",")):
+            plugins.find(target, base, key)  # imported: the page shows the models of modules that are
     store = Store.existing(options.uri, root, f"sweep={options.sweep}: no runs are stored here")
     sweeps = [find_sweep(store, given) for given in dict.fromkeys(filter(None, options.sweep.split(",")))]
     evidence = gather(store, list({sweep.run_id: sweep for sweep in sweeps}.values()))
@@ -52,6 +62,9 @@ def compare(options: Options, root: Path) -> tuple[Evidence, Path]:
     except OSError as error:
         raise UserError(f"out={folder}: cannot be written ({error.strerror}); give another out=") from error
     if len(evidence.sweeps) == 1:
+        with store.artifact(evidence.sweeps[0], explore.NAME) as earlier:
+            if earlier and page and not page.complete:  # it may show more
+                written.pop(explore.NAME)
         publish.record(store, evidence.sweeps[0], written)
     return evidence, folder
 

@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from vae_sweep.base.errors import UserError, first_line
+from vae_sweep.base.errors import FULL, UserError, first_line
 
 T = TypeVar("T")
 
-TRACEBACK = "HYDRA_FULL_ERROR=1 shows where"
+TRACEBACK = f"{FULL}=1 shows where"
 NOT_PASSED = ("_target_", "name", "baseline")
 OURS = ("vae_sweep.models.", "vae_sweep.datasets.")  # where the classes are that any file may name
 
@@ -44,11 +44,13 @@ def find(target: str, base: type[T], key: str) -> type[T]:
     module_name, _, class_name = target.rpartition(".")
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(
-            f"{key}={target!r}: cannot be imported ({error}); give the dotted path of a class, "
+            f"{key}={target!r}: cannot be imported ({first_line(error)}); give the dotted path of a class, "
             f"such as my_module.My{base.__name__}"
         ) from error
+    except Exception as error:  # of the module itself
+        raise UserError(f"{key}={target!r}: its module cannot be imported ({_reason(error)}); {TRACEBACK}") from error
     if not (inspect.isclass(cls) and issubclass(cls, base)):
         raise UserError(f"{key}={target!r}: must be a subclass of {base.__module__}.{base.__name__}")
     return cls

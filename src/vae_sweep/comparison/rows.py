@@ -196,7 +196,7 @@ def is_finite(value: Any) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def schedule_label(schedule: str, epochs: int | str | None, mirror: bool) -> str:
+def schedule_label(schedule: str, epochs: int | None, mirror: bool) -> str:
     """Return how tables call a schedule of the learning rate: ``constant``, ``one_cycle over 8 epochs, mirrored``."""
     label = schedule if epochs is None else f"{schedule} over {epochs} epochs"
     return f"{label}, mirrored" if mirror else label

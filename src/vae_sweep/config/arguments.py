@@ -50,7 +50,7 @@ def check_arguments(typed: list[str]) -> list[str]:
     words = _joined(known.overrides, options)
     own = known.config_name or known.config_path  # another defaults list, which may lack these groups
     read = [_read(word, words, options, bool(own)) for word in words]
-    return [*options, *(_for_cells(read) if _MULTIRUN & set(options) else read)]
+    return [*options, *(_for_cells(read, bool(known.config_dir)) if _MULTIRUN & set(options) else read)]
 
 
 def suggest_sweep(word: str) -> str:
@@ -58,7 +58,9 @@ def suggest_sweep(word: str) -> str:
     start, _, text = word.partition("=")
     kind = keys().get(start.lstrip("+"), "")
     message = f"several values are a sweep, which needs -m: {command(['-m', *sys.argv[1:]])}"
-    if kind == "float" and re.fullmatch(r"-?\d+,\d+", text):
+    if kind.startswith("list"):
+        return f"{message}; one list has brackets: {bash_quoted(f'{start}=[{text}]')}"
+    if (kind == "float" or start == "objective.variance") and re.fullmatch(r"-?\d+,\d+", text):
         return f"{message}; a decimal number has a point: {start}={text.replace(',', '.')}"
     if kind in TEXT:
         return f"{message}; one text with a comma needs quotes: {bash_quoted(f'{start}={hydra_quoted(text)}')}"
@@ -175,17 +177,19 @@ def _read(word: str, words: list[str], options: list[str], own: bool) -> str:
     return word
 
 
-def _for_cells(words: list[str]) -> list[str]:
+def _for_cells(words: list[str], own_files: bool) -> list[str]:
     """Give a key that only some choices of a swept group have to the cells alone, as a sweep over one value.
 
-    Hydra composes the sweep itself with the group's default, which may not have the key.
+    Hydra composes the sweep itself with the group's default, which may not have the key. ``own_files``: the user has
+    choices that nobody knows here.
     """
     swept = {key for key, override in ((w.partition("=")[0], _parsed(w)) for w in words) if _is_sweep(override)}
     read = []
     for word in words:
         key, _, text = word.partition("=")
         group = key.partition(".")[0]
-        some = 0 < len(choices_with(key)) < len(SCHEMAS.get(group, ()))
+        n = len(choices_with(key))
+        some = n < len(SCHEMAS.get(group, ())) and (n > 0 or own_files)
         alone = f"{key}=choice({text})"
         fits = group in swept and some and not _is_sweep(_parsed(word)) and _is_sweep(_parsed(alone))
         read.append(alone if fits else word)

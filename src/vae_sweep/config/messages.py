@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -66,6 +67,12 @@ def explain(error: BaseException) -> str | None:
         return _LAUNCHER_FAILED[raised_by, type(error).__name__]
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _composition(error)
+    if isinstance(error, yaml.YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        place = f"{mark.name} line {mark.line + 1}: " if mark else ""
+        return f"{place}this is no YAML ({_flat(getattr(error, 'problem', None) or str(error))}); correct the file"
+    if isinstance(error, UnicodeDecodeError) and _passed_through("hydra", error):
+        return f"a YAML file of yours is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
     if raised_by in ("hydra", "omegaconf", "antlr4"):  # they check some of what is typed with plain asserts
         reason = f"{type(error).__name__}: {_flat(str(error))}"
         return f"Hydra cannot compose this command ({reason}); --help lists the choices"
@@ -83,6 +90,12 @@ def _raised_by(error: BaseException) -> str:
     for frame, _ in traceback.walk_tb(error.__traceback__):
         name = frame.f_globals.get("__name__", "")
     return name.partition(".")[0]
+
+
+def _passed_through(package: str, error: BaseException) -> bool:
+    """Return whether code of ``package`` called the code that raised ``error``."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").partition(".")[0] == package for frame, _ in frames)
 
 
 def _composition(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vae_sweep.base.errors import UserError
+from vae_sweep.base.errors import UserError, show_traceback
 from vae_sweep.base.process import set_up
 from vae_sweep.config.keys import closest
 from vae_sweep.config.messages import user_message
@@ -52,6 +52,7 @@ def run_command(name: str, schema: type[T], work: Callable[[T], None]) -> None:
         message = user_message(error)
         if message is None:
             raise
+        show_traceback()
         sys.exit(message)
 
 

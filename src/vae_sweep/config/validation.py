@@ -88,6 +88,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "auto, inception, efficientnet_lite0 or none",
     ),
     "metrics.feature_images": _whole(50, 10_000_000),
+    "sweep.name": (lambda v: v is None or bool(v.strip()), "a name, or null"),
     "tracking.experiment": (lambda v: bool(v.strip()), "a name"),
 }
 
@@ -152,7 +153,12 @@ def validate(cfg: DictConfig) -> None:
         for key, known in _unknown_keys(cfg)
     ]
     missing = [key for key, mark in CHOICES.items() if OmegaConf.select(cfg, f"{key}.{mark}") is None]
-    problems += [f"{key}: nothing is chosen; give {key}=<name>, --help lists the names" for key in missing]
+    problems += [
+        f"{key}.{CHOICES[key]}: the YAML that was chosen has none; add a line `{CHOICES[key]}: ...` to it"
+        if cfg.get(key)
+        else f"{key}: nothing is chosen; give {key}=<name>, --help lists the names"
+        for key in missing
+    ]
     for key, (ok, allowed) in _RANGES.items():
         value = OmegaConf.select(cfg, key)
         if key.partition(".")[0] not in missing and not _holds(ok, value):

@@ -12,7 +12,8 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from vae_sweep.base import plugins
 from vae_sweep.base.cache import CACHE_TAG, SIGNATURE, CannotLock, once
-from vae_sweep.base.errors import UserError, escaped
+from vae_sweep.base.errors import UserError, escaped, first_line
 from vae_sweep.datasets.arrays import as_built
 from vae_sweep.datasets.base import MAX_FACT, SPLITS, Built, ImageDataset, Source, Split, capped
 from vae_sweep.datasets.base import draw as drawn
@@ -83,7 +85,8 @@ def _place(source: Source, cache_root: Path) -> tuple[dict[str, Any], Path]:
     """The source's fingerprint, and the folder of its arrays."""
     if not re.fullmatch(r"[\w.-]+", source.name):
         raise UserError(f"dataset.name={source.name} is not allowed: use letters, digits, '_', '-' and '.'")
-    fingerprint = source.fingerprint()
+    with _of_the_user(source, "fingerprint"):
+        fingerprint = json.loads(json.dumps(source.fingerprint()))
     if source.max_images is not None:
         fingerprint = {"max_images": source.max_images, "source": fingerprint}
     canonical = json.dumps(fingerprint, sort_keys=True, separators=(",", ":"))
@@ -92,9 +95,29 @@ def _place(source: Source, cache_root: Path) -> tuple[dict[str, Any], Path]:
     return fingerprint, folder
 
 
+@contextmanager
+def _of_the_user(source: Source, method: str) -> Iterator[None]:
+    """Say in one line what a user's own class raises; those of vae_sweep speak for themselves."""
+    cls = type(getattr(source, "source", source))  # of a permuted one
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if cls.__module__.startswith(plugins.OURS):
+            raise
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(
+            f"dataset={source.name}: {cls.__module__}.{cls.__qualname__}.{method} failed ({reason}); "
+            f"{plugins.TRACEBACK}"
+        ) from error
+
+
 def _build(source: Source) -> Built:
     """What the source builds, checked, with ``source.max_images`` applied and facts that can be stored."""
-    built = as_built(source.name, source.build())
+    with _of_the_user(source, "build"):
+        returned = source.build()
+    built = as_built(source.name, returned)
     limit = {} if source.max_images is None else {MAX_FACT: source.max_images}
     built = Built(capped(built.splits, source.max_images), _escaped(built.facts | limit))
     _check(source.name, built)

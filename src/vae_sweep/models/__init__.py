@@ -23,6 +23,9 @@ def check(node: Mapping[str, Any]) -> None:
         UserError: for an unknown class or a wrong argument.
     """
     model_class = plugins.find(str(node.get("_target_", "")), VAE, "model._target_")
+    for key, comes_from in (("image_shape", "the images"), ("latent_dim", "params.latent_dim")):
+        if key in node:
+            raise UserError(f"model.{key}={node[key]}: comes from {comes_from}; leave it out of the model's YAML")
     plugins.check(model_class, node, "model", image_shape=(1, 1, 1), latent_dim=1)
 
 

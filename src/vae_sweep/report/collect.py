@@ -154,8 +154,10 @@ def _settings(run: StoredRun) -> dict[str, Any]:
         baseline = p.get("model.baseline", BASELINES.get(found["model"], ""))
         found["baseline"] = "" if baseline == "None" else baseline
     if "lr" in found:
-        epochs, mirror = p.get("params.epochs", "None"), p.get("params.mirror") == "True"
-        found["schedule"] = schedule_label(p["params.schedule"], None if epochs == "None" else epochs, mirror)
+        mirror = p.get("params.mirror") == "True"
+        given = [int(p[key]) for key in ("params.epochs", "training.max_epochs") if p.get(key, "None") != "None"]
+        epochs = min(given) if p.get("params.epochs", "None") != "None" else None
+        found["schedule"] = schedule_label(p["params.schedule"], epochs, mirror)
     return found
 
 

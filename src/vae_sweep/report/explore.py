@@ -63,10 +63,14 @@ class Explorer:
     html: str
     models: int
     said: str
+    complete: bool = True  # it shows all models that it was asked for
 
 
-def explorer(title: str, subjects: Iterable[Subject]) -> Explorer:
-    """Return the page; models that it cannot show are left out, and named in ``said`` with the reason."""
+def explorer(title: str, subjects: Iterable[Subject], total: int = 0) -> Explorer:
+    """Return the page; models that it cannot show are left out, and named in ``said`` with the reason.
+
+    ``total``: how many models there are; the page says where it shows fewer.
+    """
     pictures: dict[str, dict[str, Any]] = {}  # what models share: test images and their classes
     models: list[dict[str, Any]] = []
     left_out, room = [], MAX_PAGE - 100_000  # its script and style
@@ -83,10 +87,13 @@ def explorer(title: str, subjects: Iterable[Subject]) -> Explorer:
         models.append(found | {"pictures": list(pictures).index(key)})
     data = {"pictures": list(pictures.values()), "models": models}
     environment = Environment(loader=PackageLoader("vae_sweep.report"), autoescape=True, undefined=StrictUndefined)
-    html = environment.get_template("explore.html.jinja").render(title=style.printable(title), data=data)
+    html = environment.get_template("explore.html.jinja").render(
+        title=style.printable(title), data=data, shown=len(models), total=total
+    )
     live = sum("program" in model for model in models)
     said = f"{live} decoded live, {len(models) - live} from pictures, {len(html.encode()) / 1e6:.1f} MB"
-    return Explorer(html, len(models), said + (f"; left out: {', '.join(left_out)}" if left_out else ""))
+    said += f"; left out: {', '.join(left_out)}" if left_out else ""
+    return Explorer(html, len(models), said, complete=len(models) >= total)
 
 
 def _model(subject: Subject, room: int) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def explore(store: Store, evidence: Evidence, root: Path) -> Explorer | None:
     if len(finished) > MAX_MODELS:
         log.warning("%s: it shows the first %d of %d models", NAME, MAX_MODELS, len(finished))
     several = len({row.dataset for row in finished}) > 1
-    page = explorer(evidence.title, _subjects(store, finished[:MAX_MODELS], root, several))
+    page = explorer(evidence.title, _subjects(store, finished[:MAX_MODELS], root, several), len(finished))
     if finished and not page.models:
         log.warning("%s is not written: %s", NAME, page.said)
     return page if page.models else None

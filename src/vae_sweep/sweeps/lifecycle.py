@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from vae_sweep.base.errors import RunFailed
+from vae_sweep.base.errors import RunFailed, show_traceback
 from vae_sweep.base.locks import held, hold_lock, this_process, warn_without_locks
 from vae_sweep.base.process import set_up
 from vae_sweep.base.signals import interrupt
@@ -399,4 +399,5 @@ def _refusals() -> Iterator[None]:
         if message is None:
             log.exception("vae_sweep failed before the first run")
             raise SystemExit(1) from error
+        show_traceback()
         raise SystemExit(message) from error

@@ -81,7 +81,7 @@ def dataset_of(
         if not source_class:
             plugins.require_ours(node, "dataset")
         images = source(node, home)
-        cache = home / config["paths"]["data"] / "cache"
+        cache = resolve_path(home, config["paths"]["data"], "paths.data") / "cache"
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
             f"run={run}: its configuration does not say what images it was trained on "
@@ -184,7 +184,7 @@ def _cell(cfg: DictConfig, overrides: list[str], swept: tuple[str, ...], **ident
         seed=cfg.seed,
         batch_size=p.batch_size,
         lr=p.lr,
-        schedule=schedule_label(p.schedule, p.epochs, p.mirror),
+        schedule=schedule_label(p.schedule, p.epochs and min(p.epochs, cfg.training.max_epochs), p.mirror),
         latent_dim=p.latent_dim,
         beta=o.beta,
         reduction=o.reduction,
@@ -239,7 +239,7 @@ def _check_with_numbers(cfg: DictConfig, image_shape: tuple[int, int, int]) -> N
     except Exception as error:
         raise UserError(
             f"model={cfg.model.name}: {cfg.model['_target_']} fails on two images "
-            f"({type(error).__name__}: {first_line(error)}); HYDRA_FULL_ERROR=1 shows where"
+            f"({type(error).__name__}: {first_line(error)}); {plugins.TRACEBACK}"
         ) from error
 
 
