@@ -13,6 +13,7 @@ import torch
 import vae_sweep as vs
 from vae_sweep import export, models
 from vae_sweep.models import VAE, Posterior
+from vae_sweep.models.linear import LinearVAE
 from vae_sweep.training import checkpoint
 
 NODES = {
@@ -83,11 +84,47 @@ def test_safetensors_hold_the_weights_and_the_configuration(tmp_path: Path) -> N
     for known in (
         'license: "cc-by-4.0"',
         "shapes, seed 3",
-        "12.50 = 10.00 (recon) + 1 * 2.50 (kl)",
+        "| test loss = recon + beta * kl | 12.50 = 10.00 + 2.50 nats/image |",
         "lr 0.001",
         "3x8x8",
     ):
         assert known in card
+
+
+def test_the_card_says_what_the_numbers_are_and_that_pixels_are_permuted(tmp_path: Path) -> None:
+    model = saved(tmp_path, "linear")
+    node = {"name": "linear", **NODES["linear"]}
+    config = {"model": node, "dataset": {"name": "shapes", "permute_pixels": True}}
+    config["objective"] = {"beta": 1.0, "reduction": "mean"}
+    facts = {"name": "linear-p1", "best_epoch": 3, "test": {"loss": 0.02345, "recon": 0.02331, "kl": 0.00014}}
+    checkpoint.save(tmp_path / "checkpoint.pt", model, config, facts)
+    card = (written(tmp_path, "pt2") / "README.md").read_text(encoding="utf-8")
+    assert "| 0.0234 = 0.0233 + 0.0001 |" in card
+    assert "| pixels | in the fixed order of vae_sweep.datasets.permuted.pixel_order" in card
+    assert vs.api.name_of({"facts": facts, "config": config}).endswith("epoch 3, test loss 0.0234")
+    checkpoint.save(tmp_path / "checkpoint.pt", model, config, {"name": "linear-p1"})
+    card = (written(tmp_path, "pt2", out="other") / "README.md").read_text(encoding="utf-8")
+    assert "| test loss = recon + beta * kl | unknown |" in card
+
+
+class Tied(LinearVAE):
+    """Two names for one weight, and a buffer that is no number."""
+
+    def __init__(self, image_shape: tuple[int, int, int], latent_dim: int) -> None:
+        super().__init__(image_shape, latent_dim)
+        self.again = self.decoder
+        self.register_buffer("used", torch.tensor([True, False]))
+
+
+def test_tied_weights_and_flags_are_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    safetensors = pytest.importorskip("safetensors", reason="pip install 'vae-sweep[export]'")
+    model = Tied((3, 2, 2), 4).eval()
+    content = {"facts": {"name": "tied-p1"}, "config": {"dataset": {"name": "shapes"}}}
+    monkeypatch.setattr(export.api, "open_checkpoint", lambda *given: (model, content))
+    folder = written(tmp_path, "safetensors")
+    with safetensors.safe_open(folder / "model.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("again.weight"), model.decoder.weight)
+        assert file.get_tensor("used").tolist() == [True, False]
 
 
 class Moody(VAE):
@@ -116,6 +153,7 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(export.api, "open_checkpoint", lambda *given: (model, {"facts": {"name": "moody-p1"}}))
     with pytest.raises(vs.UserError, match=r"^format=pt2: PyTorch cannot export the decoder of Moody .*safetensors"):
         export.export(export.Options("moody.pt", "pt2"), tmp_path)
+    assert not (tmp_path / "outputs" / "exported" / "moody-p1-pt2").exists()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         vs.UserError, match=r"^format=onnx: needs onnx, onnxruntime; pip install 'vae-sweep\[export\]'$"

@@ -143,6 +143,19 @@ def test_sample_columns_do_not_overlap() -> None:
     assert "test loss 77.8" in texts(figure)
 
 
+def test_many_runs_have_their_samples_in_lines_that_do_not_overlap() -> None:
+    runs = {f"fc-p1-s{i}": images(32) for i in range(20)}
+    figure = sweep_figures.sample_columns(runs, "title", captions=dict.fromkeys(runs, "test 77.80"))
+    render(figure)
+    assert figure.get_figwidth() < 15  # inches
+    boxes = [axis.get_tightbbox() for axis in figure.axes]
+    assert len({round(box.y0) for box in boxes}) == 3
+    for a, b in itertools.combinations(boxes, 2):
+        assert a.x1 <= b.x0 or b.x1 <= a.x0 or a.y1 <= b.y0 or b.y1 <= a.y0
+    assert min(box.y0 for box in boxes) >= 0
+    assert max(box.y1 for box in boxes) <= figure.texts[0].get_window_extent().y0
+
+
 def test_nothing_to_draw_is_no_error() -> None:
     for figure in (sweep_figures.sample_columns({}, "none"), sweep_figures.validation_bands({}, {})):
         render(figure)

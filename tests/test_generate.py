@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from vae_sweep import UserError
+from vae_sweep import generate as generate_module
 from vae_sweep.generate import FRAMES, Options, generate
 from vae_sweep.models.linear import LinearVAE
 from vae_sweep.report import latents
@@ -116,6 +117,32 @@ def test_a_walk_is_an_animation(root: Path, ending: str) -> None:
         assert image.convert("L").getpixel((5, 5)) < 5
 
 
+def test_given_images_are_as_many_as_n_and_named_by_their_place(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("x/0.png", "y/0.png", "y/1.png"):
+        (root / "own" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "own" / name).write_bytes((root / "a.png").read_bytes())
+    (file,) = generate(Options("checkpoint.pt", what="encode", input="own"), root)
+    assert [line.partition(",")[0] for line in file.read_text().splitlines()[1:]] == ["x/0.png", "y/0.png", "y/1.png"]
+    (file,) = generate(Options("checkpoint.pt", what="encode", input="own", n=2, out="two.csv"), root)
+    assert len(file.read_text().splitlines()) == 3
+    assert len(made(root, what="reconstructions", input="own", n=1)[1]) == 1
+    assert len(made(root, what="interpolation", input="own", n=1)[1]) == 1
+    monkeypatch.setitem(generate_module.WHAT, "reconstructions", (64, 2))
+    with pytest.raises(UserError, match=r"^input=own: 3 images, at most 2; give n= or fewer"):
+        generate(Options("checkpoint.pt", what="reconstructions", input="own"), root)
+
+
+def test_the_name_of_a_file_has_the_options_that_it_was_made_with(root: Path) -> None:
+    files = [
+        generate(Options("checkpoint.pt", n=2, **more), root)[0] for more in ({}, {"temperature": 0.5}, {"columns": 1})
+    ]
+    assert [file.stem.partition("samples-")[2] for file in files] == [
+        "0-n=2",
+        "0-n=2-temperature=0.5",
+        "0-n=2-columns=1",
+    ]
+
+
 def test_the_temperature_scales_the_draws(root: Path) -> None:
     cold = made(root, temperature=0.0, n=5)[1]
     assert (np.abs(cold.astype(int) - 127.5) <= 0.5).all()  # the prior's mean is grey
@@ -134,6 +161,15 @@ def test_the_temperature_scales_the_draws(root: Path) -> None:
         ({"what": "encode", "input": "empty"}, r"^input=empty: no images in this folder"),
         ({"what": "encode", "input": "checkpoint.pt"}, r"^input=.*checkpoint\.pt: not an image of a known kind.*give"),
         ({"what": "interpolation", "input": "a.png"}, r"^input=a\.png: .* two images or more, such as input=a\.png,b"),
+        (
+            {"what": "traversal", "temperature": 2.0},
+            r"^temperature=2: .* those of what=samples and of what=interpolation",
+        ),
+        (
+            {"what": "interpolation", "input": "a.png,b.png", "temperature": 0.5},
+            r"^temperature=0\.5: .* without input=",
+        ),
+        ({"what": "encode", "array": True}, r"^array=true: .* out=<file>\.npy"),
         ({"what": "samples", "input": "a.png"}, r"^input=a\.png: samples .* give what=reconstructions"),
         ({"what": "samples", "out": "x.gif"}, r"^out=x\.gif: must end in \.png with what=samples"),
         ({"what": "encode", "out": "x.png"}, r"^out=x\.png: must end in \.csv or \.npy with what=encode"),

@@ -340,12 +340,24 @@ def _checkpoint(store: Store, run: StoredRun, given: str, model: type[VAE] | str
 
 def name_of(content: dict[str, Any]) -> str:
     """Return what a checkpoint holds, in words: ``conv-p1 on shapes, seed 0: epoch 53, test loss 57.94``."""
+    from vae_sweep.metrics.losses import spec
+
     facts, config = content.get("facts", {}), content.get("config", {})  # of a file that anybody may have written
     said = f"{facts.get('name')} on {config.get('dataset', {}).get('name')}, seed {config.get('seed')}"
-    test = facts.get("test")
-    numbers = facts.get("best_epoch"), test.get("loss") if isinstance(test, dict) else None
-    known = all(isinstance(number, int | float) for number in numbers)
-    return f"{said}: epoch {numbers[0]:.0f}, test loss {numbers[1]:.2f}" if known else said
+    test, reduction = facts.get("test"), str(config.get("objective", {}).get("reduction"))
+    epoch, loss = facts.get("best_epoch"), test.get("loss") if isinstance(test, dict) else None
+    if not (isinstance(epoch, int | float) and isinstance(loss, int | float)):
+        return said
+    return f"{said}: epoch {epoch:.0f}, test loss {loss:{spec(reduction)}}"
+
+
+def file_name(name: str, run: str, *more: str) -> str:
+    """Return a file's name without its ending, for what is made of the run called ``name`` that was given as ``run``.
+
+    It has the beginning of an id, since several runs may share a name.
+    """
+    given = [run[:8]] if re.fullmatch(r"[0-9a-f]+", run) else []
+    return re.sub(r"[^\w.=-]+", "_", "-".join([name, *given, *more]))
 
 
 def _class(model: type[VAE] | str | None) -> type[VAE] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import sys
 import warnings
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from vae_sweep import __version__, api
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.system import resolve_path
 from vae_sweep.config.options import option, run_command
+from vae_sweep.metrics.losses import equation
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class Options:
         "onnx (ONNX Runtime and others), pt2 (torch.export.load) or safetensors (the weights alone, for this class)",
         "onnx",
     )
-    out: str | None = option("folder; null: outputs/exported/<name>-<format>", None)
+    out: str | None = option("folder; null: one of the run's name in outputs/exported", None)
     license: str | None = option("of the weights, for the card beside them, such as cc-by-4.0", None)
     uri: str | None = option("tracking store of a run id; null: as in training, seen from this folder", None)
     model: str | None = option("the model's class where it is not vae_sweep's own, such as my_vae.MyVAE", None)
@@ -74,7 +74,7 @@ def export(options: Options, root: Path) -> tuple[list[Path], float]:
     import torch
 
     name = content["facts"]["name"]
-    label = re.sub(r"[^\w.=-]+", "_", f"{name}-{options.format}")
+    label = api.file_name(name, options.run, options.format)
     folder = resolve_path(root, options.out, "out") if options.out else root / "outputs" / "exported" / label
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,8 @@ def _programs(model: VAE, kind: str, folder: Path) -> tuple[list[Path], float]:
         "decoder": torch.randn(max(CHECKED), model.latent_dim, generator=source),
         "encoder": torch.rand(max(CHECKED), *model.image_shape, generator=source),
     }
-    files, differences = [], []
+    files: list[Path] = []
+    differences: list[float] = []
     for part, example in examples.items():
         module = _part(model, part)
         path = folder / f"{part}.{kind}"
@@ -127,6 +128,7 @@ def _programs(model: VAE, kind: str, folder: Path) -> tuple[list[Path], float]:
         except OSError:
             raise
         except Exception as error:  # of many kinds, and many lines
+            _remove([*files, path], folder)
             reason = next(iter(str(error).strip().splitlines()), "")
             raise UserError(
                 f"format={kind}: PyTorch cannot export the {part} of {type(model).__name__} "
@@ -192,22 +194,31 @@ def _onnx(module: nn.Module, example: torch.Tensor, path: Path) -> Any:
 
 def _safetensors(model: VAE, content: dict[str, Any], folder: Path) -> tuple[list[Path], float]:
     """The weights by name, with the configuration in the file's metadata."""
+    import torch
     from safetensors.torch import load_file, save_file
 
     path = folder / "model.safetensors"
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    # each a copy: tied weights share their memory
+    state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
     metadata = {"config": json.dumps(content["config"]), "image_shape": json.dumps(list(model.image_shape))}
     save_file(state, path, {**metadata, "latent_dim": str(model.latent_dim)})
     stored = load_file(path)
-    return [path], max(float((stored[name] - tensor).abs().max()) for name, tensor in state.items())
+    differences = [(stored[name].double() - tensor.double()).abs() for name, tensor in state.items() if tensor.numel()]
+    return [path], max([float(difference.max()) for difference in differences], default=0.0)
 
 
 def _card(content: dict[str, Any], options: Options, model: VAE, files: list[Path], difference: float) -> str:
     """A model card: what it is, what it was trained on, its loss, how the files are used."""
     config, facts = content["config"], content["facts"]
     channels, height, width = model.image_shape
-    test = facts.get("test", {})
-    loss = f"{test['loss']:.2f} = {test['recon']:.2f} (recon) + {config['objective']['beta']:g} * {test['kl']:.2f} (kl)"
+    test, objective = facts.get("test", {}), config.get("objective", {})
+    known = {"loss", "recon", "kl"} <= test.keys() and "beta" in objective
+    terms = {key: test[key] for key in ("loss", "recon", "kl")} if known else {}
+    loss = (
+        equation(**terms, beta=objective["beta"], reduction=objective.get("reduction", "sum")) if known else "unknown"
+    )
+    order = "in the fixed order of vae_sweep.datasets.permuted.pixel_order, in images and from the decoder"
+    permuted = f"| pixels | {order} |\n" if config["dataset"].get("permute_pixels") else ""
     head = {"license": options.license or "unknown", "library_name": "pytorch", "tags": ["vae", "vae_sweep"]}
     how = {
         "onnx": "`onnxruntime.InferenceSession('decoder.onnx').run(None, {'latents': z})`",
@@ -225,8 +236,8 @@ A variational autoencoder ({type(model).__name__}, {model.latent_dim} latents) o
 | | |
 |---|---|
 | data | {config["dataset"]["name"]}, seed {config.get("seed", "unknown")} |
-| hyperparameters | {", ".join(f"{key} {value}" for key, value in config.get("params", {}).items())} |
-| test loss, nats per image | {loss if test else "unknown"} |
+{permuted}| hyperparameters | {", ".join(f"{key} {value}" for key, value in config.get("params", {}).items())} |
+| test loss = recon + beta * kl | {loss} |
 | license of the weights | {options.license or "not stated"} |
 | license of the images | see the dataset |
 | made by | vae_sweep {__version__} |

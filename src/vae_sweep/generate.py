@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,6 +81,14 @@ def check(options: Options) -> None:
         raise UserError(f"temperature={options.temperature:g}: must be a number from 0 to 100")
     if not 1 <= options.columns <= 256:
         raise UserError(f"columns={options.columns}: must be a whole number from 1 to 256")
+    draws = options.what == "samples" or (options.what == "interpolation" and options.input is None)
+    if options.temperature != 1 and not draws:
+        raise UserError(
+            f"temperature={options.temperature:g}: only draws from the prior have one, those of what=samples and of "
+            "what=interpolation without input="
+        )
+    if options.array and options.what == "encode":
+        raise UserError("array=true: the table of what=encode holds all; out=<file>.npy writes it as an array")
     if options.what == "samples" and options.input is not None:
         raise UserError(f"input={options.input}: samples are drawn from the prior; give what=reconstructions")
     endings = {"encode": (".csv", ".npy"), "interpolation": (".png", *ANIMATED)}
@@ -150,6 +157,12 @@ class _Job:
 
         return unshuffle(images.reshape(-1, *images.shape[-3:]), self.facts).reshape(images.shape)
 
+    @property
+    def hot(self) -> str:
+        """The temperature in words, where it is not the prior's own."""
+        given = self.options.temperature
+        return "" if given == 1 else f" of standard deviation {given:g}"
+
     def images(self, n: int) -> tuple[Images, list[str]]:
         """The images of ``input``, or else ``n`` test images, as the model takes them, and their names."""
         if self.options.input is not None:
@@ -181,19 +194,25 @@ class _Job:
             raise UserError(
                 f"input={given}: the model takes images of {self.model.image_shape}, not square colour ones"
             )
-        files: list[Path] = []
+        files: list[tuple[Path, str]] = []  # with their names
         for word in given.split(","):
             path = resolve_path(self.root, word, "input")
             inside = sorted(f for f in path.rglob("*") if f.suffix.lower() in endings()) if path.is_dir() else [path]
             if not inside or not (path.is_dir() or path.is_file()):
                 raise UserError(f"input={word}: no {'images in this folder' if path.is_dir() else 'such file'}")
-            files += inside
-        images, broken = decode_files(files, Fit(width), self.model.image_shape, "input images")
+            files += [(file, file.relative_to(path).as_posix() if path.is_dir() else file.name) for file in inside]
+        rows = self.options.what == "interpolation"  # between two images each
+        most = WHAT[self.options.what][1] + rows if self.options.what != "traversal" else len(files)
+        if self.options.n is not None and self.options.what != "traversal":
+            files = files[: self.options.n + rows]
+        if len(files) > most:
+            raise UserError(f"input={given}: {len(files):,} images, at most {most:,}; give n= or fewer")
+        images, broken = decode_files([file for file, _ in files], Fit(width), self.model.image_shape, "input images")
         if broken:
             raise UserError(f"input={escaped(broken[0][0])}: {broken[0][1]}; give images that an image viewer opens")
         if any(self.facts.values()):
             images = reorder(images, pixel_order(height, width))
-        return images, [escaped(file.name) for file in files]
+        return images, [escaped(name) for _, name in files]
 
 
 def _samples(job: _Job) -> _Drawn:
@@ -210,8 +229,7 @@ def _samples(job: _Job) -> _Drawn:
     else:
         drawn = job.model.decode(options.temperature * torch.randn(job.n, job.model.latent_dim, generator=source))
     images = job.shown(to_uint8(drawn))
-    hot = "" if options.temperature == 1 else f" of standard deviation {options.temperature:g}"
-    title = f"{job.title}, seed {options.seed}: samples from the prior{hot}"
+    title = f"{job.title}, seed {options.seed}: samples from the prior{job.hot}"
     return _Drawn(run_figures.samples(images, title, options.columns), images)
 
 
@@ -242,7 +260,7 @@ def _interpolation(job: _Job) -> _Drawn:
     if options.input is None:
         source = generator(options.seed, Stream.INTERPOLATIONS)
         grid = job.shown(to_uint8(interpolate(job.model, job.n, steps, source, options.temperature)))
-        title = f"{job.title}, seed {options.seed}: between two prior draws"
+        title = f"{job.title}, seed {options.seed}: between two prior draws{job.hot}"
     else:
         images, names = job.images(0)
         if len(images) < 2:
@@ -341,11 +359,12 @@ def _animate(grid: Images, path: Path) -> None:
 
 
 def _path(options: Options, name: str, root: Path) -> Path:
-    """Return where the file goes; the default names the run id, since several runs may share a name."""
+    """Return where the file goes; the default names the options that it was made with."""
     if options.out:
         return resolve_path(root, options.out, "out")
-    run = f"-{options.run[:8]}" if re.fullmatch(r"[0-9a-f]+", options.run) else ""
-    label = re.sub(r"[^\w.=-]+", "_", f"{name}{run}-{options.what}-{options.seed}")
+    own = {"n": options.n, "temperature": options.temperature, "columns": options.columns, "input": options.input}
+    more = [f"{key}={value}"[:100] for key, value in own.items() if value != Options.__dataclass_fields__[key].default]
+    label = api.file_name(name, options.run, options.what, str(options.seed), *more)
     return root / "outputs" / "generated" / f"{label}.{'csv' if options.what == 'encode' else 'png'}"
 
 

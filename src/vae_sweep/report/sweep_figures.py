@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 Curves = Mapping[str, tuple[ArrayLike, ArrayLike]]  # run -> images seen, validation loss
 Cells = Mapping[str, tuple[str, str]]  # run -> model, hyperparameter set with what else is swept
 
+PER_LINE = 8  # runs
 _FLOOR = 1e-4  # nats: a latent with less carries nothing
 
 
 def sample_columns(
     samples: Mapping[str, Images], title: str, rows: int = 8, captions: Mapping[str, str] | None = None
 ) -> Figure:
-    """Up to 4 x `rows` images of every run, side by side; its name above and below that its caption, if any."""
+    """Up to 4 x `rows` images of every run, eight runs side by side; above its name, and its caption if any."""
     block, gap, line = 1.6, 0.2, 0.16  # inches
     mosaics = []
     for images in samples.values():
@@ -44,15 +45,20 @@ def sample_columns(
     texts = ["\n".join(style.wrap(text, 20) for text in (name, captions.get(name)) if text) for name in samples]
     head = line * max((text.count("\n") + 1 for text in texts), default=0) + 0.1
     heights = [block if mosaic is None else block * mosaic.shape[0] / mosaic.shape[1] for mosaic in mosaics]
-    inner = len(samples) * (block + gap) - gap
+    starts = range(0, len(samples), PER_LINE)
+    inner = min(len(samples), PER_LINE) * (block + gap) - gap
     width = max(inner + 0.3, 4.5)
     title, title_height = style.wrapped_title(title, width)
-    drawn = [tall for tall, mosaic in zip(heights, mosaics, strict=True) if mosaic is not None]
-    height = title_height + head + max(drawn, default=1.0) + 0.12
+    tops = [0.0]  # of the lines, below the title
+    for start in starts:
+        drawn = zip(heights[start : start + PER_LINE], mosaics[start : start + PER_LINE], strict=True)
+        tops.append(tops[-1] + head + max((tall for tall, mosaic in drawn if mosaic is not None), default=1.0) + 0.12)
+    height = title_height + (tops[-1] or 1.0)
     figure = Figure(figsize=(width, height), dpi=DPI)
     figure.text(0.5, 1 - 0.1 / height, title, ha="center", va="top", **style.TITLE)
     for i, (mosaic, tall, text) in enumerate(zip(mosaics, heights, texts, strict=True)):
-        left, bottom = (width - inner) / 2 + i * (block + gap), height - title_height - head - tall
+        left = (width - inner) / 2 + i % PER_LINE * (block + gap)
+        bottom = height - title_height - tops[i // PER_LINE] - head - tall
         axis = style.bare(figure.add_axes((left / width, bottom / height, block / width, tall / height)))
         axis.set_title(text, fontsize=9, pad=4)
         if mosaic is None:
