@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from running import BASIC, statuses
+from vae_sweep.tracking.store import Store
 from vae_sweep.tracking.unchanged import digest_of_runs
 
 SWEEP = ("-m", "model=linear,fc", "params=tiny", "experiment=smoke", BASIC)
@@ -81,6 +82,18 @@ def test_a_run_that_was_deleted_is_trained_again(finished: Path, command: Callab
     assert "epoch 2" in done.stdout
     assert done.stdout.count("is already finished, as run") == 1
     assert set(statuses(finished).values()) == {"FINISHED"}
+
+
+def test_what_this_machine_has_finished_is_known_before_another_sweep_starts(finished: Path) -> None:
+    """Its display counts those runs as done, and not as hours that are left."""
+    uri = f"sqlite:///{finished / 'mlflow.db'}"
+    runs = MlflowClient(tracking_uri=uri).search_runs(["1"], "tags.`vae_sweep.role` = 'run'")
+    store = Store.open(uri, finished, "vae_sweep-smoke")
+    assert store.experiment_id == "1"
+    keys = {run.data.tags["vae_sweep.run_key"] for run in runs}
+    assert len(keys) == 2
+    assert store.finished_keys(runs[0].data.tags["vae_sweep.machine"]) == keys
+    assert store.finished_keys("cpu: another processor") == set()
 
 
 def test_every_word_about_a_run_counts(finished: Path) -> None:

@@ -35,7 +35,7 @@ from vae_sweep.config.validation import validate, validate_launcher
 from vae_sweep.sweeps.display import display_of, displays, quiet_log, stop_display
 from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, save_config, temporary_files_in
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
-from vae_sweep.sweeps.setup import choose_features, open_store, project_root, quoted
+from vae_sweep.sweeps.setup import choose_features, finished_anywhere, open_store, project_root, quoted
 from vae_sweep.sweeps.status import Reporter
 from vae_sweep.tracking.names import ERROR, NOTE, OUTPUTS, PLAN, PROJECT, ROLE, RUN_KEY, SWEEP_KEY
 
@@ -157,6 +157,9 @@ def open_sweep(
     except BaseException:
         record.finish("FAILED")
         raise
+    finished = {row.key for row in rows if row.status == "FINISHED"}
+    if displays and config.resume and is_local(config):
+        finished |= finished_anywhere(config, store)
     return Context(
         root=str(root),
         uri=store.uri,
@@ -172,7 +175,7 @@ def open_sweep(
         fail_fast=config.fail_fast,
         swept=tuple(swept),
         cells=tuple(cells),
-        own_display=_watch(folder_of(root, key), tuple(cells), {row.key for row in rows if row.status == "FINISHED"}),
+        own_display=_watch(folder_of(root, key), tuple(cells), finished),
     )
 
 

@@ -93,3 +93,11 @@ def _hide_password(config: DictConfig, shown: str) -> None:
                 overrides[index] = masked_override if named else override.replace(given, shown)
         config.hydra.overrides.hydra.append(masked_override)  # where it stands in a file of the user's
         job.override_dirname = (job.override_dirname or "").replace(given, shown)
+
+
+def finished_anywhere(config: DictConfig, store: Store) -> set[str]:
+    """Return the identities of the runs of any sweep that this machine need not train again."""
+    from vae_sweep.sweeps.environment import machine_kind
+    from vae_sweep.training.device import resolve_device
+
+    return store.finished_keys(machine_kind(resolve_device(config.training.device)))

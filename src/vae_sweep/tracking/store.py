@@ -21,7 +21,19 @@ from vae_sweep.base.errors import StoreError, UserError, first_line
 from vae_sweep.base.files import atomic_write
 from vae_sweep.base.locks import STORE_LOCK, one_at_a_time
 from vae_sweep.tracking.client import clipped, error_code, make_client, without_http_retries
-from vae_sweep.tracking.names import ERROR, KIND, NAME_LIMIT, NOTE, NOTE_LIMIT, PARENT, PROJECT, START, linked
+from vae_sweep.tracking.names import (
+    ERROR,
+    KIND,
+    MACHINE,
+    NAME_LIMIT,
+    NOTE,
+    NOTE_LIMIT,
+    PARENT,
+    PROJECT,
+    RUN_KEY,
+    START,
+    linked,
+)
 from vae_sweep.tracking.record import RunRecord
 from vae_sweep.tracking.relocate import relocate
 from vae_sweep.tracking.retry import RetryingClient
@@ -162,6 +174,11 @@ class Store:
     def running(self) -> list[StoredRun]:
         """Return the runs of the experiment whose status is RUNNING."""
         return [_stored(run) for run in self._search([self.experiment_id], "attributes.status = 'RUNNING'")]
+
+    def finished_keys(self, machine: str) -> set[str]:
+        """Return the identities of the experiment's runs that are finished, on this kind of machine."""
+        condition = f"tags.`{MACHINE}` = '{machine}' AND attributes.status = 'FINISHED'"
+        return {run.data.tags.get(RUN_KEY, "") for run in self._search([self.experiment_id], condition)}
 
     def record(self, run_id: str) -> RunRecord:
         """Return the record of an existing run."""
