@@ -4,41 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
+from itertools import accumulate
+from statistics import fmean, linear_regression
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vae_sweep.sweeps.status import Status
     from vae_sweep.training.loop import TrainSettings
 
-STEADY = 0.9  # of the gain before: a loss that falls on like this has no end in sight
+FEWEST = 4  # epochs that show a trend
 
 
 def epochs_left(val: Sequence[float], settings: TrainSettings) -> tuple[int, bool]:
     """Return how many epochs are left after those with the validation losses ``val``, and whether that is a bound.
 
-    The gains of the last two stretches of ``patience`` epochs are taken for a geometric series: early stopping ends the
-    run where one falls below ``min_delta``. Without such a trend only ``max_epochs`` is known.
+    The lowest loss after n epochs is taken for a + b / n, fitted to the last two thirds of them. Early stopping ends
+    the run where ``patience`` epochs gain ``min_delta``: n (n - patience) = b patience / min_delta. Without a trend, or
+    with one that has no end in sight, only ``max_epochs`` is known.
     """
     n, wait = len(val), settings.patience
     most = settings.max_epochs - n
     if settings.schedule == "one_cycle":
         return most, False
-    if n <= 2 * wait:
+    if n < FEWEST or settings.min_delta <= 0:
         return most, True
     anchor, at = math.inf, 0  # the last loss that counted, as EarlyStopping keeps it
     for epoch, loss in enumerate(val, 1):
         if loss < anchor - settings.min_delta:
             anchor, at = loss, epoch
     least = max(math.ceil(max(at, settings.warmup)) + wait - n, 0)
-    before, last = min(val[: n - 2 * wait]) - min(val[: n - wait]), min(val[: n - wait]) - min(val)
-    stands = n - at > wait / 2 and anchor - min(val) < settings.min_delta / 2  # since half of the patience
-    if last <= settings.min_delta or stands:
-        return min(least, most), False
-    if settings.min_delta <= 0 or last >= STEADY * before:
-        return most, True
-    more = math.ceil(wait * math.log(settings.min_delta / last) / math.log(last / before))
-    return (most, True) if more >= most else (max(least, more), False)
+    epochs, lowest = range(n // 3 + 1, n + 1), list(accumulate(val, min))[n // 3 :]
+    b = max(linear_regression([1 / epoch for epoch in epochs], lowest).slope, 0.0)
+    end = math.ceil((wait + math.sqrt(wait**2 + 4 * b * wait / settings.min_delta)) / 2)
+    more = max(end - n, least)
+    return (most, True) if more >= most else (more, False)
 
 
 def seconds_left(val: Sequence[float], settings: TrainSettings, ends: Sequence[float]) -> tuple[float, bool]:
