@@ -443,6 +443,10 @@ HABITS = {
     "spaces at the end": Bad("dataset=folder 'dataset.path=p  '", "no folder ./p;"),
     "one word": Bad("help", "help: | key=value | --help?"),
     "file for a name": Bad("model=conf/model/fc.yaml", f"model=conf/model/fc.yaml: | {MODELS} | fc?"),
+    "swept experiment with a store of its own": Bad(
+        "-m experiment=smoke,celeba30 dataset=shapes",
+        "experiment=smoke: it sets | which a sweep has once | for the whole sweep instead",
+    ),
     "list without brackets": Bad(
         "model=fc model.hidden_dims=512,256", "several values | brackets: 'model.hidden_dims=[512,256]'"
     ),

@@ -54,7 +54,9 @@ def test_the_doctor_names_what_is_there_and_what_is_missing(
     assert re.search(r"sqlite:.*mlflow\.db; its last sweep: shapes: model=fc,conv seed=0,1", found["store"])
     assert "float32" in found["device"]
     assert "GB free" in found["disk"]
-    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
+    (tmp_path / "data" / "celeba" / "img_align_celeba").mkdir(parents=True)  # without images
+    (tmp_path / "data" / "downloads").mkdir()
+    (tmp_path / "data" / "downloads" / "cifar-10-python.tar.gz").touch()
     monkeypatch.setattr(doctor, "EXTRAS", {"moon": (("no-such-package",), "travel")})
     found = dict(doctor.findings(None, tmp_path))
     assert found["extra moon"] == "not installed; pip install 'vae-sweep[moon]' (travel)"

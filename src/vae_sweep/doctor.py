@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,12 +98,15 @@ def _store(uri: str | None, root: Path) -> str:
 
 
 def _data(root: Path) -> str:
-    known = {
-        "cifar10": ("cifar-10-python.tar.gz", "cifar-10-batches-py"),
-        "celeba": ("celeba/img_align_celeba", "img_align_celeba"),
-    }
-    there = [name for name, places in known.items() if any((root / "data" / place).exists() for place in places)]
-    return "shapes (generated), folder (your images)" + "".join(f", {name}" for name in there)
+    from vae_sweep.datasets.celeba import CelebA
+    from vae_sweep.datasets.cifar10 import Cifar10
+
+    there = ["shapes (generated)", "folder (your images)"]
+    there += ["cifar10"] if Cifar10(root=str(root / "data")).is_there else []
+    with suppress(UserError):
+        CelebA(root=str(root / "data")).fingerprint()
+        there.append("celeba")
+    return ", ".join(there)
 
 
 if __name__ == "__main__":

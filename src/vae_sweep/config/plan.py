@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep.base.errors import UserError
-from vae_sweep.comparison.identity import Decides, decides
+from vae_sweep.comparison.identity import Decides, decides, flatten
 from vae_sweep.config.validation import validate
 
 FAMILIAR = ("model", "params", "seed")  # in a cell's name without their key
@@ -50,11 +50,26 @@ def plan(config: DictConfig) -> tuple[dict[str, tuple[list[str], DictConfig]], d
         chosen = [f"{key}={value}" for key, value in zip(spans, values, strict=True)]
         cfg = without_hydra(loader.load_sweep_config(config, chosen))
         validate(cfg)
+        if "experiment" in swept:
+            _check_whole(config, cfg, chosen)
         name = cell_name(cfg, chosen, tuple(swept))
         if name in cells:
             raise UserError(f"the sweep holds {name} twice ({' '.join(chosen)}); name every value once")
         cells[name] = chosen, cfg
     return cells, swept
+
+
+def _check_whole(config: DictConfig, cell: DictConfig, chosen: list[str]) -> None:
+    """Refuse a swept experiment that sets what a sweep has once, such as the store."""
+    whole = flatten(OmegaConf.to_container(without_hydra(config)))
+    for key, value in flatten(OmegaConf.to_container(cell)).items():
+        once = decides(key) is Decides.PLACE or key == "metrics.features"
+        if once and key.partition(".")[0] not in ("model", "dataset") and whole.get(key) != value:
+            experiment = next(word for word in chosen if word.startswith("experiment="))
+            raise UserError(
+                f"{experiment}: it sets {key}={value}, which a sweep has once and not for some of its runs; "
+                f"set {key} for the whole sweep instead"
+            )
 
 
 def _spans(config: DictConfig, known_ahead: bool) -> dict[str, list[str]]:

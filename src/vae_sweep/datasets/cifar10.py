@@ -107,6 +107,11 @@ class Cifar10(Source):
         return train, test, list(found[0].classes)
 
     @property
+    def is_there(self) -> bool:
+        """Whether nothing needs to be downloaded; the files are not checked yet."""
+        return bool(self._extracted or self._packed or self._binary)
+
+    @property
     def _archive(self) -> Path:
         return Path(self.root).expanduser().absolute() / _torchvision().filename
 
