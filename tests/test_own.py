@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,4 +81,3 @@ def test_a_key_of_swept_own_models_and_their_page(command, own: Path, monkeypatc
     if program.exists():  # the console script does not put this folder onto the path
         subprocess.run([program, *words], cwd=own, env=clean_environment(), check=True, capture_output=True)
         assert (own / "x.png").exists()
-    shutil.rmtree(own / "again")
