@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vae_sweep.base import cache, versions
+from vae_sweep.base import cache, locks, versions
 from vae_sweep.base.cache import CannotLock, cached, cached_file, once, read_arrays, write_arrays
 from vae_sweep.base.files import atomic_write
 from vae_sweep.base.timing import listed, timed
@@ -185,14 +185,30 @@ def test_a_full_disk_costs_only_the_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [NotImplementedError("no flock"), OSError(errno.ENOSYS, "not implemented")])
 def test_a_disk_without_locks_is_used_without(error: Exception, tmp_path: Path, monkeypatch) -> None:
-    class Refusing(cache.FileLock):
+    class Refusing(locks.FileLock):
         def acquire(self, *arguments: object, **named: object) -> None:
             raise error
 
-    monkeypatch.setattr(cache, "FileLock", Refusing)
+    monkeypatch.setattr(locks, "FileLock", Refusing)
     compute = Counted()
     for _ in range(2):
         assert cached(tmp_path, "line", 1, ("value",), compute)["call"] == 1
+
+
+def test_a_disk_without_flock_keeps_results_and_no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "not implemented")
+
+    def compute() -> dict[str, Any]:
+        (lock,) = tmp_path.glob("*.lock")
+        assert lock.read_bytes() == b""  # a marker of filelock holds a pid, and others would wait for it
+        return {"value": 1}
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert cached(tmp_path, "line", 1, ("value",), compute) == {"value": 1}
+    assert cached(tmp_path, "line", 1, ("value",), dict) == {"value": 1}
 
 
 def test_times_add_up_also_where_something_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from vae_sweep.comparison.pairing import without_repeats
@@ -46,6 +50,20 @@ def test_the_time_of_a_sweep_and_a_missing_primary_metric_are_found() -> None:
     assert collect._missing([loss], [skipped, skipped]) == "install vae-sweep[fd]"
     assert collect._missing([loss, distance], [skipped]) == ""
     assert collect._missing([loss], [replace(skipped, status="FAILED")]) == ""
+
+
+def test_a_damaged_picture_of_a_run_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a loss of power leaves it: empty, or cut."""
+    np.save(tmp_path / "whole", np.ones(4))
+    whole = (tmp_path / "whole.npy").read_bytes()
+    files = {"1": whole, "2": b"", "3": whole[:90], "4": whole[:-3]}
+    for run, content in files.items():
+        (tmp_path / run).write_bytes(content)
+    store = SimpleNamespace(artifact=lambda run, name: nullcontext(tmp_path / run))
+    rows = [replace(rows_of([RUN], [], "")[0], run_id=run, name=f"fc-{run}") for run in files]
+    found = collect.arrays_of(store, rows, "samples.npy")  # type: ignore[arg-type]
+    assert {name: array.tolist() for name, array in found.items()} == {"fc-1": [1.0] * 4}
+    assert caplog.text.count("samples.npy of fc-") == 3
 
 
 def test_a_row_holds_what_its_run_was_asked_for_and_what_became_of_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -125,6 +126,46 @@ def test_a_disk_that_refuses_file_locks_is_used_without_them(error: Exception, t
         assert not is_locked(tmp_path)
     with one_at_a_time(tmp_path / "file"):
         pass
+
+
+NO_FLOCK = """
+import errno, fcntl
+def flock(*_): raise OSError(errno.ENOSYS, "not implemented")
+fcntl.flock = flock
+"""
+
+
+def test_a_disk_without_flock_is_used_by_heartbeats_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """filelock would write a marker instead of a lock; who is killed on another machine would hold for ever."""
+    pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "not implemented")
+
+    folder = tmp_path / "run"
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / "sitecustomize.py").write_text(NO_FLOCK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for a process that looks
+    monkeypatch.setattr(module, "HEARTBEAT_EVERY", 0.1)
+    monkeypatch.setattr(module, "HEARTBEAT_WITHIN", 1.0)
+    with hold_lock(folder, "it"):
+        assert {file.name for file in folder.iterdir()} == {"lock", "heartbeat", "owner.json"}
+        assert (folder / "lock").read_bytes() == b""
+        assert not is_locked(folder)
+        assert is_held(folder)
+        with pytest.raises(UserError, match=r"^it is .*already"), hold_lock(folder, "it"):
+            pass
+        warn_without_locks(folder)
+        assert "file locks do not work on this disk" in caplog.text
+    (folder / "lock").write_text("1\nanother\n")  # a marker of an earlier version, whose process is dead
+    from_elsewhere(folder)
+    (folder / "heartbeat").write_text(str(time.time() - 60))
+    assert not is_held(folder)
+    with hold_lock(folder, "it"), one_at_a_time(tmp_path / "file"):
+        assert owner_of(folder) == this_process()
+        assert (tmp_path / "file").read_bytes() == b""
 
 
 def test_a_worker_stops_only_after_several_failed_checks_of_its_sweep(

@@ -104,6 +104,19 @@ def test_what_changed_between_two_runs_is_named() -> None:
     assert identity.changed(before, before) == ""
 
 
+def test_what_a_run_is_made_of_is_stored_whole_however_many_modules_it_has() -> None:
+    few, many = ({f"my_package.module_{i:03d}": str(i) for i in range(n)} for n in (2, 300))
+    for sources in (few, many):
+        made_of = identity.parts("d" * 64, sources, "a")
+        text = identity.in_short(made_of, 8000)
+        assert len(text) <= 8000
+        assert {identity.IMAGES, identity.SPLITS, identity.TRAINING_CODE} < set(identity.made_of_text(text))
+    assert identity.made_of_text(identity.in_short(identity.parts("d", few), 8000)) == identity.parts("d", few)
+    edited = identity.in_short(identity.parts("d" * 64, many | {"my_package.module_007": "8"}, "a"), 8000)
+    assert identity.changed(identity.made_of_text(edited), identity.made_of_text(text)) == "300 modules.py"
+    assert identity.made_of_text(text[:100]) == {}  # cut, as by earlier versions
+
+
 def test_the_hash_of_the_training_code_sees_an_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = Path(vae_sweep.__file__).parent
     for room in ("models", "training"):
@@ -176,6 +189,15 @@ def test_the_sources_of_an_installed_package_are_its_own_modules() -> None:
     assert {"filelock"} < set(own_sources({"_target_": "filelock.FileLock"}))
     assert all(name.startswith("filelock") for name in own_sources({"_target_": "filelock.FileLock"}))
     assert own_sources({"_target_": "vae_sweep.models.fc.FCVAE"}) == {}
+
+
+@pytest.mark.parametrize("name", ["site-packages", "dist-packages"])
+def test_what_an_installed_package_imports_is_not_its_source(name: str, folder: Path, monkeypatch) -> None:
+    """Also one that a user installed for himself, or the system: beside it are PyTorch and others."""
+    (folder / name).mkdir()
+    monkeypatch.syspath_prepend(folder / name)
+    write(folder / name, {"theirs/__init__": "from theirs import deep\n", "theirs/deep": "import big\n", "big": ""})
+    assert set(own_sources({"_target_": "theirs.Model"})) == {"theirs", "theirs.deep"}
 
 
 def test_the_commit_of_somebody_elses_repository_is_not_recorded(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
@@ -19,6 +20,8 @@ from running import ENDLESS
 from vae_sweep.base import signals
 from vae_sweep.base.errors import StoreError
 from vae_sweep.base.signals import Terminated, deferred_interrupts, interrupt
+from vae_sweep.sweeps import execute
+from vae_sweep.sweeps.context import Context
 from vae_sweep.tracking.retry import RetryingClient
 from vae_sweep.tracking.store import Store
 
@@ -217,6 +220,23 @@ def test_a_write_in_another_thread_does_not_delay_an_interrupt(ours: None) -> No
     finally:
         leave.set()
         thread.join()
+
+
+def test_a_second_signal_leaves_no_run_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the reason is written."""
+    finished: list[str] = []
+
+    def interrupted(tags: dict[str, str]) -> None:
+        raise KeyboardInterrupt
+
+    record = SimpleNamespace(
+        run_id="a", client=SimpleNamespace(retry_for=9.0), set_tags=interrupted, finish=finished.append
+    )
+    run = SimpleNamespace(record=record, context=Context("/p", "sqlite:///x", "1"), name="fc-p1")
+    monkeypatch.setattr(execute, "shorten_timeouts", lambda: None)
+    with pytest.raises(KeyboardInterrupt), execute._closed_at_the_end(run, execute.Outcome()):  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+    assert finished == ["KILLED"]
 
 
 def test_a_run_interrupted_inside_the_database_can_be_closed(ours: None, project: Path) -> None:

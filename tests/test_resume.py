@@ -8,21 +8,26 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from omegaconf import OmegaConf
 
 from running import BASIC, ENDLESS, rows
 from vae_sweep import models
-from vae_sweep.base.errors import UserError
+from vae_sweep.base.errors import RunFailed, UserError
 from vae_sweep.base.locks import hold_lock, is_held
+from vae_sweep.sweeps import lifecycle, remeasure
 from vae_sweep.sweeps.context import Context
 from vae_sweep.sweeps.lifecycle import _close_torn_down
-from vae_sweep.tracking.store import Store
+from vae_sweep.sweeps.repeat import Ending
+from vae_sweep.tracking.store import Store, StoredRun
 from vae_sweep.tracking.uris import sqlite_uri
 from vae_sweep.training import loop, randomness, state
+from vae_sweep.training.evaluation import Averages
 from vae_sweep.training.objective import Objective
 
 NODES = [
@@ -190,6 +195,52 @@ def test_a_lost_run_does_not_get_the_reason_of_another(project: Path) -> None:
     said = [store.get(run_id).tags["vae_sweep.error"] for run_id in ids]
     assert said == ["its worker ended: fc-p1: the training loss became nan", "its worker ended: it left no result"]
     assert {store.get(run_id).status for run_id in ids} == {"KILLED"}
+
+
+def test_a_sweep_whose_table_nobody_reads_is_finished(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of `python -m vae_sweep -m ... | head`."""
+    store = Store.open(sqlite_uri(project / "mlflow.db"), project, "test")
+    parent = store.start_run("mine", {}).run_id
+    store.record(store.start_run("fc-p1", {"vae_sweep.run_key": "fc-p1"}, parent).run_id).finish("FINISHED")
+    nowhere: list[bool] = []
+
+    def closed(self: Ending, uri: str, root: Path) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Ending, "show", closed)
+    monkeypatch.setattr(lifecycle, "nobody_reads", lambda: nowhere.append(True))
+    context = Context(str(project), store.uri, store.experiment_id, parent_id=parent, sweep_key="k")
+    assert [row.status for row in lifecycle.close_sweep(context, None)] == ["FINISHED"]
+    assert store.get(parent).status == "FINISHED"
+    assert nowhere == [True]
+    lifecycle.close_sweep(context, RunFailed("fc-p2: not started"))  # of a sweeper whose cells are not known ahead
+    assert store.get(parent).status == "FAILED"
+
+
+@pytest.mark.parametrize("what", ["measure_and_record", "draw"])
+def test_what_is_measured_or_drawn_again_counts_when_all_is_done(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the settings of before would stand beside numbers of both."""
+    cfg = OmegaConf.create({"evaluation": {"noise_draws": 1, "n_samples": 5}})
+    tags = {"vae_sweep.metrics": "k", "vae_sweep.features": "inception", "config.evaluation.n_samples": "3"}
+    stored = StoredRun("a", "fc-p1", "FINISHED", {}, {"test/loss": 80.0}, dict(tags))
+    record = SimpleNamespace(set_tags=tags.update)
+    run = SimpleNamespace(
+        cfg=cfg, root=Path(), record=record, objective=None, images=lambda split: None, name="fc-p1",
+        context=SimpleNamespace(features="none"), store=SimpleNamespace(history=lambda *_: []),
+    )  # fmt: skip
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(remeasure, "_is_measured", lambda *_: False)
+    monkeypatch.setattr(remeasure, "_trained", lambda run: None)
+    monkeypatch.setattr(remeasure, "evaluate", lambda *_, **__: Averages(80.0, 60.0, 20.0))
+    monkeypatch.setattr(remeasure, what, interrupted)
+    again = {"measure_and_record": remeasure.remeasure, "draw": remeasure.redraw}[what]
+    with pytest.raises(KeyboardInterrupt):
+        again(run, stored)  # type: ignore[arg-type]
+    left = {"measure_and_record": ["config.evaluation.n_samples"], "draw": ["vae_sweep.metrics", "vae_sweep.features"]}
+    assert [key for key, value in tags.items() if value] == left[what]
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from running import BASIC, ENDLESS, rows, statuses
 from vae_sweep.base.errors import StoreError
 from vae_sweep.sweeps import folders
+from vae_sweep.sweeps.lifecycle import _close_orphaned_runs
 from vae_sweep.sweeps.setup import _hide_password
 from vae_sweep.tracking import sender
 from vae_sweep.tracking.sender import EpochSender
@@ -123,6 +124,14 @@ def test_metrics_sent_twice_count_once(project: Path) -> None:
     for _ in range(2):
         record.log_metrics({"a": 1.0, "b": 2.0}, 3, 1_700_000_000_000)
     assert [(m.step, m.value) for m in store.client.get_metric_history(record.run_id, "a")] == [(3, 1.0)]
+
+
+def test_what_is_measured_again_counts_also_after_a_clock_that_was_ahead(project: Path) -> None:
+    store = Store.open(f"sqlite:///{project / 'mlflow.db'}", project, "clocks")
+    record = store.start_run("one", {})
+    record.log_metrics({"test/ssim": 0.5}, time_ms=int(time.time() * 1000) + 600_000)
+    record.log_changed({"test/ssim": 0.25, "test/psnr": 20.0})
+    assert store.get(record.run_id).metrics == {"test/ssim": 0.25, "test/psnr": 20.0}
 
 
 def test_runs_that_start_at_once_share_their_dataset(project: Path) -> None:
@@ -273,6 +282,51 @@ def test_a_project_keeps_its_id_when_it_is_moved(tmp_path: Path) -> None:
     assert folders.project_id(tmp_path / "b") != name
     (tmp_path / "a").rename(tmp_path / "c")
     assert folders.project_id(tmp_path / "c") == name
+
+
+def test_a_copied_project_leaves_the_runs_of_the_first_alone(project: Path, tmp_path: Path, monkeypatch) -> None:
+    """On a store that both use; the runs in a store that was copied with the folder are the copy's."""
+    monkeypatch.setattr(folders, "SETTLED", 0.0)
+    shared, run_tags = tmp_path / "shared" / "mlflow.db", {"vae_sweep.place": folders.project_id(project)}
+    shared.parent.mkdir()
+    shutil.copy(project / "mlflow.db", shared)
+    run_id = Store.open(f"sqlite:///{shared}", project, "any").start_run("on the server", run_tags).run_id
+    own_id = Store.open(f"sqlite:///{project / 'mlflow.db'}", project, "any").start_run("here", run_tags).run_id
+    copy = shutil.copytree(project, tmp_path / "copy")
+    name = folders.project_id(copy)
+    assert name == folders.project_id(copy) != folders.project_id(project) == run_tags["vae_sweep.place"]
+    copy.rename(tmp_path / "moved")
+    moved = tmp_path / "moved"
+    assert folders.project_id(moved) == name
+    assert folders.project_id(shutil.copytree(moved, copy)) not in (name, run_tags["vae_sweep.place"])
+    for uri, run, left in ((f"sqlite:///{shared}", run_id, True), (f"sqlite:///{moved / 'mlflow.db'}", own_id, False)):
+        store = Store.open(uri, moved, "any")
+        assert store.get(run).is_held_by_another(name) == left
+        _close_orphaned_runs(store, moved)
+        assert store.get(run).status == ("RUNNING" if left else "KILLED")
+    assert Store.open(f"sqlite:///{project / 'mlflow.db'}", project, "any").get(own_id).status == "RUNNING"
+
+
+def test_a_project_keeps_its_id_where_the_disk_gives_its_files_new_numbers(tmp_path: Path) -> None:
+    name = folders.project_id(tmp_path)
+    file = tmp_path / "outputs" / "state" / "place"
+    _, inode, made = file.read_text().split()
+    assert int(inode) == file.stat().st_ino
+    file.write_text(f"{name} {int(inode) + 1} {made}")
+    assert folders.project_id(tmp_path) == name  # since it is as old as it says
+
+
+@pytest.mark.parametrize("text", ["0123456789abcdef" * 2, ""])
+def test_a_project_id_of_an_earlier_version_stays(text: str, tmp_path: Path) -> None:
+    """One whose file the power cut off is made again."""
+    file = tmp_path / "outputs" / "state" / "place"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    name = folders.project_id(tmp_path)
+    assert len(name) == 32
+    assert name.startswith(text)
+    assert file.read_text().split()[:2] == [name, str(file.stat().st_ino)]
+    assert folders.project_id(tmp_path) == name
 
 
 def test_a_run_that_another_project_folder_trains_is_its_own() -> None:

@@ -14,7 +14,7 @@ import hydra
 from omegaconf import DictConfig
 
 from vae_sweep.base.errors import FULL, RunFailed, keep_asked
-from vae_sweep.base.process import set_up
+from vae_sweep.base.process import nobody_reads, set_up
 from vae_sweep.base.signals import handle_sigint, interrupt
 from vae_sweep.config import completion
 from vae_sweep.config import schema as configuration
@@ -88,10 +88,10 @@ def main() -> None:
     finally:
         failures = _close(error)
     if isinstance(error, KeyboardInterrupt):
-        print("\n".join([*_lines(failures), "vae_sweep: interrupted; the same command continues"]), file=sys.stderr)
+        print("\n".join([*_lines(failures), f"vae_sweep: interrupted; {_how_to_continue()}"]), file=sys.stderr)
         sys.exit(130)
-    if isinstance(error, BrokenPipeError):  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        nobody_reads()
         sys.exit(1)
     if error is not None:
         message = user_message(error)
@@ -113,6 +113,13 @@ def _compose_and_run() -> None:
 def _log_is_shown() -> bool:
     sweep = SweepCallback.current
     return sweep is not None and sweep.context is not None and not sweep.context.own_display
+
+
+def _how_to_continue() -> str:
+    sweep = SweepCallback.current
+    if sweep is None or sweep.context is None or sweep.context.anew_since is None:
+        return "the same command continues"
+    return "the same command without resume=false continues, with it all cells are trained again"
 
 
 def _lines(failures: list[str]) -> list[str]:

@@ -17,9 +17,11 @@ import torch
 from filelock import FileLock
 from helper_sources import Counting, NotASource, load_and_digest, split
 from omegaconf import OmegaConf
+from PIL import Image
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.datasets import Built, Split, create, hold_out, load
+from vae_sweep.datasets.folder import Folder
 from vae_sweep.sweeps import preparation
 
 
@@ -49,6 +51,27 @@ def test_the_folder_is_named_by_the_fingerprint_and_the_digest_covers_all_images
     images = b"".join(part.images.tobytes() for part in (split(5), split(2, 7), split(3, 100)))
     assert data.digest == hashlib.sha256(images).hexdigest()
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_images_that_move_to_the_next_split_and_other_labels_are_other_data(tmp_path: Path) -> None:
+    """Neither changes the images, one after the other."""
+
+    def digests(name: str, counts: dict[str, list[int]]) -> tuple[str, str]:
+        for folder, numbers in counts.items():
+            (tmp_path / name / folder).mkdir(parents=True)
+            for i in numbers:
+                Image.new("RGB", (4, 4), (i, i, i)).save(tmp_path / name / folder / f"{i:03d}.png")
+        data = load(Folder(path=str(tmp_path / name), image_size=4), tmp_path / "cache")
+        return data.digest, data.arrangement
+
+    first = {"train/a": [*range(10)], "val/a": [10, 11], "test/a": [12, 13, 14]}
+    images, splits = digests("first", first)
+    moved = digests("moved", {"train/a": [*range(8)], "val/a": [8, 9, 10, 11], "test/a": [12, 13, 14]})
+    named = digests("named", {**first, "train/a": [*range(9)], "train/b": [9]})
+    assert images == moved[0] == named[0]
+    assert "" != splits != moved[1] != named[1] != splits
+    shapes = create({"_target_": "vae_sweep.datasets.shapes.Shapes", "n_train": 20, "n_test": 5})
+    assert load(shapes, tmp_path).arrangement == ""  # its settings decide
 
 
 def test_images_are_mapped_and_torch_takes_them_without_writing_to_the_file(source: Counting, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from vae_sweep.base.files import atomic_write
-from vae_sweep.base.locks import has_no_locks
+from vae_sweep.base.locks import file_lock, has_no_locks
 from vae_sweep.base.versions import METRICS_VERSION
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def write_arrays(path: Path, version: int, **arrays: Any) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold ``<path>.lock``, and log it where another process holds it; on a disk without locks hold nothing."""
-    lock = FileLock(f"{path}.lock")
+    lock = file_lock(f"{path}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

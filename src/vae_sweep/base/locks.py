@@ -16,7 +16,9 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -30,6 +32,15 @@ HEARTBEAT_WITHIN = 5.0  # seconds in which the heartbeat of a living owner chang
 HEARTBEAT_STALE = 600.0  # seconds; an older one is not watched for a change. Clocks of two machines may differ by less
 STORE_LOCK = ".store.lock"  # in mlruns, of the store
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from a file system without locks
+# No file that says "locked" instead of a lock: a process that is killed leaves it, and other machines wait for ever.
+NO_MARKER: dict[str, Any] = (
+    {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
+)
+
+
+def file_lock(path: str | Path) -> FileLock:
+    """Return a lock of the operating system; taking it raises an error of :func:`has_no_locks` where there is none."""
+    return FileLock(path, **NO_MARKER)
 
 
 @contextmanager
@@ -40,7 +51,7 @@ def hold_lock(folder: Path, what: str, remedy: str = "stop it") -> Iterator[None
         UserError: where a living process holds it; names its host and pid.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
+    lock = file_lock(folder / "lock")
     try:
         lock.acquire(timeout=2)  # another process may be asking whether it is held
         taken = bool(_with_living_owners([folder]))
@@ -72,7 +83,7 @@ def hold_lock(folder: Path, what: str, remedy: str = "stop it") -> Iterator[None
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Hold the lock file ``path`` against other processes; on a disk without locks hold nothing."""
-    lock = FileLock(path)
+    lock = file_lock(path)
     try:
         lock.acquire()
     except (OSError, NotImplementedError) as error:
@@ -86,7 +97,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 def warn_without_locks(folder: Path) -> None:
     """Log a warning where the lock of ``folder``, which this process holds, does not stop a second process."""
-    code = "import sys; from filelock import FileLock; FileLock(sys.argv[1]).acquire(timeout=0)"
+    code = f"import sys; from filelock import FileLock; FileLock(sys.argv[1], **{NO_MARKER}).acquire(timeout=0)"
     command = [sys.executable, "-c", code, str(folder / "lock")]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode == 0 or "Timeout" not in done.stderr:
@@ -122,7 +133,7 @@ def is_locked(folder: Path) -> bool:
     """
     if not (folder / "lock").exists():
         return False
-    lock = FileLock(folder / "lock")
+    lock = file_lock(folder / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -40,6 +40,11 @@ def set_up() -> None:
             raise UserError(f"{shown}: the locale ({encoding}) cannot encode this name; set PYTHONUTF8=1")
 
 
+def nobody_reads() -> None:
+    """Write standard output nowhere from now on: its reader, such as ``head``, has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def python() -> str:
     """Return how a shell calls this interpreter: ``python`` where it finds this one, else its path."""
     found = shutil.which("python")

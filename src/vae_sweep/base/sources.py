@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 OURS = __name__.partition(".")[0]
+INSTALLED = ("site-packages", "dist-packages")  # folders of installed packages: of the system, an environment or a user
 
 
 def own_sources(*nodes: Mapping[str, Any]) -> dict[str, str]:
@@ -47,10 +47,9 @@ def _collect(module: str, folder: Path | None, top: str, found: dict[str, str]) 
         return
     tree = ast.parse(file.read_bytes())
     found[module] = ast.unparse(tree)
-    installed = folder in {Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for name in _imported(tree, package):
-        if not installed or name.partition(".")[0] == top:
+        if folder.name not in INSTALLED or name.partition(".")[0] == top:
             _collect(name, folder, top, found)
 
 

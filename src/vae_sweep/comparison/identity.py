@@ -26,7 +26,8 @@ class Decides(Enum):
     PLACE = "where things are, how a run is started, what it is compared with: none of its numbers depends on it"
 
 
-IMAGES, TRAINING_CODE = "the images", "the training code of vae_sweep"  # parts of a run, beside its configuration
+IMAGES, SPLITS = "the images", "the splits or labels of the images"  # parts of a run, beside its configuration
+TRAINING_CODE = "the training code of vae_sweep"  # another
 
 # A key decides what its longest entry here says; a key without one decides the trained numbers.
 TABLE = {
@@ -113,13 +114,32 @@ def settings_key(settings: Mapping[str, Any]) -> str:
     return _hash(settings)
 
 
-def parts(digest: str, sources: Mapping[str, str]) -> dict[str, str]:
+def parts(digest: str, sources: Mapping[str, str], arrangement: str = "") -> dict[str, str]:
     """Return what makes a run beside its configuration, each part by its name.
 
-    ``digest``: hash of its images. ``sources``: text of a user's own modules, by name.
+    ``digest``: hash of its images. ``sources``: text of a user's own modules, by name. ``arrangement``: hash of the
+    splits and labels, where images and settings do not decide them.
     """
     own = {f"{module}.py": _hash(text) for module, text in sources.items()}
-    return {IMAGES: digest, TRAINING_CODE: f"version {TRAINING_VERSION}", **own}
+    splits = {SPLITS: arrangement} if arrangement else {}
+    return {IMAGES: digest, **splits, TRAINING_CODE: f"version {TRAINING_VERSION}", **own}
+
+
+def in_short(made_of: Mapping[str, str], most: int) -> str:
+    """Return :func:`parts` as JSON, where it has more than ``most`` characters the user's own modules as one."""
+    text = json.dumps(dict(made_of))
+    if len(text) <= most:
+        return text
+    own = {key: value for key, value in made_of.items() if key.endswith(".py")}
+    return json.dumps({**{k: v for k, v in made_of.items() if k not in own}, f"{len(own)} modules.py": _hash(own)})
+
+
+def made_of_text(text: str) -> dict[str, str]:
+    """Return what :func:`in_short` wrote; empty where it was cut, as earlier versions did."""
+    try:
+        return dict(json.loads(text))
+    except ValueError:
+        return {}
 
 
 def run_key(settings: Mapping[str, Any], made_of: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.plugins import instantiate
 from vae_sweep.datasets.base import MAX_IMAGES, SPLITS, Built, ImageDataset, Source, Split, check, hold_out
-from vae_sweep.datasets.cache import load, prepared_digest
+from vae_sweep.datasets.cache import load, prepared_identity
 from vae_sweep.datasets.describe import announce
 from vae_sweep.datasets.permuted import Permuted
 
@@ -25,7 +25,7 @@ __all__ = [
     "create",
     "hold_out",
     "load",
-    "prepared_digest",
+    "prepared_identity",
 ]
 
 

@@ -50,6 +50,7 @@ class Source(ABC):
 
     name: str  # also of the folder of the prepared arrays
     max_images: int | None = None  # of each split, at most; applied to what :meth:`build` returns
+    fixed_splits: bool = False  # whether the images and the settings alone decide splits and labels
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
@@ -80,6 +81,7 @@ class ImageDataset:
     digest: str  # sha256 (hex) over the bytes of the images of train, val and test, in this order
     facts: dict[str, Any]
     cache_dir: Path  # folder of the prepared arrays
+    arrangement: str = ""  # hash of the splits' sizes and labels; "" where images and settings decide them, or unknown
     factors: Callable[[str], dict[str, np.ndarray]] | None = None
     # ^ split -> name -> the known factor of each of its images, (N,): whole numbers are kinds; None: none are known
 

@@ -48,7 +48,7 @@ def load(source: Source, cache_root: Path) -> ImageDataset:
         log.info("preparing %s in %s", source.name, folder)
         started = time.perf_counter()
         built = _build(source)
-        _write(built, fingerprint, folder)
+        _write(built, fingerprint, folder, "" if source.fixed_splits else _arrangement(built))
         counts = ", ".join(f"{len(built.splits[split]):,} {split}" for split in SPLITS)
         log.info("prepared %s in %.1f s: %s images", source.name, time.perf_counter() - started, counts)
         return _open(source.name, folder)
@@ -69,14 +69,15 @@ def _factors(known: Callable[[str], dict[str, np.ndarray]], most: int | None, sp
     }
 
 
-def prepared_digest(source: Source, cache_root: Path) -> str | None:
-    """Return the digest of the dataset of ``source`` without a look at its arrays; None where it is not prepared.
+def prepared_identity(source: Source, cache_root: Path) -> tuple[str, str] | None:
+    """Return digest and arrangement of the dataset of ``source`` without its arrays; None where it is not prepared.
 
     Raises:
         UserError: where the source is missing.
     """
     try:
-        return str(json.loads((_place(source, cache_root)[1] / "meta.json").read_text(encoding="utf-8"))["digest"])
+        meta = json.loads((_place(source, cache_root)[1] / "meta.json").read_text(encoding="utf-8"))
+        return str(meta["digest"]), str(meta.get("arrangement", ""))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -124,7 +125,7 @@ def _build(source: Source) -> Built:
     return built
 
 
-def _write(built: Built, fingerprint: dict[str, Any], folder: Path) -> None:
+def _write(built: Built, fingerprint: dict[str, Any], folder: Path, arrangement: str) -> None:
     """Write beside ``folder`` and rename; the caller holds the lock."""
     temporary = folder.with_name(f"{folder.name}.tmp")
     try:
@@ -139,6 +140,7 @@ def _write(built: Built, fingerprint: dict[str, Any], folder: Path) -> None:
             "fingerprint": fingerprint,
             "facts": built.facts,
             "digest": _digest(built),
+            "arrangement": arrangement,
             "sha256": {name: _sha256(temporary / name) for name in FILES},
         }
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
@@ -165,7 +167,8 @@ def _open(name: str, folder: Path, verify: bool = False) -> ImageDataset:
         images = np.load(folder / f"{split}.npy", mmap_mode="c")
         splits[split] = Split(images, np.load(folder / f"{split}-labels.npy"))
     channels, height, width = splits["train"].images.shape[1:]
-    return ImageDataset(name, splits, (channels, height, width), meta["digest"], meta["facts"], folder)
+    known = meta["digest"], meta["facts"], folder, meta.get("arrangement", "")
+    return ImageDataset(name, splits, (channels, height, width), *known)
 
 
 def _check(name: str, built: Built) -> None:
@@ -205,6 +208,14 @@ def _digest(built: Built) -> str:
     for split in SPLITS:
         digest.update(np.ascontiguousarray(built.splits[split].images).data)
     return digest.hexdigest()
+
+
+def _arrangement(built: Built) -> str:
+    """Images may move from the end of one split to the beginning of the next without another digest."""
+    digest = hashlib.sha256(json.dumps([len(built.splits[split]) for split in SPLITS]).encode())
+    for split in SPLITS:
+        digest.update(np.ascontiguousarray(built.splits[split].labels).data)
+    return digest.hexdigest()[:16]
 
 
 def _sha256(path: Path) -> str:

@@ -58,6 +58,7 @@ class CelebA(Source):
         UserError: for a setting out of range.
     """
 
+    fixed_splits = True
     name: str = "celeba"
     root: str
     image_size: int = 32  # pixels, after crop and resizing

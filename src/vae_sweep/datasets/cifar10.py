@@ -44,6 +44,7 @@ class Cifar10(Source):
         UserError: for a setting out of range.
     """
 
+    fixed_splits = True
     name: str = "cifar10"
     root: str  # has the archive or cifar-10-batches-py/, itself or one folder deeper; downloads go here
     download: bool = True  # download the archive where neither is there

@@ -26,7 +26,7 @@ class Permuted(Source):
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.name, self.max_images = source.name, source.max_images
+        self.name, self.max_images, self.fixed_splits = source.name, source.max_images, source.fixed_splits
         if known := getattr(source, "known_factors", None):
             self.known_factors = known
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,13 +16,15 @@ from numpy.typing import NDArray
 from vae_sweep.comparison import pairing
 from vae_sweep.comparison.contrasts import Group
 from vae_sweep.comparison.evidence import Evidence
-from vae_sweep.comparison.identity import IMAGES, trained
+from vae_sweep.comparison.identity import IMAGES, made_of_text, trained
 from vae_sweep.comparison.ranking import Ranking, ranking
 from vae_sweep.comparison.rows import Cell, LinearRow, Row, data_label, is_finite, schedule_label
 from vae_sweep.metrics import catalogue
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.tracking import names
 from vae_sweep.tracking.store import NAME_LIMIT, Store, StoredRun
+
+log = logging.getLogger(__name__)
 
 TERMS = ("loss", "recon", "kl")
 LOSSES = {"train": "best/train_", "val": "best/val_", "test": "test/"}  # split -> how its metrics begin
@@ -133,12 +136,14 @@ def histories_of(store: Store, rows: Sequence[Row]) -> dict[str, tuple[NDArray[n
 
 
 def arrays_of(store: Store, rows: Sequence[Row], artifact: str) -> dict[str, NDArray[Any]]:
-    """Return run -> the array that its artifact holds, of the runs that have it."""
-    found = {}
+    """Return run -> the array that its artifact holds, of the runs that have it undamaged."""
+    found: dict[str, NDArray[Any]] = {}
     for row in rows:
         with store.artifact(row.run_id or "", artifact) as path:
-            if path:
-                found[row.name] = np.load(path)
+            try:
+                found |= {row.name: np.load(path)} if path else {}
+            except (ValueError, EOFError) as error:
+                log.warning("%s of %s is damaged (%s): it is left out", artifact, row.name, error)
     return found
 
 
@@ -164,7 +169,7 @@ def _settings(run: StoredRun) -> dict[str, Any]:
 def _outcome(run: StoredRun, parent_id: str) -> dict[str, Any]:
     """What became of a run, from its metrics and tags."""
     m = run.metrics
-    made_of = json.loads(run.tags.get(names.MADE_OF, "{}")) if run.params else {}  # some fail before they have any
+    made_of = made_of_text(run.tags.get(names.MADE_OF, "")) if run.params else {}  # some fail before they have any
     parts = {key: value for key, value in made_of.items() if key != IMAGES}
     return {
         "run_id": run.run_id,
@@ -292,12 +297,12 @@ def _notes(done: Sequence[Row], runs: Sequence[StoredRun]) -> list[str]:
     whys = Counter(run.tags[WHY] for run in runs if run.tags.get(WHY))
     notes = [f"Distribution distances: {why} ({count} of {len(done)} runs)." for why, count in whys.items()]
     notes += sorted({_floor(row) for row in done} - {""})
-    if len({run.tags[names.MEASURED] for run in runs if names.MEASURED in run.tags}) > 1:
+    if len({run.tags[names.MEASURED] for run in runs if run.tags.get(names.MEASURED)}) > 1:
         notes.append(
             "Held-out metrics were measured with different settings or versions of the code; the sweeps' own commands "
             "measure all of them alike."
         )
-    missing = [run.name for run in runs if run.status == "FINISHED" and names.MEASURED not in run.tags]
+    missing = [run.name for run in runs if run.status == "FINISHED" and not run.tags.get(names.MEASURED)]
     if missing:
         lost = ", ".join(missing)
         notes.append(f"Without held-out metrics beside the loss: {lost}; the sweep's own command measures them.")

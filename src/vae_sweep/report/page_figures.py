@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image as Pillow
 
@@ -362,11 +363,12 @@ def _plot(draw: Callable[[float], Figure], alt: str, caption: str) -> PageFigure
 
 def _rendered(figure: Figure) -> Pillow.Image:
     """The figure in 256 colours at most: about a third of a full-colour one's bytes."""
-    out = io.BytesIO()
+    canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)  # a box is drawn
-        figure.savefig(out, format="png")
-    return Pillow.open(out).convert("RGB").quantize(256, method=Pillow.Quantize.MEDIANCUT)
+        canvas.draw()
+    image = Pillow.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    return image.quantize(256, method=Pillow.Quantize.MEDIANCUT)
 
 
 def _uri(image: Pillow.Image) -> str:

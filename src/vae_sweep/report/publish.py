@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,6 +19,8 @@ from vae_sweep.metrics.losses import number, spec
 from vae_sweep.report import text
 from vae_sweep.report.collect import arrays_of, histories_of, rows_of
 from vae_sweep.tracking.store import NOTE, NOTE_LIMIT, Store, StoredRun
+
+log = logging.getLogger(__name__)
 
 PICTURES = (
     "Pictures: the Artifacts of this run hold `report.html`, `explore.html` (the models, with sliders) and `figures/`. "
@@ -45,7 +48,10 @@ def refresh(
         record.log_table(finite(table).to_dict("list"), "comparison_table.json")
         record.log_metrics({"cells": len(rows), "cells_finished": len(done)})
         if done and figures:
-            _log_figures(store, parent_id, rows)
+            try:
+                _log_figures(store, parent_id, rows)
+            except Exception:  # of any kind: no table and no start of a sweep depends on its figures
+                log.warning("the sweep's figures could not be drawn", exc_info=True)
             _beside(root, parent_id, "drawn").touch()
     return rows
 

@@ -20,6 +20,7 @@ class Context:
     project: str = ""  # id of the project folder, wherever it is mounted
     owner: dict[str, str | int] = field(default_factory=dict)  # host and pid of the first process
     fail_fast: bool = False  # stop the sweep's other cells when one fails
+    anew_since: float | None = None  # seconds since 1970: resume=false, so runs that started before do not count
     swept: tuple[str, ...] = ()  # override keys with several values
     cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
     code: str | None = None  # hash of what the first process trains with; a worker elsewhere may have another version

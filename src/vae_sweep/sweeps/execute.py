@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import traceback
@@ -17,7 +16,7 @@ from vae_sweep.base.errors import RunFailed, Stopped, UserError
 from vae_sweep.base.locks import hold_lock, this_process
 from vae_sweep.base.process import python
 from vae_sweep.base.signals import Terminated
-from vae_sweep.comparison.identity import changed, settings_key, training_code
+from vae_sweep.comparison.identity import changed, in_short, made_of_text, settings_key, training_code
 from vae_sweep.comparison.rows import Cell
 from vae_sweep.config.plan import cell_name
 from vae_sweep.config.settings import settings_of
@@ -40,6 +39,7 @@ from vae_sweep.tracking.names import (
     MACHINE,
     MADE_OF,
     MODEL,
+    NOTE_LIMIT,
     OUTPUTS,
     PROJECT,
     ROLE,
@@ -72,12 +72,15 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
     cell = cell_of(context.cells, overrides)
     name = cell.name if cell else cell_name(cfg, list(overrides), context.swept)
     try:
-        _check_may_start(context)
+        if reason := _may_not_start(context):
+            log.error("%s: not started: %s", name, reason)
+            raise RunFailed(f"{name}: not started: {reason}")
         job = _job(cfg, context, cell, name, output_dir)
         with ends_with_its_sweep(context), hold_lock(job.folder, f"run {name}"), _worked_on(job):
             run_id, loss = _finished(job)
         if context.parent_id is None:
-            _say_what_there_is(job, run_id)
+            with best_effort("where the run is"):
+                _say_what_there_is(job, run_id)
         return loss
     except Terminated:
         if context.owner == this_process():
@@ -85,12 +88,13 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
         raise RunFailed(f"{name}: its process was terminated; the same command continues it") from None
     except UserError as error:
         log.error("%s: %s", name, error)
+        _stop_if_fail_fast(context)
         raise RunFailed(f"{name}: {error}") from None
 
 
 def _finished(job: Job) -> tuple[str, float]:
     """Train the run, unless it was finished before; its id and its lowest validation loss."""
-    before = _before(job) if job.cfg.resume else None
+    before = _before(job) if job.cfg.resume or job.context.parent_id else None  # a requeued job has one, too
     if before and is_complete(before):
         job.reporter.skips(before.run_id, before.metrics)
         return before.run_id, _update(job, before)
@@ -113,16 +117,19 @@ def _say_what_there_is(job: Job, run_id: str) -> None:
     print(f"  images of it:    {python()} -m vae_sweep.generate run={run_id}{address}", flush=True)
 
 
-def _check_may_start(context: Context) -> None:
+def _may_not_start(context: Context) -> str | None:
+    """Why no run of the sweep may start here; None where it may."""
     stop = stop_requested(Path(context.root), context.sweep_key) if context.parent_id else None
-    if stop is not None:
-        raise UserError(f"not started: {stop}")
-    if context.code not in (None, training_code()):
+    if stop is None and context.code not in (None, training_code()):
         where = f"{this_process()['host']}, {Path(__file__).parent}"
-        raise UserError(
-            f"not started: the worker ({where}) has another version of vae_sweep than the sweep; "
-            "install the same version there"
-        )
+        return f"the worker ({where}) has another version of vae_sweep than the sweep; install the same version there"
+    return stop
+
+
+def _stop_if_fail_fast(context: Context) -> None:
+    """Let no other cell of the sweep start or go on, where one has failed and that is wanted."""
+    if context.fail_fast and context.parent_id:
+        request_stop(Path(context.root), context.sweep_key, FAIL_FAST)
 
 
 def _job(cfg: DictConfig, context: Context, cell: Cell | None, name: str, output_dir: Path) -> Job:
@@ -170,12 +177,12 @@ class Outcome:
 
     def check(self, run: Run) -> None:
         """Raise RunFailed unless the run finished and the store knows it."""
+        if self.status == "FAILED" or (self.status == "FINISHED" and not self.recorded):
+            _stop_if_fail_fast(run.context)
         if self.status == "FINISHED" and not self.recorded:
             raise RunFailed(
                 f"{run.name}: trained, but the store could not record it as finished; the same command completes it"
             )
-        if self.status == "FAILED" and run.context.fail_fast and run.context.parent_id:
-            request_stop(run.root, run.context.sweep_key, FAIL_FAST)
         if self.status != "FINISHED":
             raise RunFailed(f"{run.name}: {self.reason}")
 
@@ -201,12 +208,12 @@ def _closed_at_the_end(run: Run, outcome: Outcome) -> Iterator[None]:
         with best_effort("the traceback"):
             record.log_text(traceback.format_exc(), "error.txt")
     finally:
+        with best_effort("the final status"):  # first, since a second signal may be the end
+            record.finish(outcome.status)
+            outcome.recorded = True
         if outcome.reason:
             with best_effort("the reason"):
                 record.set_tags({ERROR: outcome.reason})
-        with best_effort("the final status"):
-            record.finish(outcome.status)
-            outcome.recorded = True
         refresh_comparison(run.context, record.run_id, figures=True)
 
 
@@ -234,7 +241,7 @@ def _before(job: Job) -> StoredRun | None:
         log.info("%s is already finished, as run %s; resume=false trains it again", job.name, before.run_id[:8])
     elif job.context.parent_id:
         found = job.store.newest({**own, MACHINE: machine_kind(job.device)}, status="FINISHED")
-        if found and is_complete(found):
+        if found and is_complete(found) and (found.started or 0.0) >= (job.context.anew_since or 0.0):
             job.store.record(found.run_id).set_tags({linked(job.context.parent_id): "reused"})
             log.info(
                 "%s is already finished, as run %s of %s; resume=false trains it again",
@@ -260,9 +267,11 @@ def _reopened(job: Job, before: StoredRun) -> RunRecord:
 
 def _started(job: Job) -> RunRecord:
     state.clear(job.folder)
-    settings = settings_key(settings_of(job.cfg))
+    cell = next((cell for cell in job.context.cells if cell.key == job.key), None)
+    settings = cell.settings if cell else settings_key(settings_of(job.cfg))
     other = job.store.newest({ROLE: "run", SETTINGS: settings}) if job.cfg.resume else None
-    difference = changed(json.loads(other.tags[MADE_OF]), job.made_of) if other else ""
+    made_of = in_short(job.made_of, NOTE_LIMIT)
+    difference = changed(made_of_text(other.tags[MADE_OF]), made_of_text(made_of)) if other else ""
     if other and difference:
         log.warning(
             "%s: %s changed since run %s of the same configuration; a new run is trained",
@@ -270,7 +279,7 @@ def _started(job: Job) -> RunRecord:
         )
     tags = {ROLE: "run", RUN_KEY: job.key, SWEEP_KEY: job.context.sweep_key, SETTINGS: settings}
     tags |= {
-        MADE_OF: json.dumps(job.made_of),
+        MADE_OF: made_of,
         MACHINE: machine_kind(job.device),
         PROJECT: job.context.project,
     }

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import sqlite3
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep.base.errors import UserError
 from vae_sweep.base.files import atomic_write
+from vae_sweep.tracking.names import PROJECT
+
+log = logging.getLogger(__name__)
+
+SETTLED = 10.0  # seconds after which a file that was written once does not change by itself
 
 
 def folder_of(root: Path, sweep: str, run: str = "") -> Path:
@@ -22,12 +29,14 @@ def folder_of(root: Path, sweep: str, run: str = "") -> Path:
 
 
 def project_id(root: Path) -> str:
-    """Return the name of this project folder: made once, it moves with the folder, on whatever machine it is seen."""
+    """Return the name of this project folder: made once, it moves with the folder, on whatever machine it is seen.
+
+    A copy, or a move to another disk, gets another name: its runs elsewhere are those of the folder before.
+    """
     file = folder_of(root, "place")
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        own = file.with_name(f"place-{uuid.uuid4().hex}")
-        own.write_text(uuid.uuid4().hex, encoding="utf-8")
+        own = _named(file, uuid.uuid4().hex)
         try:
             os.link(own, file)  # of several first starts at once, one succeeds
         except FileExistsError:
@@ -35,7 +44,34 @@ def project_id(root: Path) -> str:
         except OSError:  # a disk without hard links
             os.replace(own, file)
         own.unlink(missing_ok=True)
-    return file.read_text(encoding="utf-8")
+    with file.open(encoding="utf-8") as stream:
+        name, *made = stream.read().split() or [uuid.uuid4().hex]  # empty: the power failed
+        seen = os.fstat(stream.fileno())
+    # Some disks change their numbers of files; only what is younger as well is a copy.
+    if made and (seen.st_ino == int(made[0]) or seen.st_ctime < float(made[1]) + SETTLED):
+        return name
+    if made:
+        before, name = name, uuid.uuid5(uuid.NAMESPACE_OID, f"{name} {seen.st_ino} {seen.st_ctime_ns}").hex
+        log.info("%s is a copy, or was moved to another disk: it gets another id than the folder before", root)
+        _take_over(root / "mlflow.db", before, name)
+    os.replace(_named(file, name), file)  # several processes at once write the same name
+    return name
+
+
+def _named(file: Path, name: str) -> Path:
+    """A file beside ``file`` that has ``name``, and by which it is known that it is no copy: its number and time."""
+    own = file.with_name(f"{file.name}-{uuid.uuid4().hex}")
+    with own.open("x", encoding="utf-8") as stream:
+        made = os.fstat(stream.fileno())
+        stream.write(f"{name} {made.st_ino} {made.st_mtime}")
+    return own
+
+
+def _take_over(database: Path, before: str, name: str) -> None:
+    """Give the runs of the project folder ``before`` to ``name`` in ``database``, which was copied with the folder."""
+    if database.is_file() and not database.is_symlink():
+        with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+            connection.execute("UPDATE tags SET value = ? WHERE key = ? AND value = ?", (name, PROJECT, before))
 
 
 def request_stop(root: Path, sweep: str, reason: str) -> None:

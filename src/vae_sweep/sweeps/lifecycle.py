@@ -23,10 +23,9 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from vae_sweep.base.errors import RunFailed, show_traceback
 from vae_sweep.base.locks import held, hold_lock, this_process, warn_without_locks
-from vae_sweep.base.process import set_up
+from vae_sweep.base.process import nobody_reads, set_up
 from vae_sweep.base.signals import interrupt
-from vae_sweep.base.sources import own_sources
-from vae_sweep.comparison.identity import parts, run_key, settings_key, sweep_key, training_code
+from vae_sweep.comparison.identity import run_key, settings_key, sweep_key, training_code
 from vae_sweep.config import schema as configuration
 from vae_sweep.config.messages import user_message
 from vae_sweep.config.plan import is_local, plan, without_hydra
@@ -37,7 +36,7 @@ from vae_sweep.sweeps.folders import clear_stop_request, folder_of, project_id, 
 from vae_sweep.sweeps.launchers import joblib_temp_folder, patch_launcher
 from vae_sweep.sweeps.setup import choose_features, finished_anywhere, open_store, project_root, quoted
 from vae_sweep.sweeps.status import Reporter
-from vae_sweep.tracking.names import ERROR, NOTE, OUTPUTS, PLAN, PROJECT, ROLE, RUN_KEY, SWEEP_KEY
+from vae_sweep.tracking.names import ANEW, ERROR, NOTE, OUTPUTS, PLAN, PROJECT, ROLE, RUN_KEY, SWEEP_KEY
 
 if TYPE_CHECKING:
     from vae_sweep.comparison.rows import Cell, Row
@@ -77,6 +76,8 @@ class SweepCallback(Callback):
                 raise SystemExit(0)
             with _displayed(config):
                 self.context = open_sweep(config, root, *planned)
+            if place and not config.resume:
+                place.unlink(missing_ok=True)  # the end of an older sweep
         SweepCallback.current, SweepCallback.place = self, place
         if config.resume and self.nothing_to_do():
             raise SystemExit(0)  # without a job; the command closes the sweep
@@ -154,12 +155,14 @@ def open_sweep(
     try:
         _save_plan(config, record, key, root, cells)
         rows = refresh(store, record.run_id, list(cells), root)
+        opened = store.get(record.run_id)
+        anew_since = opened.started if ANEW in opened.tags else None
+        finished = {row.key for row in rows if row.status == "FINISHED"}
+        if displays and anew_since is None and is_local(config):
+            finished |= finished_anywhere(config, store)
     except BaseException:
         record.finish("FAILED")
         raise
-    finished = {row.key for row in rows if row.status == "FINISHED"}
-    if displays and config.resume and is_local(config):
-        finished |= finished_anywhere(config, store)
     return Context(
         root=str(root),
         uri=store.uri,
@@ -173,6 +176,7 @@ def open_sweep(
         features=features,
         features_reason=reason,
         fail_fast=config.fail_fast,
+        anew_since=anew_since,
         swept=tuple(swept),
         cells=tuple(cells),
         own_display=_watch(folder_of(root, key), tuple(cells), finished),
@@ -230,6 +234,7 @@ def _open_parent(
         return record
     choices = " ".join(f"{key}={','.join(values)}" for key, values in swept.items())
     datasets = ",".join(sorted({cell.dataset for cell in cells}))
+    tags |= {} if config.resume else {ANEW: "true"}
     return store.start_run(config.sweep.name or f"{datasets or 'sweep'}: {choices or 'one cell'}", own | tags)
 
 
@@ -284,7 +289,7 @@ def open_single(config: DictConfig) -> Context:
     from vae_sweep import models  # here, since these take seconds and refusals should not
     from vae_sweep.datasets import announce
     from vae_sweep.sweeps.context import Context
-    from vae_sweep.sweeps.preparation import check_model, prepare, resolve_choices
+    from vae_sweep.sweeps.preparation import check_model, parts_of, prepare, resolve_choices
     from vae_sweep.training.device import resolve_device
 
     resolve_choices(cfg)
@@ -296,7 +301,7 @@ def open_single(config: DictConfig) -> Context:
     features, reason = choose_features(config, root)
     store = open_store(config, root)
     _close_orphaned_runs(store, root)
-    made_of = parts(dataset.digest, own_sources(cfg.model, cfg.dataset))
+    made_of = parts_of(cfg, dataset)
     return Context(
         *(str(root), store.uri, store.experiment_id),
         project=project_id(root),
@@ -323,15 +328,19 @@ def close_sweep(context: Context, error: BaseException | None) -> list[Row]:
     try:
         _close_torn_down(context, store, "" if interrupted else str(error or "no error was reported"))
         rows = publish.refresh(store, context.parent_id, context.cells, root)
-        if not interrupted and rows and all(row.status == "FINISHED" for row in _own(rows, context)):
+        known = bool(context.cells) or not isinstance(error, RunFailed)  # else a cell may have failed before its run
+        if not interrupted and rows and known and all(row.status == "FINISHED" for row in _own(rows, context)):
             status = "FINISHED"
         said = [text.remarks(rows), *([] if interrupted else _reported(store, context.parent_id, root))]
     finally:
         store.record(context.parent_id).finish(status)
     ending = repeat.Ending(context.parent_id, rows, said, status)
-    ending.show(store.uri, root)
     if status == "FINISHED" and SweepCallback.place:
         _keep(SweepCallback.place, ending, context, store)
+    try:
+        ending.show(store.uri, root)
+    except BrokenPipeError:
+        nobody_reads()
     return rows
 
 

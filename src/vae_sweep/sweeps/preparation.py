@@ -91,13 +91,18 @@ def dataset_of(
     return datasets.load(images, cache if cache.is_dir() else root / "data" / "cache")
 
 
+def parts_of(cfg: DictConfig, dataset: datasets.ImageDataset) -> dict[str, str]:
+    """Return what makes the run of ``cfg`` beside its configuration, each part by its name."""
+    return parts(dataset.digest, own_sources(cfg.model, cfg.dataset), dataset.arrangement)
+
+
 def identity_of(cfg: DictConfig, root: Path) -> tuple[str, dict[str, str]]:
     """Return the identity of the run of ``cfg`` and its parts beside the configuration; prepares its images.
 
     Raises:
         UserError: as :func:`prepare` does.
     """
-    made_of = parts(prepare(cfg, root)[0].digest, own_sources(cfg.model, cfg.dataset))
+    made_of = parts_of(cfg, prepare(cfg, root)[0])
     return run_key(settings_of(cfg), made_of), made_of
 
 
@@ -126,7 +131,7 @@ def prepare_cells(
             datasets.announce(known[data])
         dataset = known[data]
         flops = check_model(cfg, dataset.image_shape) * len(dataset.train) * _n_epochs(cfg)
-        made_of = parts(dataset.digest, own_sources(cfg.model, cfg.dataset))
+        made_of = parts_of(cfg, dataset)
         key = run_key(settings_of(cfg), made_of)
         if key in cells:
             raise UserError(
@@ -150,7 +155,7 @@ def resolve_choices(cfg: DictConfig, local: bool = True) -> None:
         return
     if not local:
         raise UserError(
-            "training.precision=auto: asks this machine, and the launcher trains on others; give float32, tf32 or "
+            "training.precision=auto: asks this machine, and the launcher may train on others; give float32, tf32 or "
             "bfloat16"
         )
     cfg.training.precision, why = choose_precision(resolve_device(cfg.training.device))

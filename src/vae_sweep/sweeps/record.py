@@ -19,7 +19,7 @@ from vae_sweep.base.sources import own_sources
 from vae_sweep.base.system import peak_memory, reset_peak_memory
 from vae_sweep.base.timing import listed, timed
 from vae_sweep.comparison.convergence import ALIKE, CONVERGED, Facts, Limits, judge
-from vae_sweep.comparison.identity import Decides, changed, decides, flatten, parts
+from vae_sweep.comparison.identity import Decides, changed, decides, flatten
 from vae_sweep.config.validation import validate
 from vae_sweep.datasets import describe
 from vae_sweep.metrics import latents, losses
@@ -28,7 +28,7 @@ from vae_sweep.models.vae import VAE
 from vae_sweep.sweeps.folders import own_folder, stop_requested
 from vae_sweep.sweeps.image_grid import is_shown, send_images
 from vae_sweep.sweeps.logged_model import record_model
-from vae_sweep.sweeps.preparation import objective_of
+from vae_sweep.sweeps.preparation import objective_of, parts_of
 from vae_sweep.sweeps.remeasure import draw, measure_and_record
 from vae_sweep.sweeps.run import Run
 from vae_sweep.sweeps.timeleft import seconds_left
@@ -174,7 +174,7 @@ def train_settings(cfg: DictConfig, scale: float = 1.0) -> loop.TrainSettings:
 
 def _build(run: Run) -> VAE:
     """The untrained model of a run, once its images and code are known to be those of the plan."""
-    now = parts(run.dataset.digest, own_sources(run.cfg.model, run.cfg.dataset))
+    now = parts_of(run.cfg, run.dataset)
     difference = changed(run.made_of, now)
     if difference:
         raise UserError(f"{difference} changed since the sweep started; start the same command again")

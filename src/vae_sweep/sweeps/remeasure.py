@@ -29,6 +29,7 @@ from vae_sweep.sweeps.context import Context
 from vae_sweep.sweeps.folders import load_config
 from vae_sweep.sweeps.run import Run
 from vae_sweep.tracking.names import (
+    FEATURES,
     LINEAR,
     LINEAR_RECONSTRUCTIONS,
     LINEAR_SAMPLES,
@@ -151,7 +152,7 @@ def _curve(run: Run) -> dict[str, list[float]]:
         kl, recon = linear_curve(run.spectrum, run.dataset.test.images, CURVE_BETAS)
         return {"kl": kl.tolist(), "recon": recon.tolist()}
 
-    known = [run.dataset.digest, CURVE_BETAS]
+    known = [run.dataset.digest, CURVE_BETAS, len(run.spectrum.eigenvalues)]
     return {"beta": CURVE_BETAS, **cached(run.dataset.cache_dir, "curve", known, ("kl", "recon"), compute)}
 
 
@@ -178,6 +179,7 @@ def redraw(run: Run, stored: StoredRun) -> bool:
     """
     if _is_drawn(run.cfg, stored):
         return False
+    run.record.set_tags(dict.fromkeys(_recorded(run.cfg, Decides.SHOWN), ""))  # until all are drawn
     terms = [f"{split}/{term}" for split in ("train", "val") for term in Averages._fields]
     draw(run, _trained(run), run.store.history(stored.run_id, ("images_seen", *terms)))
     log.info("%s: its figures were drawn again", run.name)
@@ -200,6 +202,8 @@ def remeasure(run: Run, stored: StoredRun) -> bool:
             f"{run.name}: its checkpoint now gives a test loss of {averages.loss:.4f}, but "
             f"{stored.metrics['test/loss']:.4f} was recorded: the code has changed; resume=false trains it again"
         )
+    about = {key: "" for key in stored.tags if key == FEATURES or key.startswith(f"{FEATURES}.")}
+    run.record.set_tags({MEASURED: ""} | about)  # until all are measured
     measure_and_record(run, model, averages)
     return True
 

@@ -23,7 +23,7 @@ from vae_sweep.base.system import resolve_path, terminal_width
 from vae_sweep.comparison.identity import parts, run_key
 from vae_sweep.comparison.rows import LinearRow, Row
 from vae_sweep.config.settings import settings_of
-from vae_sweep.datasets import prepared_digest
+from vae_sweep.datasets import prepared_identity
 from vae_sweep.sweeps.folders import folder_of
 from vae_sweep.sweeps.setup import choose_features
 from vae_sweep.sweeps.source import source
@@ -121,13 +121,14 @@ def _row(kept: Mapping[str, Any]) -> Row:
 
 def _keys(cells: Sequence[DictConfig], root: Path) -> set[str | None]:
     """The identities of the cells' runs now; None for those whose images are not prepared."""
-    digests: dict[str, str | None] = {}
+    known: dict[str, tuple[str, str] | None] = {}
     found: set[str | None] = set()
     for cfg in cells:
         data = str(OmegaConf.to_container(cfg.dataset))
-        if data not in digests:
+        if data not in known:
             cache = resolve_path(root, cfg.paths.data, "paths.data") / "cache"
-            digests[data] = prepared_digest(source(cfg.dataset, root), cache)
-        digest = digests[data]
-        found.add(digest and run_key(settings_of(cfg), parts(digest, own_sources(cfg.model, cfg.dataset))))
+            known[data] = prepared_identity(source(cfg.dataset, root), cache)
+        if images := known[data]:
+            made_of = parts(images[0], own_sources(cfg.model, cfg.dataset), images[1])
+        found.add(run_key(settings_of(cfg), made_of) if images else None)
     return found

@@ -7,6 +7,7 @@ ROLE = "vae_sweep.role"  # run, or sweep
 RUN_KEY = "vae_sweep.run_key"  # identity of a run
 SWEEP_KEY = "vae_sweep.sweep_key"  # identity of the sweep that trained it
 SETTINGS = "vae_sweep.settings"  # hash of its configuration alone
+ANEW = "vae_sweep.anew"  # of a sweep: resume=false, so it shares no older run of another sweep
 MADE_OF = "vae_sweep.made_of"  # its images and code, by name: JSON
 MACHINE = "vae_sweep.machine"  # what two machines share that compute the same bits
 PROJECT = "vae_sweep.place"  # id of the project folder

@@ -57,11 +57,15 @@ class RunRecord:
             self.log_metrics(missing)
 
     def log_changed(self, metrics: Mapping[str, float]) -> None:
-        """Write the metrics whose last value in the store differs or is missing."""
-        known = self.client.get_run(self.run_id).data.metrics
-        changed = {key: value for key, value in metrics.items() if known.get(key) != value}
+        """Write the metrics whose last value in the store differs or is missing.
+
+        The last value is the one with the latest time, and an earlier one may be of a machine whose clock is ahead.
+        """
+        data = self.client.get_run(self.run_id).data
+        changed = {key: value for key, value in metrics.items() if data.metrics.get(key) != value}
         if changed:
-            self.log_metrics(changed)
+            latest = max((known.timestamp for known in data._metric_objs if known.key in changed), default=0)
+            self.log_metrics(changed, time_ms=max(int(time.time() * 1000), latest + 1))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Write tags, each cut to :data:`NOTE_LIMIT` characters."""
