@@ -201,6 +201,9 @@ def test_portable_float_maps_have_no_scale_of_their_own_and_deep_grey_has(tmp_pa
     assert Fit(8, value_range=(0, 1))(tmp_path / "x.pfm")[0, 0].tolist() == EIGHT
     (tmp_path / "x.pgm").write_bytes(b"P5\n8 8\n65535\n" + (RAMP * 65535 / 7).astype(">u2").tobytes())
     assert Fit(8)(tmp_path / "x.pgm")[0, 0].tolist() == EIGHT
+    for largest in (4095, 65535):  # that the file says; its values are those of a 12-bit camera
+        (tmp_path / "x.pgm").write_bytes(b"P5\n8 8\n%d\n" % largest + (RAMP * 4095 / 7).astype(">u2").tobytes())
+        assert Fit(8, value_range=(0, 4095))(tmp_path / "x.pgm")[0, 0].tolist() == EIGHT
 
 
 def test_16_bit_grey_has_all_its_bits_unless_a_tiff_says_fewer_and_white_may_be_zero(tmp_path: Path) -> None:

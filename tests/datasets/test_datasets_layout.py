@@ -127,6 +127,12 @@ def test_given_without_any_is_refused(tmp_path: Path) -> None:
         built(tmp_path, splits="given")
 
 
+def test_given_takes_a_folder_called_train_beside_others(tmp_path: Path) -> None:
+    write(tmp_path, {"train/a": 1, "train/b": 2, "train/c": 3, "unlabeled": 4})
+    assert set().union(*built(tmp_path).values()) == {1, 2, 3, 4}
+    assert set().union(*built(tmp_path, splits="given").values()) == {1, 2, 3}
+
+
 def test_what_a_folder_was_taken_for_is_a_fact(tmp_path: Path) -> None:
     write(tmp_path, {"Train": 1, "valid": 2, "extra": 3, "Test": 4})
     facts = Folder(path=str(tmp_path)).build().facts

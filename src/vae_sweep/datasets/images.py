@@ -106,14 +106,17 @@ class Fit:
 
     def _scaled(self, image: Image.Image) -> np.ndarray:
         """Values of mode I;16, I or F, scaled from `value_range` to 0..255, float64 (H, W)."""
-        sixteen = image.mode.startswith("I;") or image.format == "PNG"
+        sixteen = image.mode.startswith("I;") or (image.mode == "I" and image.format in ("PNG", "PPM"))
         kind = "floating-point" if image.mode == "F" else "16-bit" if sixteen else "32-bit or signed"
         if self.value_range is None and sixteen:
             return _of_16_bits(image)
         if self.value_range is None:
             raise UnknownScale(f"{kind} values of unknown scale")
+        largest = _largest(image)
         values = np.asarray(image)
-        if image.mode == "I" and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, 1) in (1, (1,)):
+        if image.format == "PPM" and image.mode == "I":
+            values = values * (largest / 65535)  # Pillow scaled them to 0..65535
+        elif image.mode == "I" and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, 1) in (1, (1,)):
             values = values.view(np.uint32)
         if not np.isfinite(values).all():
             raise ValueError(f"{kind} values that are not finite")
@@ -129,6 +132,13 @@ def _of_16_bits(image: Image.Image) -> np.ndarray:
     bits = tags.get(BITS_PER_SAMPLE, (16,))
     values = np.asarray(image).astype(np.float64) * (255 / (2 ** (bits[0] if isinstance(bits, tuple) else bits) - 1))
     return 255 - values if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else values
+
+
+def _largest(image: Image.Image) -> int:
+    """The value of white that a PGM file names; 65535 where it is another file, or already read."""
+    tile = getattr(image, "tile", None)
+    args = tile[0].args if tile else None
+    return int(args[1]) if image.format == "PPM" and isinstance(args, tuple) and len(args) == 2 else 65535
 
 
 @cache
@@ -215,8 +225,6 @@ def to_rgb(image: Image.Image, scaled: Callable[[Image.Image], np.ndarray]) -> I
     if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
-    if image.mode == "I" and image.format == "PPM":
-        return _grey(np.asarray(image).astype(np.float64) / 257)  # Pillow scaled them to 0..65535
     if image.mode == "F" or image.mode.startswith("I"):
         return _grey(scaled(image))
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:

@@ -60,7 +60,8 @@ def arrange(names: Sequence[str], splits: str = "auto") -> Layout:
         roles, below = _roles(levels[depth]), {role.split for role in _roles(levels[depth + 1]).values()}
         if depth < DEEPEST and len(levels[depth]) == 1 and {"train"} < below:
             continue  # an outer folder of any name
-        if roles and (clear := _is_clear(parts, depth, roles)) is not None:
+        clear = _is_clear(parts, depth, roles) if roles else None
+        if clear is not None or (roles and splits == "given"):
             layout = _take(parts, depth, roles)
             if "train" not in layout.given:
                 raise UserError(
