@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -51,6 +52,20 @@ def test_the_names_are_those_that_are_documented() -> None:
     with pytest.raises(AttributeError, match="no attribute 'load_everything'"):
         _ = vs.load_everything
     assert resources.files("vae_sweep").joinpath("py.typed").is_file()
+
+
+def test_what_is_made_of_two_runs_with_one_name_has_two_file_names(here: Path) -> None:
+    runs = list(vs.load_sweep().runs.values())
+    names = [api.file_name(api.open_checkpoint(given, here)[1], "samples") for given in (runs[0].name, runs[1].id)]
+    assert names == [f"{run.name}-{run.id[:8]}-samples" for run in runs[:2]]
+
+
+def test_the_images_of_a_run_are_those_that_it_was_trained_on(here: Path) -> None:
+    run = vs.load_sweep().runs["fc-tiny-s0"]
+    assert json.loads(run.tags["vae_sweep.made_of"])["the images"] == run.dataset().digest
+    changed = replace(run, tags=run.tags | {"vae_sweep.made_of": json.dumps({"the images": "0" * 64})})
+    with pytest.raises(vs.UserError, match="the images of shapes have changed since it was trained"):
+        changed.dataset()
 
 
 def test_a_sweep_is_what_its_report_says(here: Path) -> None:
@@ -100,6 +115,8 @@ def test_a_model_gives_the_recorded_loss(here: Path) -> None:
     assert model.sample(3).shape == (3, 3, 24, 24)
     measured = evaluate(model, torch.from_numpy(data.test.images), Objective(0.5))
     assert measured.loss == pytest.approx(run.metrics["test/loss"], rel=1e-6)
+    chosen_by = evaluate(model, torch.from_numpy(data.val.images), Objective(0.5))  # and not by the test images
+    assert chosen_by.loss == pytest.approx(run.metrics["best/val_loss"], rel=1e-6)
     (file,) = here.glob("outputs/*/*fc-tiny-s0/checkpoint.pt")
     for where in (run.id, run.id[:12], file, str(file.parent), str(file.relative_to(here))):
         same = vs.load_model(where).state_dict()

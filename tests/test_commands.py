@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from mlflow import MlflowClient
 
+import bad_files as bad
 import vae_sweep
 from running import clean_environment, heeded_signals
 from vae_sweep import UserError, doctor, ui
@@ -44,11 +45,23 @@ def test_a_first_word_names_the_command(command, tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("vae_sweep: params=nope: no such choice; available: best, ")
 
 
+def test_an_export_prints_its_files_and_how_far_they_are_from_the_model(command, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="pip install 'vae-sweep[export]'")
+    bad.saved()(tmp_path)
+    done = command("run=checkpoint.pt", "format=safetensors", cwd=tmp_path, module="vae_sweep.export")
+    assert done.returncode == 0, done.stderr
+    *files, checked = done.stdout.splitlines()
+    assert [Path(file).name for file in files if Path(file).is_file()] == ["model.safetensors", "README.md"]
+    assert checked == "checked: the largest difference from the trained model is 0 (of weights)"
+
+
 def test_the_doctor_names_what_is_there_and_what_is_missing(
-    swept: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    swept: tuple[Path, str], command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     found = dict(doctor.findings(None, swept[0]))
+    printed = command(cwd=swept[0], module="vae_sweep.doctor").stdout.splitlines()
+    assert [line[:16].rstrip() for line in printed] == list(found)
     assert vae_sweep.__version__ in found["vae_sweep"]
     assert "torch 2" in found["packages"]
     assert re.search(r"sqlite:.*mlflow\.db; its last sweep: shapes: model=fc,conv seed=0,1", found["store"])

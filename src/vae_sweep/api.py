@@ -57,8 +57,9 @@ def load_model(
 ) -> VAE:
     """Return the trained model of a run, on the CPU and in evaluation mode.
 
-    ``model.sample(n)`` gives images (n, C, H, W) in [0, 1]; ``model.encode(x)`` of such images the posterior's mean and
-    log variance, (n, latents) each; ``model.decode(z)`` images (n, C, H, W).
+    ``model.sample(n)`` and ``model.decode(z)`` give images (n, C, H, W); ``model.encode(x)`` of images in [0, 1] gives
+    the posterior's mean and log variance, (n, latents) each. Decoded images are in [0, 1] where the decoder ends in a
+    sigmoid, as in all models of vae_sweep but ``linear``; clamp them otherwise.
 
     Args:
         run: id of a run, or the beginning of it; its name in the newest sweep; ``last``; or the path of a
@@ -75,7 +76,7 @@ def load_model(
 
 @_one_line_errors()
 def load_run(run: str, *, tracking_uri: str | None = None) -> Run:
-    """Return a run by its id, or the beginning of it; by its name in the newest sweep; or the newest one for ``last``.
+    """Return a run by its id or its beginning, by its name in the newest sweep, or the newest finished for ``last``.
 
     Raises:
         UserError: where the store has no such run, or several.
@@ -155,7 +156,10 @@ class Run:
 
     @cached_property
     def history(self) -> DataFrame:
-        """A row per epoch: images_seen, and loss, recon and kl of train and val in nats per image."""
+        """A row per epoch: images_seen, and loss, recon and kl of train and val.
+
+        In nats per image, but not with objective.reduction=mean.
+        """
         import pandas as pd
 
         rows = self.store.history(self.id, HISTORY)
@@ -184,9 +188,11 @@ class Run:
         """Return the images that it was trained on; ``source``: class of a data source that is not vae_sweep's own.
 
         Raises:
-            UserError: where they are not there any more.
+            UserError: where they are not there any more, or have changed.
         """
-        return dataset_of(self.configuration, self.id, Path.cwd(), source)
+        found = dataset_of(self.configuration, self.id, Path.cwd(), source)
+        check_unchanged(found, self.id, self.tags)
+        return found
 
 
 @dataclass(frozen=True)
@@ -206,9 +212,10 @@ class Sweep:
 
     @cached_property
     def table(self) -> DataFrame:
-        """A row per run, then one per closed-form linear VAE: what comparison.csv holds, the names and losses first.
+        """What the comparison.csv of ``compare`` holds, the names and losses first.
 
-        Losses are in nats per image.
+        A row per run; each dataset ends with its closed-form linear VAEs. Datasets and sets that differ have different
+        names. Losses are in nats per image, but not with objective.reduction=mean.
         """
         from vae_sweep.comparison.rows import frame
 
@@ -263,7 +270,7 @@ def find_sweep(store: Store, sweep: str) -> StoredRun:
 
 
 def find_run(store: Store, run: str) -> StoredRun:
-    """Return a run by its id or the beginning of it, by its name in the newest sweep, or the newest one for ``last``.
+    """Return a run by its id or its beginning, by its name in the newest sweep, or the newest finished for ``last``.
 
     Raises:
         UserError: where there is none, or several.
@@ -291,6 +298,8 @@ def open_checkpoint(
     run: str, root: Path, uri: str | None = None, model: type[VAE] | str | None = None
 ) -> tuple[VAE, dict[str, Any]]:
     """Return the model of :func:`load_model`, seen from the folder ``root``, and the other content of its checkpoint.
+
+    The content of a stored run's has its ``run_id`` and ``tags``.
 
     Raises:
         UserError: as :func:`load_model` does.
@@ -323,6 +332,25 @@ def dataset_of(config: dict[str, Any], run: str, root: Path, source_class: str |
     return preparation.dataset_of(config, run, root, source_class)
 
 
+def check_unchanged(dataset: ImageDataset, run: str, tags: dict[str, str]) -> None:
+    """Refuse images that are not those that the run with these ``tags`` was trained on.
+
+    Raises:
+        UserError: where they differ.
+    """
+    from vae_sweep.comparison.identity import IMAGES, SPLITS, made_of_text
+    from vae_sweep.tracking.names import MADE_OF
+
+    known = made_of_text(tags.get(MADE_OF, ""))
+    now = {IMAGES: dataset.digest, **({SPLITS: dataset.arrangement} if dataset.arrangement else {})}
+    differ = [part for part, value in now.items() if known.get(part, value) != value]
+    if differ:
+        raise UserError(
+            f"run={run}: {' and '.join(differ)} of {dataset.name} have changed since it was trained; put those back, "
+            "or give others yourself (input=<your images>; vs.load_dataset)"
+        )
+
+
 def _checkpoint(store: Store, run: StoredRun, given: str, model: type[VAE] | str | None) -> tuple[VAE, dict[str, Any]]:
     from vae_sweep.training import checkpoint
 
@@ -333,9 +361,10 @@ def _checkpoint(store: Store, run: StoredRun, given: str, model: type[VAE] | str
                 "(a sweep's own run has none: its table lists those that do)"
             )
         try:
-            return checkpoint.load(path, _class(model))
+            trained, content = checkpoint.load(path, _class(model))
         except UserError as error:  # a downloaded copy has a name that nobody gave
             raise UserError(str(error).replace(f"run={path}", f"run={given}")) from error
+    return trained, content | {"run_id": run.run_id, "tags": run.tags}
 
 
 def name_of(content: dict[str, Any]) -> str:
@@ -351,13 +380,13 @@ def name_of(content: dict[str, Any]) -> str:
     return f"{said}: epoch {epoch:.0f}, test loss {loss:{spec(reduction)}}"
 
 
-def file_name(name: str, run: str, *more: str) -> str:
-    """Return a file's name without its ending, for what is made of the run called ``name`` that was given as ``run``.
+def file_name(content: dict[str, Any], *more: str) -> str:
+    """Return a file's name without its ending, for what is made of the content of :func:`open_checkpoint`.
 
-    It has the beginning of an id, since several runs may share a name.
+    It has the beginning of a stored run's id, since several runs may share a name.
     """
-    given = [run[:8]] if re.fullmatch(r"[0-9a-f]+", run) else []
-    return re.sub(r"[^\w.=-]+", "_", "-".join([name, *given, *more]))
+    stored = [content["run_id"][:8]] if "run_id" in content else []
+    return re.sub(r"[^\w.=-]+", "_", "-".join([content["facts"]["name"], *stored, *more]))
 
 
 def _class(model: type[VAE] | str | None) -> type[VAE] | None:

@@ -27,7 +27,7 @@ FORMATS = {  # packages beside PyTorch that each needs
     "onnx": ("onnx", "onnxruntime"),
     "safetensors": ("safetensors",),
 }
-TOLERANCE = 1e-4  # of a value in [0, 1]: a 40th of an 8-bit level
+TOLERANCE = 1e-4  # of images, means and log variances, or of weights; of a pixel in [0, 1] a 40th of an 8-bit level
 CHECKED = (1, 5)  # images at once: a program may use batches of any size
 
 
@@ -40,7 +40,7 @@ class Options:
         "onnx (ONNX Runtime and others), pt2 (torch.export.load) or safetensors (the weights alone, for this class)",
         "onnx",
     )
-    out: str | None = option("folder; null: one of the run's name in outputs/exported", None)
+    out: str | None = option("folder; null: one of the run's name and id in outputs/exported", None)
     license: str | None = option("of the weights, for the card beside them, such as cc-by-4.0", None)
     uri: str | None = option("tracking store of a run id; null: as in training, seen from this folder", None)
     model: str | None = option("the model's class where it is not vae_sweep's own, such as my_vae.MyVAE", None)
@@ -52,13 +52,16 @@ def main() -> None:
     def work(options: Options) -> None:
         files, difference = export(options, Path.cwd())
         print("\n".join(map(str, files)))
-        print(f"checked: the largest difference from the trained model is {difference:.1g} (of values in [0, 1])")
+        compared = "weights" if options.format == "safetensors" else "images, means and log variances"
+        print(f"checked: the largest difference from the trained model is {difference:.1g} (of {compared})")
 
     run_command("export", Options, work)
 
 
 def export(options: Options, root: Path) -> tuple[list[Path], float]:
-    """Write the files; return them, and their largest difference from the model on prior draws and noise.
+    """Write the files; return them, and their largest difference from the model.
+
+    It is that of images, means and log variances, on prior draws and noise; of weights for safetensors.
 
     Raises:
         UserError: for a run that cannot be read, a format whose packages are missing, a model that PyTorch cannot
@@ -73,8 +76,7 @@ def export(options: Options, root: Path) -> tuple[list[Path], float]:
     print(api.name_of(content), file=sys.stderr)
     import torch
 
-    name = content["facts"]["name"]
-    label = api.file_name(name, options.run, options.format)
+    label = api.file_name(content, options.format)
     folder = resolve_path(root, options.out, "out") if options.out else root / "outputs" / "exported" / label
     try:
         folder.mkdir(parents=True, exist_ok=True)

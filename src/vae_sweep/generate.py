@@ -111,8 +111,8 @@ def generate(options: Options, root: Path) -> list[Path]:
 
     from vae_sweep.training.evaluation import inference
 
-    job = _Job(options, root, model, content["config"], content["facts"]["name"])
-    path = _path(options, job.name, root)
+    job = _Job(options, root, model, content["config"], content["facts"]["name"], content.get("tags", {}))
+    path = _path(options, content, root)
     with torch.no_grad(), inference(torch.device("cpu")):
         made = DRAW[options.what](job)
     try:
@@ -131,6 +131,7 @@ class _Job:
     model: VAE
     config: dict[str, Any]
     name: str
+    tags: dict[str, str]  # of a stored run
 
     @property
     def n(self) -> int:
@@ -173,6 +174,7 @@ class _Job:
 
         options = self.options
         dataset = api.dataset_of(self.config, options.run, self.root, options.dataset)
+        api.check_unchanged(dataset, options.run, self.tags)
         if options.n is not None and options.what != "traversal" and n > len(dataset.test):
             raise UserError(f"n={n}: {dataset.name} has {len(dataset.test)} test images; give at most that many")
         if dataset.image_shape != self.model.image_shape:
@@ -358,13 +360,13 @@ def _animate(grid: Images, path: Path) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=80, loop=0, lossless=True)
 
 
-def _path(options: Options, name: str, root: Path) -> Path:
+def _path(options: Options, content: dict[str, Any], root: Path) -> Path:
     """Return where the file goes; the default names the options that it was made with."""
     if options.out:
         return resolve_path(root, options.out, "out")
     own = {"n": options.n, "temperature": options.temperature, "columns": options.columns, "input": options.input}
     more = [f"{key}={value}"[:100] for key, value in own.items() if value != Options.__dataclass_fields__[key].default]
-    label = api.file_name(name, options.run, options.what, str(options.seed), *more)
+    label = api.file_name(content, options.what, str(options.seed), *more)
     return root / "outputs" / "generated" / f"{label}.{'csv' if options.what == 'encode' else 'png'}"
 
 

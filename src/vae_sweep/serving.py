@@ -1,7 +1,8 @@
 """What MLflow loads of a LoggedModel: ``mlflow.pyfunc.load_model``, ``mlflow models serve``.
 
-The input decides what is asked: latents (n, L) are decoded to images (n, C, H, W) in [0, 1], images are encoded to the
+The input decides what is asked: latents (n, L) are decoded to images (n, C, H, W), images in [0, 1] are encoded to the
 means (n, L) of their posteriors. ``params={"what": "reconstruct"}`` answers images with their reconstructions.
+Decoded images are in [0, 1] where the decoder ends in a sigmoid; clamp them otherwise.
 """
 
 from __future__ import annotations
