@@ -42,7 +42,7 @@ def main() -> None:
         sigma, bits = math.sqrt(decoder_variance(spectrum, latents, FITTED)), bits_per_dim(ours.loss, test.shape[1])
         numbers = f"{ours.loss:.2f}", f"{theirs:.2f}", f"{ours.kl:.1f}", f"{bits:.3f}"
         rows.append([str(latents), f"{sigma:.4f}", *numbers])
-    common.table(["latents", "sigma", "-ELBO, nats/image", "-PCA.score", "kl", "bits/dim"], rows)
+    common.table(["latents", "sigma", "-ELBO, nats/image", "-PCA.score", "kl", "bits/dim of the density"], rows)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ LOSSES = {
     "test/loss": (2, "test loss, nats/image (lower)"),
     "test/kl": (2, "kl (neither)"),
     "test/iwae_100": (2, "IWAE, k = 100 (lower)"),
-    "test/bits_per_dim_gaussian": (3, "bits/dim (lower)"),
+    "test/bits_per_dim_gaussian": (3, "bits/dim, discretised Gaussian (lower)"),
     "test/active_units": (0, "active units (neither)"),
     "test/psnr": (2, "PSNR, dB (higher)"),
     "test/ssim": (3, "SSIM (higher)"),

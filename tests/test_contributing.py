@@ -72,7 +72,7 @@ def test_the_rooms_are_those_of_the_package() -> None:
     ]
     modules = [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")]
     rooms = [path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()]
-    assert sorted(named) == sorted([*rooms, *set(modules) - {"testing"}])
+    assert sorted(named) == sorted([*rooms, *modules])
 
 
 def test_every_example_of_a_sweep_runs(project: Path, real_command) -> None:

@@ -65,7 +65,8 @@ ENTRIES = (
     Entry(
         "test/squared_error",
         _metric("squared error", "in [0, 1]^2", "lower", 2),
-        "summed over an image's values, of one posterior draw: the distortion, whatever the decoder's variance",
+        "summed over an image's values, of evaluation.noise_draws posterior draws (1): the distortion, whatever the "
+        "decoder's variance",
     ),
     Entry(
         "test/neg_elbo",
