@@ -16,6 +16,7 @@ import os
 import runpy
 import sys
 import threading
+import weakref
 from typing import Any
 
 MODULES = (
@@ -56,6 +57,8 @@ def serve() -> None:
     for name in MODULES:
         importlib.import_module(name)
     gc.freeze()  # a fork's garbage collection need not look at what was imported
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # nor does its end need to take that down
     set_by_imports = {name: value for name, value in os.environ.items() if name not in before}
     for line in iter(sys.stdin.readline, ""):
         process = multiprocessing.get_context("fork").Process(target=become, args=(json.loads(line), set_by_imports))

@@ -83,6 +83,7 @@ def test_what_is_left_of_a_sweep() -> None:
     done = run("fc-p1", "finished", measuring=1080.0, ended=1100.0)
     trains = run("fc-p2", "training", started=1100.0, written=1110.0, left=50.0, bound=False)
     waits = run("fc-p3", "waiting")
+    skipped = run("fc-p0", "finished", skipped=True)
     assert sweep_left([done, trains], 1120.0) == (40.0 + 20.0, False)  # it is measured like the first
     # One at a time: the waiting one takes as long as the two that are known, 100 s and 20 + 60 s.
     assert sweep_left([done, trains, waits], 1120.0) == (60.0 + 90.0, False)
@@ -90,6 +91,8 @@ def test_what_is_left_of_a_sweep() -> None:
     assert sweep_left([done, trains, other, waits], 1120.0) == (320.0, True)  # the longest counts
     assert sweep_left([done, waits], 1120.0) == (100.0, False)
     assert sweep_left([waits], 1120.0) is None
+    assert sweep_left([skipped, waits], 1120.0) is None  # what was finished before took no time now
+    assert sweep_left([skipped, done, waits], 1120.0) == sweep_left([done, waits], 1120.0)
     assert sweep_left([run("fc-p1", "starting")], 1120.0) is None
     assert sweep_left([done], 1120.0) is None
     measures = run("fc-p3", "measuring", started=1000.0, measuring=1100.0)

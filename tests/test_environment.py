@@ -66,9 +66,12 @@ def test_every_text_file_and_pipe_is_opened_with_an_encoding() -> None:
             node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
         ):
             name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-            said = {keyword.arg for keyword in call.keywords}
-            mode = "".join(str(arg.value) for arg in call.args if isinstance(arg, ast.Constant))
-            text = name in ("read_text", "write_text") or (name in ("open", "fdopen") and set("rwa") & set(mode))
+            said = {keyword.arg: keyword.value for keyword in call.keywords}
+            function = name == "fdopen" or isinstance(call.func, ast.Name)  # its mode stands second
+            given = [*call.args[function:], said.get("mode")]
+            mode = "".join(str(arg.value) for arg in given if isinstance(arg, ast.Constant))
+            opens = name in ("open", "fdopen") and (function or not call.args or set("rwa") & set(mode))
+            text = name in ("read_text", "write_text") or opens
             positional = name == "read_text" and call.args
             if "text" in said or (text and "b" not in mode and "encoding" not in said and not positional):
                 silent.append(f"{file.name}:{call.lineno}")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from omegaconf import OmegaConf
 
 from running import BASIC, statuses
+from vae_sweep.sweeps.setup import finished_anywhere
 from vae_sweep.tracking.store import Store
 from vae_sweep.tracking.unchanged import digest_of_runs
 
@@ -19,18 +21,13 @@ SWEEP = ("-m", "model=linear,fc", "params=tiny", "experiment=smoke", BASIC)
 
 @pytest.fixture
 def finished(command: Callable, made_once: Callable, empty_database: Path, tmp_path: Path) -> Path:
-    """A copy of a finished sweep whose command was given there once more, as its paths have changed."""
+    """A copy of a finished sweep."""
 
     def fill(folder: Path) -> None:
         shutil.copy(empty_database, folder)
         assert command(*SWEEP, cwd=folder).returncode == 0
 
-    copy = tmp_path / "finished"
-    shutil.copytree(made_once("repeat", fill), copy)
-    done = command(*SWEEP, "progress=plain", cwd=copy)
-    assert done.stdout.count("finished: already finished, as run") == 2, done.stdout + done.stderr
-    (copy.parent / "said").write_text(done.stdout, encoding="utf-8")
-    return copy
+    return shutil.copytree(made_once("repeat", fill), tmp_path / "finished")
 
 
 def files(root: Path) -> dict[str, int]:
@@ -43,27 +40,36 @@ def folders(root: Path) -> list[str]:
     return sorted(path.name for path in (root / "outputs").iterdir())
 
 
-def test_a_repeat_says_the_same_and_leaves_nothing(finished: Path, real_command: Callable) -> None:
+def test_a_repeat_says_the_same_and_does_only_what_is_missing(
+    finished: Path, command: Callable, real_command: Callable
+) -> None:
+    done = command(*SWEEP, "progress=plain", cwd=finished)  # the end that is kept names paths, which have changed
+    assert done.stdout.count("finished: already finished, as run") == 2, done.stdout + done.stderr
     before = files(finished)
     assert [name[-5:] for name in folders(finished)] == ["sweep", "state"]  # the first repeat started no job either
     again = real_command(*SWEEP, "progress=plain", cwd=finished, PYTHONPROFILEIMPORTTIME="1")
     assert again.returncode == 0
-    said = (finished.parent / "said").read_text(encoding="utf-8")
-    table = said.index("Comparison\n")
-    assert again.stdout == f"All 2 cells are already finished; resume=false trains them again.\n\n{said[table:]}"
+    table = done.stdout[done.stdout.index("Comparison\n") :]
+    assert again.stdout == f"All 2 cells are already finished; resume=false trains them again.\n\n{table}"
     assert files(finished) == before
     imported = set(re.findall(r"\| +(\w+)$", again.stderr, re.MULTILINE))
     assert "pandas" in imported
     assert not imported & {"torch", "mlflow", "matplotlib"}
 
-
-def test_a_report_that_is_missing_is_made_again(finished: Path, command: Callable) -> None:
     (report,) = finished.glob("mlruns/*/artifacts/report.html")
     report.unlink()
-    before = folders(finished)
+    names = folders(finished)
     assert command(*SWEEP, cwd=finished).stdout.count("is already finished, as run") == 2
     assert report.is_file()
-    assert folders(finished) == before
+    assert folders(finished) == names
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{finished / 'mlflow.db'}")
+    runs = {run.info.run_name: run.info.run_id for run in client.search_runs(["1"])}
+    client.delete_run(runs["fc-tiny"])
+    done = command(*SWEEP, cwd=finished)
+    assert "epoch 2" in done.stdout
+    assert done.stdout.count("is already finished, as run") == 1
+    assert set(statuses(finished).values()) == {"FINISHED"}
 
 
 def test_other_metrics_are_measured(finished: Path, command: Callable) -> None:
@@ -74,16 +80,6 @@ def test_other_metrics_are_measured(finished: Path, command: Callable) -> None:
         assert measured == (0 if _ else 2)
 
 
-def test_a_run_that_was_deleted_is_trained_again(finished: Path, command: Callable) -> None:
-    client = MlflowClient(tracking_uri=f"sqlite:///{finished / 'mlflow.db'}")
-    runs = {run.info.run_name: run.info.run_id for run in client.search_runs(["1"])}
-    client.delete_run(runs["fc-tiny"])
-    done = command(*SWEEP, cwd=finished)
-    assert "epoch 2" in done.stdout
-    assert done.stdout.count("is already finished, as run") == 1
-    assert set(statuses(finished).values()) == {"FINISHED"}
-
-
 def test_what_this_machine_has_finished_is_known_before_another_sweep_starts(finished: Path) -> None:
     """Its display counts those runs as done, and not as hours that are left."""
     uri = f"sqlite:///{finished / 'mlflow.db'}"
@@ -92,7 +88,7 @@ def test_what_this_machine_has_finished_is_known_before_another_sweep_starts(fin
     assert store.experiment_id == "1"
     keys = {run.data.tags["vae_sweep.run_key"] for run in runs}
     assert len(keys) == 2
-    assert store.finished_keys(runs[0].data.tags["vae_sweep.machine"]) == keys
+    assert finished_anywhere(OmegaConf.create({"training": {"device": "auto"}}), store) == keys
     assert store.finished_keys("cpu: another processor") == set()
 
 

@@ -8,6 +8,7 @@ import io
 import re
 import shutil
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -64,6 +65,12 @@ class Page(HTMLParser):
 
 
 POOR = examples.poor()
+SMALL = examples.full(("shapes",), sets=("p1",), seeds=(0, 1), side=8)
+
+
+@cache
+def poor_page(name: str) -> Page:
+    return Page(report.html(POOR[name]))
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +152,8 @@ def test_real_images_and_the_linear_vae_stand_beside_samples_and_above_reconstru
     assert (linear[:, :32, :3] == full.linear_reconstructions["cifar10-jpeg"][0].transpose(1, 2, 0)).all()
 
 
-def test_runs_that_kept_no_reconstructions_leave_that_part_out(full: Evidence) -> None:
-    older = Page(report.html(replace(full, reconstructions={}, linear_samples={}, linear_reconstructions={})))
+def test_runs_that_kept_no_reconstructions_leave_that_part_out() -> None:
+    older = Page(report.html(replace(SMALL, reconstructions={}, linear_samples={}, linear_reconstructions={})))
     assert "Reconstructions" not in [text for tag, text in older.texts if tag == "h3"]
     assert "samples from the prior of fc, p1, seed 0" in [a["alt"] for a in older.of("img")]
 
@@ -176,14 +183,14 @@ def test_every_primary_sentence_stands_in_the_statistics(full: Evidence, written
     assert not [c for c in full.contrasts if not c.metric.primary and c.sentence in written]
 
 
-def test_pairs_that_no_baseline_asks_for_stand_in_the_table_alone(full: Evidence) -> None:
-    other = replace(full.contrasts[0], a="fc_skip", b="fc_res", planned=False, sentence="Nobody asked.")
-    told = replace(full, contrasts=(*full.contrasts, other))
+def test_pairs_that_no_baseline_asks_for_stand_in_the_table_alone() -> None:
+    other = replace(SMALL.contrasts[0], a="fc_skip", b="fc_res", planned=False, sentence="Nobody asked.")
+    told = replace(SMALL, contrasts=(*SMALL.contrasts, other))
     text = html.unescape(report.html(told))
     assert f": fc_skip − fc_res on {other.dataset}" in text
     assert "Nobody asked." not in text + "".join(publish.verdicts(told))
     assert "fc_skip" not in text[: text.index("<details>")]
-    assert publish.brief_verdicts(told) == publish.brief_verdicts(full)
+    assert publish.brief_verdicts(told) == publish.brief_verdicts(SMALL)
 
 
 def test_where_no_baseline_asks_all_pairs_are_answered(full: Evidence) -> None:
@@ -204,10 +211,10 @@ def test_the_description_of_a_sweep_holds_verdicts_and_runs(full: Evidence) -> N
 
 
 def test_one_seed_is_said_once_and_empty_columns_are_left_out() -> None:
-    text = Page(report.html(POOR["one seed"])).text()
+    page = poor_page("one seed")
+    text = page.text()
     assert len(re.findall("(?i)one seed", text)) == 1
     assert "One seed per cell: differences may be noise; add seed=0,1,2." in text
-    page = Page(report.html(POOR["one seed"]))
     heads = [[" ".join(cell.split()) for cell in row] for row in page.rows if "Pairs" in " ".join(row)]
     assert heads[0] == ["Set", "Pairs", "Mean difference", "SD", "p", "Holm p", "Smallest p", "d_z", "P(b better)"]
     assert "Status" not in {cell.strip() for row in page.rows for cell in row}
@@ -221,14 +228,14 @@ def test_the_caption_counts_the_epochs_above_the_axis(full: Evidence, page: Page
     assert all(0 < int(above) < int(n) / 2 for above, n in said)
 
 
-def test_a_missing_primary_metric_and_the_time_are_said(full: Evidence) -> None:
-    told = replace(full, missing="install vae-sweep[fd]", when="Sweep 05480f90: 2026-11-26 01:33 UTC, 21 s.")
+def test_a_missing_primary_metric_and_the_time_are_said() -> None:
+    told = replace(SMALL, missing="install vae-sweep[fd]", when="Sweep 05480f90: 2026-11-26 01:33 UTC, 21 s.")
     text = report.html(told)
     before = text[: text.index("<h3>Samples")]
     assert "(KD, the second primary metric) is unknown: install vae-sweep[fd]." in before
     assert "2026-11-26 01:33 UTC, 21 s." in before
     assert publish.brief_verdicts(told)[-1].endswith(" is unknown: install vae-sweep[fd].")
-    assert publish.brief_verdicts(told)[:-1] == publish.brief_verdicts(full)
+    assert publish.brief_verdicts(told)[:-1] == publish.brief_verdicts(SMALL)
 
 
 def test_tables_hold_every_group(full: Evidence, page: Page) -> None:
@@ -311,8 +318,7 @@ def test_meanings_notes_and_versions_end_the_page(full: Evidence, page: Page) ->
 
 @pytest.mark.parametrize("name", POOR)
 def test_poor_evidence_makes_a_page(name: str) -> None:
-    text = report.html(POOR[name])
-    page = Page(text)
+    page = poor_page(name)
     said = {
         "no run": "No run is known.",
         "nothing finished": "No run has finished yet",
