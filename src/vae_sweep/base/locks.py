@@ -16,9 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -32,15 +30,14 @@ HEARTBEAT_WITHIN = 5.0  # seconds in which the heartbeat of a living owner chang
 HEARTBEAT_STALE = 600.0  # seconds; an older one is not watched for a change. Clocks of two machines may differ by less
 STORE_LOCK = ".store.lock"  # in mlruns, of the store
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from a file system without locks
-# No file that says "locked" instead of a lock: a process that is killed leaves it, and other machines wait for ever.
-NO_MARKER: dict[str, Any] = (
-    {"fallback_to_soft": False} if "fallback_to_soft" in signature(FileLock.__init__).parameters else {}
-)
 
 
 def file_lock(path: str | Path) -> FileLock:
-    """Return a lock of the operating system; taking it raises an error of :func:`has_no_locks` where there is none."""
-    return FileLock(path, **NO_MARKER)
+    """Return a lock of the operating system; taking it raises an error of :func:`has_no_locks` where there is none.
+
+    A file that says "locked" instead is no lock: a process that is killed leaves it, and other machines wait forever.
+    """
+    return FileLock(path, fallback_to_soft=False)
 
 
 @contextmanager
@@ -97,7 +94,7 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 def warn_without_locks(folder: Path) -> None:
     """Log a warning where the lock of ``folder``, which this process holds, does not stop a second process."""
-    code = f"import sys; from filelock import FileLock; FileLock(sys.argv[1], **{NO_MARKER}).acquire(timeout=0)"
+    code = "import sys, filelock; filelock.FileLock(sys.argv[1], fallback_to_soft=False).acquire(timeout=0)"
     command = [sys.executable, "-c", code, str(folder / "lock")]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode == 0 or "Timeout" not in done.stderr:

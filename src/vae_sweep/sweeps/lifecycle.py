@@ -260,10 +260,11 @@ def _close_orphaned_runs(store: Store, root: Path, claimed: Path | None = None) 
 
     ``claimed``: the folder of the sweep that this process has just locked; an earlier run of it is an orphan, too.
     """
+    own = project_id(root)  # first, since in a copied folder it gives the runs of its store to the copy
     folders = {
         run.run_id: folder_of(root, run.tags.get(SWEEP_KEY, ""), run.tags.get(RUN_KEY, ""))
         for run in store.running()
-        if run.tags.get(PROJECT) == project_id(root)
+        if run.tags.get(PROJECT) == own
     }
     living = held(folders.values()) - {claimed}
     for run_id, folder in folders.items():
