@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -182,11 +183,12 @@ def test_what_cannot_be_loaded_is_named_in_one_line(call, message: str, here: Pa
     assert "\n" not in str(error.value)
 
 
-def test_a_store_without_a_sweep_says_so(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_without_a_sweep_says_so(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(vs.UserError, match=r"^sweep=last: no runs are stored here"):
         vs.load_sweep()
+    shutil.copy(empty_database, tmp_path)
     MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}").create_experiment("another")
     with pytest.raises(vs.UserError, match=r"^sweep=last: sqlite:.* holds no sweep; start one with"):
         vs.load_sweep()

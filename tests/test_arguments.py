@@ -161,6 +161,7 @@ def test_the_suggested_command_works_in_bash(command, project: Path) -> None:
     (project / "pictures").rename(project / MINE)
     small = ["model=linear", "params=tiny", "params.batch_size=8", "training.max_epochs=1", BASIC]
     small += ["metrics.features=none", "metrics.gmm_components=0", "evaluation.n_samples=2"]
+    small += ["metrics.iwae_samples=0", "metrics.ssim_images=0"]
     done = command("-m", "dataset=folder", f"dataset.path={MINE}", *small, cwd=project)
     assert done.returncode == 1
     shown = done.stderr.rpartition("; write: ")[2]

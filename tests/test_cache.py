@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import multiprocessing
-import os
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slow_result import compute_slowly
 from vae_sweep.base import cache, locks, versions
 from vae_sweep.base.cache import CannotLock, cached, cached_file, once, read_arrays, write_arrays
 from vae_sweep.base.files import atomic_write
@@ -90,16 +90,6 @@ def test_a_result_is_computed_once_for_what_it_depends_on(tmp_path: Path) -> Non
     assert cached(tmp_path, "line", ["digest", 8], ("value", "call"), compute) == first == {"value": 0.1, "call": 1}
     assert cached(tmp_path, "line", ["digest", 9], ("value", "call"), compute)["call"] == 2
     assert cached(tmp_path, "curve", ["digest", 8], ("value", "call"), compute)["call"] == 3
-
-
-def compute_slowly(folder: str) -> dict[str, Any]:
-    def compute() -> dict[str, Any]:
-        with (Path(folder) / "log").open("a") as file:
-            file.write("computed\n")
-        threading.Event().wait(0.5)
-        return {"pid": os.getpid()}
-
-    return cached(Path(folder), "slow", 1, ("pid",), compute)
 
 
 def test_of_several_processes_one_computes(tmp_path: Path) -> None:

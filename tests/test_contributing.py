@@ -7,8 +7,6 @@ import re
 import shlex
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 
 import vae_sweep
-from running import BASIC, clean_environment, statuses
+from running import BASIC, statuses
 from vae_sweep.config.schema import config_dir
 
 PACKAGE = Path(vae_sweep.__file__).parent
@@ -48,7 +46,7 @@ def inserted(package: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
     """A folder with the examples' own files, beside a copy of the package with the examples inside it."""
     root = tmp_path_factory.mktemp("contributing")
     shutil.copytree(PACKAGE, root / "src" / "vae_sweep", ignore=shutil.ignore_patterns("__pycache__"))
@@ -58,6 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = root / "project" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code, encoding="utf-8")
+    shutil.copy(empty_database, root / "project")
     return root / "project"
 
 
@@ -104,22 +103,16 @@ def test_every_example_of_a_sweep_runs(project: Path, real_command) -> None:
     assert not any('"frames"' in page for page in pages)  # a class and images of one's own decode live, too
 
 
-def test_the_example_of_a_model_refuses_its_bad_arguments(project: Path, real_command) -> None:
+def test_the_example_of_a_model_refuses_its_bad_arguments(project: Path, command) -> None:
     typed = shlex.split(COMMANDS[0])[3:]
-    done = real_command(*typed, "model=mine", "model.width=0", cwd=project, **changed_package(project))
+    done = command(*typed, "model=mine", "model.width=0", cwd=project)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "vae_sweep: model.width=0: must be a whole number from 1 to 1,000,000"
 
 
-def test_the_example_of_a_test_passes(project: Path) -> None:
+def test_the_example_of_a_test_passes(project: Path, command) -> None:
     (name,) = [name for name in FILES if name.startswith("test_")]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", name],
-        cwd=project,
-        env=clean_environment() | {"PYTHONPATH": f"{project.parent / 'src'}:{project}"},
-        capture_output=True,
-        text=True,
-    )
+    done = command("-q", "-p", "no:cacheprovider", name, cwd=project, module="pytest")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout
 

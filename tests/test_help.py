@@ -75,8 +75,8 @@ def test_hydras_own_help_stays(command: Callable, tmp_path: Path) -> None:
     assert OmegaConf.create(printed).params.batch_size == 128
 
 
-def test_an_experiment_of_ones_own_is_chosen_by_its_name(command: Callable, tmp_path: Path) -> None:
-    folder = tmp_path / "my_conf" / "experiment"
+def test_an_experiment_of_ones_own_is_chosen_by_its_name(command: Callable, project: Path) -> None:
+    folder = project / "my_conf" / "experiment"
     folder.mkdir(parents=True)
     settings = "training:\n  max_epochs: 1\n"
     defaults = "defaults:\n  - smoke\n  - override /model: linear\n  - override /params: tiny\n"
@@ -84,14 +84,14 @@ def test_an_experiment_of_ones_own_is_chosen_by_its_name(command: Callable, tmp_
     (folder / "my.yaml").write_text(own, encoding="utf-8")
     (folder / "bare.yaml").write_text(settings, encoding="utf-8")
     chosen = ("--config-dir", "my_conf", "experiment=my")
-    config = OmegaConf.create(command(*chosen, "params.lr=0.5", "--cfg", "job", cwd=tmp_path).stdout)
+    config = OmegaConf.create(command(*chosen, "params.lr=0.5", "--cfg", "job", cwd=project).stdout)
     found = (config.model.name, config.params.name, config.params.lr, config.training.max_epochs, config.dataset.name)
     assert found == ("linear", "tiny", 0.5, 1, "shapes")
-    done = command("-m", "--config-dir", "my_conf", "+experiment=my", "++seed=0,1", BASIC, cwd=tmp_path)
+    done = command("-m", "--config-dir", "my_conf", "+experiment=my", "++seed=0,1", BASIC, cwd=project)
     assert done.returncode == 0, done.stderr
     assert "linear +" in done.stdout
-    assert {"linear-tiny-s0", "linear-tiny-s1"} < set(statuses(tmp_path))  # plus signs change nothing
-    refused = command("--config-dir", "my_conf", "experiment=bare", cwd=tmp_path)
+    assert {"linear-tiny-s0", "linear-tiny-s1"} < set(statuses(project))  # plus signs change nothing
+    refused = command("--config-dir", "my_conf", "experiment=bare", cwd=project)
     assert refused.returncode == 1
     assert re.fullmatch(r"vae_sweep: experiment/bare\.yaml: .*`# @package _global_`.*\n", refused.stderr)
 

@@ -259,7 +259,6 @@ def test_a_model_of_ones_own_comes_with_its_code(project: Path, tmp_path: Path, 
     (run,) = runs_of(project)
     folder = folder_of(project, models_of(project, run)[0])
     assert {path.name for path in folder.iterdir()} == {*FILES, "code"}
-    loaded = subprocess.run(  # from another folder, where the user's module is not
-        [sys.executable, "-c", LOAD, str(folder)], cwd=tmp_path, env=clean_environment(), capture_output=True, text=True
-    )
+    (tmp_path / "load.py").write_text(LOAD, encoding="utf-8")
+    loaded = command(str(folder), cwd=tmp_path, module="load")  # in another folder, where the user's module is not
     assert loaded.stdout.splitlines()[-1:] == ["(2, 3, 24, 24)"], loaded.stderr

@@ -281,7 +281,9 @@ def test_the_database_of_an_older_mlflow_is_refused_with_commands_that_upgrade_i
         "    config = _get_alembic_config(str(engine.url)); config.attributes['connection'] = connection\n"
         "    command.upgrade(config, '0584bdc529eb')\n"
     )
-    subprocess.run([sys.executable, "-c", older, store_uri(None, root)], check=True, capture_output=True)
+    (root / "older.py").write_text(older, encoding="utf-8")
+    made = command(store_uri(None, root), cwd=root, module="older")
+    assert made.returncode == 0, made.stderr
     before = (root / "mlflow.db").read_bytes()
     done = command(*SMALL, cwd=root)
     assert done.returncode == 1

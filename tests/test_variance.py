@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,11 @@ def composed(*overrides: str) -> DictConfig:
 
 
 @pytest.fixture(scope="module")
-def runs(command, made_once) -> tuple[Path, dict[str, Run], Run]:
+def runs(command, made_once, empty_database: Path) -> tuple[Path, dict[str, Run], Run]:
     """One small fc at four variances, in one sweep: the project folder, the runs by variance, the sweep."""
 
     def fill(folder: Path) -> None:
+        shutil.copy(empty_database, folder)
         sweep = ("-m", "model=fc", "params=tiny", f"objective.variance={','.join(LEVELS)}", "experiment=smoke", BASIC)
         done = command(*sweep, "objective.warmup=0.5", "training.clip_grad_norm=1e4", cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr

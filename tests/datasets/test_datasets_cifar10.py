@@ -21,6 +21,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10
 
 from vae_sweep.base.errors import UserError
+from vae_sweep.base.network import PROBE_SECONDS
 from vae_sweep.datasets import cifar10, jpeg, load
 from vae_sweep.datasets.cifar10 import Cifar10
 from vae_sweep.datasets.folder import Folder
@@ -166,6 +167,8 @@ def test_without_the_files_the_message_is_quick_and_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str
 ) -> None:
     monkeypatch.setattr(socket, "create_connection", _hang if network == "black hole" else _refuse)
+    assert PROBE_SECONDS < 5
+    monkeypatch.setattr("vae_sweep.base.network.PROBE_SECONDS", 0.3)
     start = time.monotonic()
     with pytest.raises(UserError) as error:
         load(Cifar10(root=str(tmp_path), download=network != "off"), tmp_path / "cache")
