@@ -102,6 +102,9 @@ def test_what_changed_between_two_runs_is_named() -> None:
     before, now = identity.parts("d", {"my_vae": "1"}), identity.parts("e", {"my_vae": "2"})
     assert identity.changed(before, now) == "my_vae.py and the images"
     assert identity.changed(before, before) == ""
+    splits = identity.parts("d", {"my_vae": "1"}, "a"), identity.parts("d", {"my_vae": "1"}, "b")
+    assert identity.changed(*splits) == identity.SPLITS
+    assert identity.changed(before, splits[0]) == ""  # of data that an earlier version prepared nothing is known
 
 
 def test_what_a_run_is_made_of_is_stored_whole_however_many_modules_it_has() -> None:

@@ -119,7 +119,7 @@ def _how_to_continue() -> str:
     sweep = SweepCallback.current
     if sweep is None or sweep.context is None or sweep.context.anew_since is None:
         return "the same command continues"
-    return "the same command without resume=false continues, with it all cells are trained again"
+    return "the same command without resume=false continues, with it all is trained again"
 
 
 def _lines(failures: list[str]) -> list[str]:

@@ -203,7 +203,12 @@ def test_portable_float_maps_have_no_scale_of_their_own_and_deep_grey_has(tmp_pa
     assert Fit(8)(tmp_path / "x.pgm")[0, 0].tolist() == EIGHT
     for largest in (4095, 65535):  # that the file says; its values are those of a 12-bit camera
         (tmp_path / "x.pgm").write_bytes(b"P5\n8 8\n%d\n" % largest + (RAMP * 4095 / 7).astype(">u2").tobytes())
-        assert Fit(8, value_range=(0, 4095))(tmp_path / "x.pgm")[0, 0].tolist() == EIGHT
+        fit = Fit(8, value_range=(0, 4095))
+        assert fit(tmp_path / "x.pgm")[0, 0].tolist() == EIGHT
+        (tmp_path / "x.pgm").write_bytes(b"P5\n8 8\n%d\n" % largest + np.full((8, 8), 1000, ">u2").tobytes())
+        exact = Fit(8, value_range=(0, 1000))
+        assert exact(tmp_path / "x.pgm").min() == 255
+        assert fit.clipped == exact.clipped == []
 
 
 def test_16_bit_grey_has_all_its_bits_unless_a_tiff_says_fewer_and_white_may_be_zero(tmp_path: Path) -> None:

@@ -133,6 +133,13 @@ def test_given_takes_a_folder_called_train_beside_others(tmp_path: Path) -> None
     assert set().union(*built(tmp_path, splits="given").values()) == {1, 2, 3}
 
 
+def test_given_looks_for_a_test_folder_before_it_takes_train_alone(tmp_path: Path) -> None:
+    write(tmp_path, {"train/train": 1, "train/test": 2, "extra": 3})
+    with pytest.raises(UserError, match=r"dataset\.splits=given \(12 train: train/train; 12 test: train/test"):
+        built(tmp_path)
+    assert built(tmp_path, splits="given") == {"train": {1}, "val": {1}, "test": {2}}
+
+
 def test_what_a_folder_was_taken_for_is_a_fact(tmp_path: Path) -> None:
     write(tmp_path, {"Train": 1, "valid": 2, "extra": 3, "Test": 4})
     facts = Folder(path=str(tmp_path)).build().facts

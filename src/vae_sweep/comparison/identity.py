@@ -148,8 +148,9 @@ def run_key(settings: Mapping[str, Any], made_of: Mapping[str, str]) -> str:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """Return which parts differ, in words."""
-    return " and ".join(key for key in sorted({*before, *now}) if before.get(key) != now.get(key))
+    """Return which parts differ, in words; splits and labels only where both know them."""
+    keys = {*before, *now} - ({SPLITS} if SPLITS not in before or SPLITS not in now else set())
+    return " and ".join(key for key in sorted(keys) if before.get(key) != now.get(key))
 
 
 def sweep_key(runs: Iterable[str], name: str | None) -> str:

@@ -115,7 +115,7 @@ class Fit:
         largest = _largest(image)
         values = np.asarray(image)
         if image.format == "PPM" and image.mode == "I":
-            values = values * (largest / 65535)  # Pillow scaled them to 0..65535
+            values = np.rint(values * (largest / 65535))  # Pillow scaled them to 0..65535
         elif image.mode == "I" and getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT, 1) in (1, (1,)):
             values = values.view(np.uint32)
         if not np.isfinite(values).all():

@@ -60,8 +60,7 @@ def arrange(names: Sequence[str], splits: str = "auto") -> Layout:
         roles, below = _roles(levels[depth]), {role.split for role in _roles(levels[depth + 1]).values()}
         if depth < DEEPEST and len(levels[depth]) == 1 and {"train"} < below:
             continue  # an outer folder of any name
-        clear = _is_clear(parts, depth, roles) if roles else None
-        if clear is not None or (roles and splits == "given"):
+        if roles and (clear := _is_clear(parts, depth, roles)) is not None:
             layout = _take(parts, depth, roles)
             if "train" not in layout.given:
                 raise UserError(
@@ -71,6 +70,9 @@ def arrange(names: Sequence[str], splits: str = "auto") -> Layout:
             if splits == "auto" and not clear:
                 raise UserError(_question(layout, sorted(roles)))
             return layout
+    trains = [depth for depth in range(DEEPEST + 1) if _roles(levels[depth])]  # each beside other folders
+    if splits == "given" and trains:
+        return _take(parts, trains[0], _roles(levels[trains[0]]))
     if splits == "given":
         raise UserError(
             f"dataset.splits=given: no folders are called {', '.join(SPLITS)} or the like; use auto or draw"

@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 
 from vae_sweep.base.errors import RunFailed, Stopped, UserError
 from vae_sweep.base.locks import hold_lock, this_process
-from vae_sweep.base.process import python
+from vae_sweep.base.process import nobody_reads, python
 from vae_sweep.base.signals import Terminated
-from vae_sweep.comparison.identity import changed, in_short, made_of_text, settings_key, training_code
+from vae_sweep.comparison.identity import SPLITS, changed, in_short, made_of_text, settings_key, training_code
 from vae_sweep.comparison.rows import Cell
 from vae_sweep.config.plan import cell_name
 from vae_sweep.config.settings import settings_of
@@ -80,7 +80,10 @@ def execute(cfg: DictConfig, context: Context, overrides: Sequence[str], output_
             run_id, loss = _finished(job)
         if context.parent_id is None:
             with best_effort("where the run is"):
-                _say_what_there_is(job, run_id)
+                try:
+                    _say_what_there_is(job, run_id)
+                except BrokenPipeError:
+                    nobody_reads()
         return loss
     except Terminated:
         if context.owner == this_process():
@@ -271,11 +274,17 @@ def _started(job: Job) -> RunRecord:
     settings = cell.settings if cell else settings_key(settings_of(job.cfg))
     other = job.store.newest({ROLE: "run", SETTINGS: settings}) if job.cfg.resume else None
     made_of = in_short(job.made_of, NOTE_LIMIT)
-    difference = changed(made_of_text(other.tags[MADE_OF]), made_of_text(made_of)) if other else ""
-    if other and difference:
+    known = made_of_text(other.tags[MADE_OF]) if other else {}
+    if other and (difference := changed(known, made_of_text(made_of))):
         log.warning(
             "%s: %s changed since run %s of the same configuration; a new run is trained",
             *(job.name, difference, other.run_id[:8]),
+        )
+    elif other and SPLITS in job.made_of and SPLITS not in known:
+        log.warning(
+            "%s: run %s of the same configuration did not record splits and labels, as an earlier version prepared its "
+            "images; a new run is trained",
+            *(job.name, other.run_id[:8]),
         )
     tags = {ROLE: "run", RUN_KEY: job.key, SWEEP_KEY: job.context.sweep_key, SETTINGS: settings}
     tags |= {

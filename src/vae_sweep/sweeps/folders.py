@@ -51,7 +51,7 @@ def project_id(root: Path) -> str:
     if made and (seen.st_ino == int(made[0]) or seen.st_ctime < float(made[1]) + SETTLED):
         return name
     if made:
-        before, name = name, uuid.uuid5(uuid.NAMESPACE_OID, f"{name} {seen.st_ino} {seen.st_ctime_ns}").hex
+        before, name = name, uuid.uuid5(uuid.NAMESPACE_OID, f"{name} {seen.st_ino}").hex
         log.info("%s is a copy, or was moved to another disk: it gets another id than the folder before", root)
         _take_over(root / "mlflow.db", before, name)
     os.replace(_named(file, name), file)  # several processes at once write the same name
@@ -70,8 +70,11 @@ def _named(file: Path, name: str) -> Path:
 def _take_over(database: Path, before: str, name: str) -> None:
     """Give the runs of the project folder ``before`` to ``name`` in ``database``, which was copied with the folder."""
     if database.is_file() and not database.is_symlink():
-        with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
-            connection.execute("UPDATE tags SET value = ? WHERE key = ? AND value = ?", (name, PROJECT, before))
+        try:
+            with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+                connection.execute("UPDATE tags SET value = ? WHERE key = ? AND value = ?", (name, PROJECT, before))
+        except sqlite3.Error as error:  # it is locked, or not the store that is in use
+            log.warning("the runs in %s stay those of the folder before: %s", database, error)
 
 
 def request_stop(root: Path, sweep: str, reason: str) -> None:

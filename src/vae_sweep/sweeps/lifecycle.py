@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -308,6 +309,7 @@ def open_single(config: DictConfig) -> Context:
         project=project_id(root),
         owner=this_process(),
         retry_for=config.tracking.retry_seconds,
+        anew_since=None if config.resume else time.time(),
         features=features,
         features_reason=reason,
         own_display=_watch(folder_of(root, "single"), single=run_key(settings_of(cfg), made_of)),
