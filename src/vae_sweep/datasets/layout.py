@@ -56,11 +56,15 @@ def arrange(names: Sequence[str], splits: str = "auto") -> Layout:
     """
     parts = [name.split("/") for name in names]
     levels = [{part[depth] for part in parts if len(part) > depth + 1} for depth in range(DEEPEST + 2)]
+    beside: list[Layout] = []  # a train folder beside others
     for depth in range(DEEPEST + 1) if splits != "draw" else ():
         roles, below = _roles(levels[depth]), {role.split for role in _roles(levels[depth + 1]).values()}
         if depth < DEEPEST and len(levels[depth]) == 1 and {"train"} < below:
             continue  # an outer folder of any name
-        if roles and (clear := _is_clear(parts, depth, roles)) is not None:
+        clear = _is_clear(parts, depth, roles) if roles else None
+        if roles and clear is None:
+            beside.append(_take(parts, depth, roles))
+        elif clear is not None:
             layout = _take(parts, depth, roles)
             if "train" not in layout.given:
                 raise UserError(
@@ -70,9 +74,8 @@ def arrange(names: Sequence[str], splits: str = "auto") -> Layout:
             if splits == "auto" and not clear:
                 raise UserError(_question(layout, sorted(roles)))
             return layout
-    trains = [depth for depth in range(DEEPEST + 1) if _roles(levels[depth])]  # each beside other folders
-    if splits == "given" and trains:
-        return _take(parts, trains[0], _roles(levels[trains[0]]))
+    if splits == "given" and beside:
+        return beside[0]
     if splits == "given":
         raise UserError(
             f"dataset.splits=given: no folders are called {', '.join(SPLITS)} or the like; use auto or draw"
