@@ -17,14 +17,14 @@ BOUNDED = "reached max_epochs"
 DIVERGED = "diverged"  # followed by: after epoch k
 COLLAPSED = "collapsed"
 NOTHING = "nothing to learn"
+LESS_WEIGHT = "give a smaller objective.beta or objective.variance, or objective.reduction=sum"
 REMEDIES = {
     FALLING: "raise training.patience or lower training.min_delta",
     FAR: "raise training.patience, or params.epochs of one_cycle, or try another params.lr",
     BOUNDED: "raise training.max_epochs",
     DIVERGED: "lower the peak learning rate, params.lr",
     NOTHING: "give training images that differ",
-    COLLAPSED: "give a smaller objective.beta or objective.variance, or objective.reduction=sum; where the closed form "
-    "uses latents, a smaller params.lr or another seed",
+    COLLAPSED: f"{LESS_WEIGHT}; where the closed form uses latents, a smaller params.lr or another seed",
 }
 LONGER = "raise params.epochs or try another params.lr"
 ALIKE = 1e-6  # summed variance of the training images that is rounding
@@ -100,8 +100,7 @@ def judge(val: Sequence[float], train: Sequence[float], limits: Limits, facts: F
     if facts.active == 0 and (facts.linear_active == 0 or not bounded):
         said = "no latent is used, so all samples look alike"
         if facts.linear_active == 0:
-            helps = "give a smaller objective.beta or objective.variance, or objective.reduction=sum"
-            return _training(COLLAPSED, f"{said}, as the closed-form linear VAE predicts", helps)
+            return _training(COLLAPSED, f"{said}, as the closed-form linear VAE predicts", LESS_WEIGHT)
         return _training(COLLAPSED, said, "lower params.lr or objective.beta, or try another seed")
     if bounded:
         return _training(BOUNDED, f"training.max_epochs={limits.max_epochs} ended it, not early stopping")
