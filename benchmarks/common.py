@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -23,7 +24,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from vae_sweep import models
 from vae_sweep.base.system import available_cores
@@ -31,6 +32,7 @@ from vae_sweep.cli import config_dir
 from vae_sweep.config import schema
 from vae_sweep.datasets.shapes import draw_factors, render
 from vae_sweep.models.vae import VAE
+from vae_sweep.sweeps.preparation import resolve_choices
 from vae_sweep.sweeps.record import train_settings
 from vae_sweep.training import loop, randomness
 
@@ -96,10 +98,14 @@ def ratio(costs: Sequence[Cost], to: Sequence[Cost]) -> Cost:
 
 
 def composed(*overrides: str) -> DictConfig:
-    """Return the configuration that the command would have with these overrides."""
+    """Return the configuration that the command would have with these overrides, started in this folder."""
     schema.register()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("config", list(overrides))
+        cfg = compose("config", list(overrides))
+    if OmegaConf.is_interpolation(cfg.paths, "root"):
+        cfg.paths.root = str(Path.cwd())  # what the command itself asks Hydra for
+    resolve_choices(cfg)
+    return cfg
 
 
 def cell(model: str, params: str, *overrides: str) -> DictConfig:
@@ -144,12 +150,13 @@ def pictures(n: int) -> torch.Tensor:
 def command(arguments: Sequence[str], cwd: Path, threads: int | None = 1) -> Cost:
     """Run a command to its end and return what it and its children took; what it prints is kept to itself.
 
-    ``threads``: OMP_NUM_THREADS for it; None leaves it unset, as on a user's machine.
+    ``threads``: OMP_NUM_THREADS for it; None leaves it unset, as on a user's machine. It sees no tracking server: that
+    might have finished the runs already.
 
     Raises:
         SystemExit: with the end of what it printed, where it fails.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_NUM", "MLFLOW_"))}
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     before = clock()
@@ -172,6 +179,11 @@ def recorded(root: Path) -> list[Any]:
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
     return client.search_runs(everywhere, "tags.`vae_sweep.role` = 'run'", order_by=["attributes.start_time ASC"])
+
+
+def listed(run: Any, tag: str) -> dict[str, float]:
+    """Return the parts, in seconds, that a run has written into one of its tags; none where it has no such tag."""
+    return {part: float(seconds) for part, seconds in re.findall(r"(\w+) ([\d.]+)", run.data.tags.get(tag, ""))}
 
 
 def arguments(doc: str | None, repetitions: int) -> argparse.ArgumentParser:

@@ -1,11 +1,14 @@
 """Seconds that the held-out evaluation of one run takes on one core: ``python benchmarks/evaluation.py``.
 
+It needs ``pip install -e ".[fd]"``.
+
 Untrained models of the real sizes on drawn pictures; the work does not depend on the weights. The linear VAE and the
 real images' features are computed first, since a sweep does that once for all of its runs.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -26,17 +29,22 @@ PARAMS = "p1"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=10_000, help="to test on; default 10000")
+    n = parser.parse_args().images
     torch.set_num_threads(1)
-    cells = {model: common.cell(model, PARAMS, "dataset.n_train=12000", "dataset.n_test=10000") for model in MODELS}
+    sizes = f"dataset.n_train={n + 2000}", f"dataset.n_test={n}"
+    cells = {model: common.cell(model, PARAMS, *sizes) for model in MODELS}
     cfg = cells[MODELS[0]]
     network, why = resolve("efficientnet_lite0", None, torch.device("cpu"))
     settings = Settings(**{**cfg.metrics, "features": network})
     latents = cfg.params.latent_dim
     with tempfile.TemporaryDirectory() as folder:
+        cfg.paths.data = folder  # not where an earlier run has left the closed form's numbers
         data, spectrum = prepare(cfg, Path(folder))
         model = linear_vae(spectrum, latents, ELBO, data.image_shape)
         line = measure_linear(model, spectrum, ELBO, data, settings)
-        print(f"10,000 test images of 3x32x32, {latents} latents, one thread; {why}\n")
+        print(f"{n:,} test images of 3x32x32, {latents} latents, one thread; {why}\n")
         found = {"linear, and the real side": line.seconds}
         for name, cell in cells.items():
             model = common.built(cell)

@@ -82,19 +82,15 @@ def default_run(place: Path, overrides: list[str]) -> list[list[str]]:
     line = [f"paths.root={root}", *overrides]
     prepare(common.composed(*line), root)
     wall = common.command(vae_sweep(*line), root).wall
-    run = common.recorded(root)[-1].data
-    parts = listed(run, "vae_sweep.time_s")
+    run = common.recorded(root)[-1]
+    parts = common.listed(run, "vae_sweep.time_s")
     rest = wall - parts["training"]
     rows = [["the process", "100%", f"{wall:.1f}"], ["all but training", *shown(rest, wall)]]
     rows.append(["all but training and validation", *shown(rest - parts["validation"], wall)])
     rows += [[name, *shown(seconds, wall)] for name, seconds in parts.items()]
     rows.append(["start and end of the process", *shown(wall - sum(parts.values()), wall)])
-    return rows + [[f"of metrics: {name}", *shown(s, wall)] for name, s in listed(run, "vae_sweep.measuring_s").items()]
-
-
-def listed(run: Any, tag: str) -> dict[str, float]:
-    """Return the parts, in seconds, that a run has written into one of its tags."""
-    return {part: float(seconds) for part, seconds in re.findall(r"(\w+) ([\d.]+)", run.tags[tag])}
+    measuring = common.listed(run, "vae_sweep.measuring_s")
+    return rows + [[f"of metrics: {name}", *shown(seconds, wall)] for name, seconds in measuring.items()]
 
 
 def shown(seconds: float, of: float) -> list[str]:

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import common
 from common import Cost, clock
 from vae_sweep.sweeps.preparation import objective_of
-from vae_sweep.training.device import memory_format_of
+from vae_sweep.training.device import memory_format_of, numerics
 from vae_sweep.training.evaluation import to_float
 from vae_sweep.training.objective import elbo_terms
 
@@ -96,10 +96,11 @@ def measure(
     training = common.fit(cfg, common.built(cfg), train, images[:1], epochs, **settings_of_fit)
 
     def floor() -> Cost:
-        before = clock(device)
-        for _ in range(steps):
-            step()
-        return (clock(device) - before) / len(train)
+        with numerics(settings["precision"]):  # as the loop's
+            before = clock(device)
+            for _ in range(steps):
+                step()
+            return (clock(device) - before) / len(train)
 
     def updates() -> Cost:
         before = clock(device)

@@ -43,6 +43,7 @@ def measure(name: str, images: torch.Tensor, rounds: int, folder: Path) -> tuple
         values = {f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(metrics, split)._asdict().items()}
         if variant in ("metrics", "both"):
             sender.add(metrics.epoch, {"images_seen": metrics.images_seen, **values})
+            sender.send()  # a run does not wait for this: a thread sends while the next epoch trains
         if variant in ("state", "both"):
             state.save(folder, {"history": sender.entries, "fit": metrics.snapshot()})
         end = time.perf_counter()

@@ -26,6 +26,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TQDM_DISABLE"] = "1"  # pythae's bar has no switch of its own
 
+import itertools
 import logging
 import tempfile
 import warnings
@@ -160,8 +161,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     images = common.pictures(options.images)
     rows = []
-    for cfg in [common.cell(model, params, *given) for model in options.models for params in options.params]:
-        ways = {name: way(name, cfg, images, options.repetitions + 1) for name in [OURS, *options.peers]}
+    for cell in itertools.product(options.models, options.params):
+        cfg, ours = common.cell(*cell), common.cell(*cell, *given)
+        ways = {name: way(name, cfg, images, options.repetitions + 1) for name in options.peers}
+        ways = {OURS: way(OURS, ours, images, options.repetitions + 1), **ways}
         costs = common.interleaved(ways, options.repetitions)
         for name in options.peers:
             share = common.ratio(costs[OURS], costs[name])
@@ -174,7 +177,7 @@ def main() -> None:
     print(f"Times in us per training image; epochs of {len(images):,} images, one thread.\n")
     times = [f"{who}, {kind}" for who in ("ours", "theirs") for kind in ("core", "wall")]
     common.table(["cell", "against", "ours / theirs, core", "ours / theirs, wall", *times], rows)
-    common.closing("lightning", "pythae")
+    common.closing(*(name for name in ("lightning", "pythae") if name in options.peers))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ def main() -> None:
     parser.add_argument("--params", type=common.names, default=["p1"])
     parser.add_argument("settings", nargs="*", default=SETTINGS, help=f"default: {' '.join(SETTINGS)}")
     options = parser.parse_args()
+    if any(word.startswith(("training.threads", "training.device")) for word in ",".join(options.settings).split(",")):
+        parser.error("training.threads and training.device are not compared: one thread of the CPU trains here")
     torch.set_num_threads(1)
     images = common.pictures(options.images)
     rows = []

@@ -12,7 +12,8 @@ Without ``--full`` held-out metrics beside the loss are off, since a notebook ha
 A second table tells what a run loses by others beside it: the images per second of one run alone, and of as many at
 once as there are cores (the same cell with several seeds, so that all end together).
 
-``--full`` trains to the end: every cell by default early stopping, with all metrics, the notebook by the same rule.
+``--full`` trains to the end: every cell by default early stopping, with all metrics, the notebook by the same rule. Its
+second table has the losses, and its third what the runs' time went to, as they have recorded it.
 
 What follows the options is handed to the project's command: ``python benchmarks/sweep.py --images 45000 seed=1``, or
 ``--full --ways cores,notebook dataset=folder dataset.path=/data/cifar10-jpeg dataset.name=cifar10-jpeg``.
@@ -22,11 +23,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import statistics
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -38,7 +42,7 @@ from notebook import Pictures, array, notebook_epoch, notebook_loss
 from vae_sweep.base.system import available_cores
 from vae_sweep.datasets import ImageDataset
 from vae_sweep.sweeps.preparation import prepare
-from vae_sweep.training.loop import EarlyStopping
+from vae_sweep.training.stopping import EarlyStopping
 
 WAYS = {
     "cores": "one single-threaded run per core",
@@ -54,10 +58,12 @@ class Bench:
     def __init__(self, place: Path, options: argparse.Namespace, given: list[str]):
         self.place, self.models, self.params = place, options.models, options.params
         self.count = itertools.count()
+        self.runs: list[Any] = []  # MLflow's, of the last sweep
         drawn = (
             () if any(word.startswith("dataset=") for word in given) else (*common.SHAPES, common.size(options.images))
         )
         epochs = options.epochs
+        given = [re.sub("^dataset.path=(?=[^/])", f"dataset.path={Path.cwd()}/", word) for word in given]
         short = (f"training.max_epochs={epochs}", f"training.patience={epochs + 1}", *common.NO_METRICS)
         self.overrides = [*drawn, f"paths.data={place / 'data'}", "training.device=cpu"]
         self.overrides += [*(() if options.full else short), *given]
@@ -71,17 +77,18 @@ class Bench:
         chosen = itertools.product(self.models, self.params)
         return [common.composed(f"model={m}", f"params={p}", *self.overrides) for m, p in chosen]
 
-    def product(self, *overrides: str) -> tuple[Cost, list[float]]:
-        """Run the project's command; return what it took, and the images per second of every run's training."""
+    def product(self, *overrides: str) -> Cost:
+        """Run the project's command and return what it took."""
         root = self.place / f"root{next(self.count)}"
         root.mkdir()
         line = common.vae_sweep("-m", *self.overrides, f"paths.root={root}", *overrides)
         cost = common.command(line, root, threads=None)
-        return cost, [run.data.metrics["images_per_s"] for run in common.recorded(root)]
+        self.runs = common.recorded(root)
+        return cost
 
     def grid(self, *overrides: str) -> Cost:
         """Run the grid by the project's command and return what it took."""
-        return self.product(f"model={','.join(self.models)}", f"params={','.join(self.params)}", *overrides)[0]
+        return self.product(f"model={','.join(self.models)}", f"params={','.join(self.params)}", *overrides)
 
     def notebook(self) -> Cost:
         """Train the grid as a notebook would, in a process of its own, and return what it took."""
@@ -96,8 +103,8 @@ class Bench:
         for _ in range(repetitions):
             for runs, rates in found.items():
                 seeds = ",".join(map(str, range(runs)))
-                speeds = self.product(f"model={model}", f"params={self.params[0]}", f"seed={seeds}")[1]
-                rates.append(statistics.mean(speeds))
+                self.product(f"model={model}", f"params={self.params[0]}", f"seed={seeds}")
+                rates.append(statistics.mean(run.data.metrics["images_per_s"] for run in self.runs))
         return statistics.median(found[1]), statistics.median(found[available_cores()])
 
 
@@ -138,6 +145,25 @@ def compare(bench: Bench, ways: Sequence[str], repetitions: int) -> None:
     common.table(["way", f"{ways[0]} / this, wall", "wall, s", "core, s"], rows)
 
 
+def trained(runs: Sequence[Any]) -> None:
+    """Print what the runs of a sweep reached, and which parts their time had."""
+    rows: list[list[str]] = []
+    parts: defaultdict[str, float] = defaultdict(float)
+    for run in runs:
+        found = {name: run.data.metrics[name] for name in ("epochs", "best/val_loss", "test/loss", "wall_time_s")}
+        rows.append([f"{run.data.params['model.name']} {run.data.params['params.name']}"])
+        rows[-1] += [f"{value:.{digits}f}" for value, digits in zip(found.values(), (0, 2, 2, 0), strict=True)]
+        took, measuring = (common.listed(run, f"vae_sweep.{tag}") for tag in ("time_s", "measuring_s"))
+        took["closed form's metrics"] = took.pop("metrics") - sum(measuring.values())  # measured, or waited for
+        took["other"] = found["wall_time_s"] - sum(took.values()) - sum(measuring.values())
+        for name, value in (took | measuring).items():
+            parts[name] += value
+    common.table(["run", "epochs", "val loss", "test loss", "wall, s"], rows)
+    total = sum(parts.values())
+    largest = sorted(parts.items(), key=lambda part: -part[1])
+    common.table(["part", "s", "share"], [[name, f"{took:.0f}", f"{took / total:.1%}"] for name, took in largest])
+
+
 def main() -> None:
     parser = common.arguments(__doc__, repetitions=1)
     parser.add_argument("--images", type=int, default=45_000, help="to train on; default 45000")
@@ -162,6 +188,8 @@ def main() -> None:
         epochs = "until early stopping" if options.full else options.epochs
         print(f"Cells: {cells}, epochs of each: {epochs}; images: {sizes}; cores: {available_cores()}.\n")
         compare(bench, options.ways, options.repetitions)
+        if options.full and bench.runs:
+            trained(bench.runs)
         if "cores" in options.ways and not options.full:
             rows = []
             for model in options.models:
