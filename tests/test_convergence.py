@@ -21,7 +21,7 @@ from vae_sweep.metrics import losses
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import run_figures, text
 from vae_sweep.report import sweep_figures as report_figures
-from vae_sweep.training.loop import EarlyStopping
+from vae_sweep.training.stopping import EarlyStopping
 
 DEFAULT = Limits(max_epochs=100, patience=5, min_delta=0.5)
 SHAPES = Facts(mean_image=85.93, linear=28.84, linear_active=14, active=2)
@@ -152,6 +152,8 @@ def test_a_schedule_that_ended_as_it_was_meant_to_converged() -> None:
     assert ended(val, cycle, Facts(90.0, 30.0, 14, 12)) == CONVERGED
     assert judge(val, val, cycle, UNKNOWN).sentence == "converged: completed its schedule of 8 epochs, best epoch 8"
     assert ended(val[:2], replace(cycle, max_epochs=2)) == BOUNDED
+    cut = judge(val[:2], val[:2], replace(cycle, max_epochs=2), UNKNOWN).sentence
+    assert "training.max_epochs=2 shortened the one-cycle schedule of 8 epochs; raise training.max_epochs" in cut
 
 
 # Real runs.

@@ -18,9 +18,10 @@ from vae_sweep.training import batches, loop
 from vae_sweep.training.adam import Adam, one_cycle
 from vae_sweep.training.device import memory_format_of, resolve_device
 from vae_sweep.training.evaluation import Averages, evaluate, for_inference, to_float, to_uint8
-from vae_sweep.training.loop import EarlyStopping, EpochMetrics, TrainSettings, fit
+from vae_sweep.training.loop import EpochMetrics, TrainSettings, fit
 from vae_sweep.training.objective import Objective
 from vae_sweep.training.randomness import Stream, generator, seed_weights
+from vae_sweep.training.stopping import EarlyStopping
 
 FC: dict[str, object] = {"_target_": "vae_sweep.models.fc.FCVAE", "name": "fc", "hidden_dims": [16]}
 CONV: dict[str, object] = {"_target_": "vae_sweep.models.conv.ConvVAE", "channels": [4, 8]}

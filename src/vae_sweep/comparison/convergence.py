@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import scipy  # its stats, which take half a second, when they are first used
 
 from vae_sweep.metrics.catalogue import MARGIN
+from vae_sweep.training.stopping import EarlyStopping
 
 CONVERGED = "converged"
 FALLING = "stopped while falling"
@@ -55,11 +56,10 @@ class Limits:
         """Whether ``max_epochs`` ended a training of these validation losses before anything else did."""
         if self.completes or len(val) < self.max_epochs:
             return False
-        anchor, anchor_epoch = float("inf"), 0  # as training.EarlyStopping
+        stopping = EarlyStopping(self.patience, self.min_delta * self.scale, self.warmup)
         for epoch, loss in enumerate(val, start=1):
-            if loss < anchor - self.min_delta * self.scale:
-                anchor, anchor_epoch = loss, epoch
-        return self.cycle is not None or len(val) - max(anchor_epoch, self.warmup) < self.patience
+            stopping.update(epoch, loss)
+        return self.cycle is not None or not stopping.should_stop(len(val))
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,9 @@ def judge(val: Sequence[float], train: Sequence[float], limits: Limits, facts: F
             return _training(COLLAPSED, f"{said}, as the closed-form linear VAE predicts", LESS_WEIGHT)
         return _training(COLLAPSED, said, "lower params.lr or objective.beta, or try another seed")
     if bounded:
-        return _training(BOUNDED, f"training.max_epochs={limits.max_epochs} ended it, not early stopping")
+        cut = f"shortened the one-cycle schedule of {limits.cycle} epochs"
+        done = cut if limits.cycle else "ended it, not early stopping"
+        return _training(BOUNDED, f"training.max_epochs={limits.max_epochs} {done}")
     rate = 0.0 if limits.completes else _falling(val, limits)
     if rate:
         said = f"the validation loss still fell by {rate:.3g} per epoch when early stopping ended it after epoch {n}"

@@ -8,6 +8,8 @@ from itertools import accumulate
 from statistics import fmean, linear_regression
 from typing import TYPE_CHECKING
 
+from vae_sweep.training.stopping import EarlyStopping
+
 if TYPE_CHECKING:
     from vae_sweep.sweeps.status import Status
     from vae_sweep.training.loop import TrainSettings
@@ -28,11 +30,10 @@ def epochs_left(val: Sequence[float], settings: TrainSettings) -> tuple[int, boo
         return most, False
     if n < FEWEST or settings.min_delta <= 0:
         return most, True
-    anchor, at = math.inf, 0  # the last loss that counted, as EarlyStopping keeps it
+    stopping = EarlyStopping(wait, settings.min_delta, settings.warmup)
     for epoch, loss in enumerate(val, 1):
-        if loss < anchor - settings.min_delta:
-            anchor, at = loss, epoch
-    least = max(math.ceil(max(at, settings.warmup)) + wait - n, 0)
+        stopping.update(epoch, loss)
+    least = max(math.ceil(max(stopping.anchor_epoch, settings.warmup)) + wait - n, 0)
     epochs, lowest = range(n // 3 + 1, n + 1), list(accumulate(val, min))[n // 3 :]
     b = max(linear_regression([1 / epoch for epoch in epochs], lowest).slope, 0.0)
     end = math.ceil((wait + math.sqrt(wait**2 + 4 * b * wait / settings.min_delta)) / 2)

@@ -1,4 +1,4 @@
-"""Held-out metrics of a trained model."""
+"""The loss of a model on the images of a split, with fixed noise; images as floats and bytes."""
 
 from __future__ import annotations
 
