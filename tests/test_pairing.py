@@ -7,15 +7,18 @@ from itertools import combinations
 
 import pytest
 
+from vae_sweep.comparison.identity import SPLITS
 from vae_sweep.comparison.pairing import (
     compared,
     contrasts_of,
     controls_of,
     groups_of,
+    with_comparable_splits,
     with_unique_labels,
     without_repeats,
 )
 from vae_sweep.comparison.rows import LinearRow, Row
+from vae_sweep.comparison.sentences import no_contrast
 from vae_sweep.metrics import catalogue
 
 LOSS = [metric for metric, _ in catalogue.described(["test/loss"])]
@@ -65,6 +68,30 @@ def test_equal_names_of_different_images_are_not_paired() -> None:
     named = with_unique_labels(mixed)
     assert {r.dataset for r in named} == {"d [1a]", "d [2b]"}
     assert contrasts_of(named, LOSS) == []
+
+
+def test_runs_that_did_not_record_their_splits_are_paired_with_those_of_the_same_images() -> None:
+    def told(splits: dict[str, str]) -> list[Row]:
+        known = [replace(r, configuration=r.configuration | {SPLITS: splits.get(r.model, "a1")}) for r in GRID]
+        return [r if r.model in splits else g for r, g in zip(known, GRID, strict=True)]
+
+    for splits, n in (({"fc": "a1"}, 6), ({"fc": "a1", "conv": "a1"}, 6), ({"fc": "a1", "conv": "b2"}, 0)):
+        found = contrasts_of(with_unique_labels(with_comparable_splits(told(splits))), LOSS)
+        assert sum(contrast.n for contrast in found) == n
+
+
+def test_where_nothing_is_compared_the_reason_is_said() -> None:
+    conv, linear, other = row("conv", "p1", 0, 80.0), row("linear", "p1", 0, 76.0), row("fc", "p2", 0, 85.0)
+    said = {
+        "No run has finished yet: there is nothing to compare.": [replace(conv, status="FAILED")],
+        "Only linear has finished runs: a comparison needs two models.": [linear],
+        "Only conv has finished runs beside linear, compared with the closed form alone: a comparison needs two "
+        "models.": [conv, linear],
+        "No two models have finished runs with the same set and seed: there is nothing to compare.": [conv, other],
+    }
+    for sentence, rows in said.items():
+        assert contrasts_of(rows, LOSS) == []
+        assert no_contrast(rows) == sentence
 
 
 def test_different_losses_are_not_averaged() -> None:

@@ -232,9 +232,9 @@ def test_a_missing_primary_metric_and_the_time_are_said() -> None:
     told = replace(SMALL, missing="install vae-sweep[fd]", when="Sweep 05480f90: 2026-11-26 01:33 UTC, 21 s.")
     text = report.html(told)
     before = text[: text.index("<h3>Samples")]
-    assert "(KD, the second primary metric) is unknown: install vae-sweep[fd]." in before
+    assert "(the kernel distance, KD) was not measured: install vae-sweep[fd]." in before
     assert "2026-11-26 01:33 UTC, 21 s." in before
-    assert publish.brief_verdicts(told)[-1].endswith(" is unknown: install vae-sweep[fd].")
+    assert publish.brief_verdicts(told)[-1].endswith(" was not measured: install vae-sweep[fd].")
     assert publish.brief_verdicts(told)[:-1] == publish.brief_verdicts(SMALL)
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_the_folder_is_named_by_the_fingerprint_and_the_digest_covers_all_images
 def test_images_that_move_to_the_next_split_and_other_labels_are_other_data(tmp_path: Path) -> None:
     """Neither changes the images, one after the other."""
 
-    def digests(name: str, counts: dict[str, list[int]]) -> tuple[str, str]:
+    def digests(name: str, counts: dict[str, Sequence[int]]) -> tuple[str, str]:
         for folder, numbers in counts.items():
             (tmp_path / name / folder).mkdir(parents=True)
             for i in numbers:
@@ -70,6 +71,10 @@ def test_images_that_move_to_the_next_split_and_other_labels_are_other_data(tmp_
     named = digests("named", {**first, "train/a": [*range(9)], "train/b": [9]})
     assert images == moved[0] == named[0]
     assert "" != splits != moved[1] != named[1] != splits
+    for file in (tmp_path / "cache").glob("*/meta.json"):  # as an earlier version wrote it
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"arrangement": ""}))
+    assert digests("elsewhere", first) == (images, "")  # the same data, so the runs on them continue
+    assert digests("other", {**first, "val/a": [10], "test/a": range(11, 15)}) not in ((images, ""), (images, splits))
     shapes = create({"_target_": "vae_sweep.datasets.shapes.Shapes", "n_train": 20, "n_test": 5})
     assert load(shapes, tmp_path).arrangement == ""  # its settings decide
 

@@ -12,13 +12,31 @@ from typing import Any
 from vae_sweep.comparison import statistics
 from vae_sweep.comparison.contrasts import Contrast, Group
 from vae_sweep.comparison.convergence import caveat
-from vae_sweep.comparison.identity import architecture, shared
+from vae_sweep.comparison.identity import SPLITS, architecture, shared
 from vae_sweep.comparison.rows import PERMUTED, Row, is_finite, loss_label, with_unique_names
 from vae_sweep.metrics.catalogue import Metric
 
 DATASET_FACTS = ("test/probe_accuracy_pca",)  # metrics that depend on the images alone: no model differs in them
 CLOSED_FORM = "closed_form"  # the baseline of a model that is compared with no other one
 Setting = tuple[tuple[str, Any], ...]  # all that two runs must share, but architecture and seed, to be a pair
+
+
+def with_comparable_splits(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows, those of the same images without their splits where some know them and others do not.
+
+    Earlier versions recorded none. Where rows of the same images know different ones, each keeps its own.
+    """
+    rows = list(rows)
+    known: dict[tuple[str, str | None], set[str | None]] = defaultdict(set)
+    for row in rows:
+        if row.configuration:
+            known[row.dataset, row.digest].add(row.configuration.get(SPLITS))
+    return [
+        replace(row, configuration={key: value for key, value in row.configuration.items() if key != SPLITS})
+        if None in (found := known[row.dataset, row.digest]) and len(found) == 2
+        else row
+        for row in rows
+    ]
 
 
 def without_repeats(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:

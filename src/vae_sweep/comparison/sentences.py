@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from vae_sweep.comparison.contrasts import LEVEL, Contrast
 from vae_sweep.comparison.convergence import caveat
+from vae_sweep.comparison.pairing import CLOSED_FORM
 from vae_sweep.comparison.ranking import Ranking
+from vae_sweep.comparison.rows import Row
 
 MANY = 1_000  # seeds: more are not counted
 ABILITY = {  # of the primary metrics: who is better does this better
@@ -98,7 +102,22 @@ def brief(c: Contrast) -> str:
 
 def unknown_distance(why: str) -> str:
     """Return the sentence that stands where the second primary metric is missing because of ``why``."""
-    return f"How close samples are to real images (KD, the second primary metric) is unknown: {why}."
+    return f"How close samples are to real images (the kernel distance, KD) was not measured: {why}."
+
+
+def no_contrast(rows: Iterable[Row]) -> str:
+    """Return why no two models of these rows are compared."""
+    models = {row.model: row.baseline for row in rows if row.status == "FINISHED"}
+    compared = [model for model, baseline in models.items() if baseline != CLOSED_FORM]
+    if not models:
+        return "No run has finished yet: there is nothing to compare."
+    if len(compared) > 1:
+        return "No two models have finished runs with the same set and seed: there is nothing to compare."
+    found = f"Only {(compared or [*models])[0]} has finished runs"
+    left_out = sorted(models.keys() - compared)
+    if compared and left_out:
+        found += f" beside {' and '.join(left_out)}, compared with the closed form alone"
+    return f"{found}: a comparison needs two models."
 
 
 def _claim(c: Contrast, verdict: str) -> str:

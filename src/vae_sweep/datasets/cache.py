@@ -12,8 +12,8 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from vae_sweep.base import plugins
-from vae_sweep.base.cache import CACHE_TAG, SIGNATURE, CannotLock, once
+from vae_sweep.base.cache import CACHE_TAG, DAMAGE, SIGNATURE, CannotLock, once
 from vae_sweep.base.errors import UserError, escaped, first_line
 from vae_sweep.datasets.arrays import as_built
 from vae_sweep.datasets.base import MAX_FACT, SPLITS, Built, ImageDataset, Source, Split, capped
@@ -48,7 +48,7 @@ def load(source: Source, cache_root: Path) -> ImageDataset:
         log.info("preparing %s in %s", source.name, folder)
         started = time.perf_counter()
         built = _build(source)
-        _write(built, fingerprint, folder, "" if source.fixed_splits else _arrangement(built))
+        _write(built, fingerprint, folder, _identity(source, built, folder.parent))
         counts = ", ".join(f"{len(built.splits[split]):,} {split}" for split in SPLITS)
         log.info("prepared %s in %.1f s: %s images", source.name, time.perf_counter() - started, counts)
         return _open(source.name, folder)
@@ -125,7 +125,7 @@ def _build(source: Source) -> Built:
     return built
 
 
-def _write(built: Built, fingerprint: dict[str, Any], folder: Path, arrangement: str) -> None:
+def _write(built: Built, fingerprint: dict[str, Any], folder: Path, identity: dict[str, str]) -> None:
     """Write beside ``folder`` and rename; the caller holds the lock."""
     temporary = folder.with_name(f"{folder.name}.tmp")
     try:
@@ -139,8 +139,7 @@ def _write(built: Built, fingerprint: dict[str, Any], folder: Path, arrangement:
             "version": VERSION,
             "fingerprint": fingerprint,
             "facts": built.facts,
-            "digest": _digest(built),
-            "arrangement": arrangement,
+            **identity,
             "sha256": {name: _sha256(temporary / name) for name in FILES},
         }
         (temporary / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
@@ -203,6 +202,22 @@ def _escaped(value: Any) -> Any:
     return escaped(value) if isinstance(value, str) else value
 
 
+def _identity(source: Source, built: Built, cache_root: Path) -> dict[str, str]:
+    """Digest of the images and hash of the splits; the latter "" where an earlier version has prepared the same data.
+
+    Those had no such hash, so the runs on them continue.
+    """
+    digest = _digest(built)
+    arrangement = "" if source.fixed_splits else _arrangement(built.splits)
+    for file in cache_root.glob("*/meta.json") if arrangement else ():
+        with suppress(*DAMAGE):
+            meta = json.loads(file.read_text(encoding="utf-8"))
+            if meta["digest"] == digest and not meta.get("arrangement"):
+                before = _open(source.name, file.parent).splits
+                arrangement = "" if _arrangement(before) == arrangement else arrangement
+    return {"digest": digest, "arrangement": arrangement}
+
+
 def _digest(built: Built) -> str:
     digest = hashlib.sha256()
     for split in SPLITS:
@@ -210,11 +225,11 @@ def _digest(built: Built) -> str:
     return digest.hexdigest()
 
 
-def _arrangement(built: Built) -> str:
+def _arrangement(splits: Mapping[str, Split]) -> str:
     """Images may move from the end of one split to the beginning of the next without another digest."""
-    digest = hashlib.sha256(json.dumps([len(built.splits[split]) for split in SPLITS]).encode())
+    digest = hashlib.sha256(json.dumps([len(splits[split]) for split in SPLITS]).encode())
     for split in SPLITS:
-        digest.update(np.ascontiguousarray(built.splits[split].labels).data)
+        digest.update(np.ascontiguousarray(splits[split].labels).data)
     return digest.hexdigest()[:16]
 
 

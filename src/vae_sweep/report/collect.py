@@ -88,7 +88,7 @@ def gather(store: Store, sweeps: Sequence[StoredRun], arrays: bool = True) -> Ev
         with store.artifact(sweep.run_id, names.PLAN) as path:
             plan = json.loads(path.read_text(encoding="utf-8")) if path else []
         found += rows_of(children, [Cell(**cell) for cell in plan], sweep.run_id)
-    found, notes = pairing.without_repeats(found)
+    found, notes = pairing.without_repeats(pairing.with_comparable_splits(found))
     rows = pairing.with_unique_labels(found)
     done = [row for row in rows if row.status == "FINISHED"]
     known = catalogue.described({key for row in done for key, value in row.metrics.items() if is_finite(value)})

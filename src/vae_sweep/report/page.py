@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vae_sweep.comparison.convergence import caveat
 from vae_sweep.comparison.evidence import Evidence
-from vae_sweep.comparison.sentences import answer, seeds_option, unknown_distance
+from vae_sweep.comparison.sentences import answer, no_contrast, seeds_option, unknown_distance
 from vae_sweep.metrics.catalogue import Metric
 from vae_sweep.report import page_figures, tables
 from vae_sweep.report import presentation as show
@@ -72,12 +72,7 @@ def _answers(evidence: Evidence, dataset: str) -> list[str]:
         for contrast in evidence.questions
         if contrast.dataset == dataset
     ]
-    done = sorted({row.model for row in evidence.rows if row.dataset == dataset and row.status == "FINISHED"})
-    if found or len(done) > 1:
-        return found or ["No two models have a primary metric with the same set and seed: nothing can be compared."]
-    if done:
-        return [f"Only {done[0]} has finished runs: a comparison needs two models."]
-    return ["No run has finished yet: there is nothing to compare."]
+    return found or [no_contrast(row for row in evidence.rows if row.dataset == dataset)]
 
 
 def _notes(evidence: Evidence) -> dict[str, list[str]]:

@@ -129,7 +129,7 @@ def note(evidence: Evidence) -> str:
 def verdicts(evidence: Evidence) -> list[str]:
     """Return the sentences of the planned pairs in the primary metrics, and of the controls."""
     found = [contrast.sentence for contrast in evidence.questions]
-    return [*found, *evidence.controls] or ["No two models share a finished cell: there is nothing to compare yet."]
+    return [*found, *evidence.controls] or [sentences.no_contrast(evidence.rows)]
 
 
 def brief_verdicts(evidence: Evidence) -> list[str]:
