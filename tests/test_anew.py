@@ -38,7 +38,12 @@ def test_a_sweep_that_trains_all_anew_is_continued_without_the_runs_before_it(co
     with hold_lock(held, "the first run", "wait"):  # so that it fails before it has a run
         stopped = command(*SWEEP, "resume=false", "fail_fast=true", cwd=project)
     assert stopped.returncode == 1
-    assert "already running" in stopped.stdout + stopped.stderr
+    said = stopped.stdout + stopped.stderr
+    assert "already running" in said
+    assert stopped.stderr.splitlines()[-1] == (
+        "vae_sweep: the same command without resume=false continues, with it all is trained again"
+    )
+    assert stopped.stdout.count("another cell failed and fail_fast=true (linear-tiny-s0: ") == 1
     assert {key: len(ids) for key, ids in runs().items()} == {
         "sweep": 2,
         "run": 2,

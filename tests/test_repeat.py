@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
-from running import BASIC, statuses
+from running import BASIC, clean_environment, statuses
 from vae_sweep.sweeps.setup import finished_anywhere
 from vae_sweep.tracking.store import Store
 from vae_sweep.tracking.unchanged import digest_of_runs
@@ -55,6 +58,14 @@ def test_a_repeat_says_the_same_and_does_only_what_is_missing(
     imported = set(re.findall(r"\| +(\w+)$", again.stderr, re.MULTILINE))
     assert "pandas" in imported
     assert not imported & {"torch", "mlflow", "matplotlib"}
+    unread, written = os.pipe()
+    os.close(unread)  # as `| head` does when it has seen enough
+    closed = subprocess.run(
+        [sys.executable, "-m", "vae_sweep", *SWEEP, "progress=plain"],
+        cwd=finished, env=clean_environment(), stdout=written, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.close(written)
+    assert (closed.returncode, closed.stderr) == (0, "")
 
     (report,) = finished.glob("mlruns/*/artifacts/report.html")
     report.unlink()

@@ -88,7 +88,8 @@ def main() -> None:
     finally:
         failures = _close(error)
     if isinstance(error, KeyboardInterrupt):
-        print("\n".join([*_lines(failures), f"vae_sweep: interrupted; {_how_to_continue()}"]), file=sys.stderr)
+        how = next(iter(_reminder()), "the same command continues")
+        print("\n".join(_lines([*failures, f"interrupted; {how}"])), file=sys.stderr)
         sys.exit(130)
     if isinstance(error, BrokenPipeError):
         nobody_reads()
@@ -98,11 +99,12 @@ def main() -> None:
         if message is None or full_traceback:
             raise error
         if not failures:  # a run alone may have logged its reason
-            sys.exit(1 if isinstance(error, RunFailed) and _log_is_shown() else message)
+            shown = [] if isinstance(error, RunFailed) and _log_is_shown() else [message]
+            sys.exit("\n".join([*shown, *_lines(_reminder())]) or 1)
         if not isinstance(error, RunFailed):
             print(message, file=sys.stderr)
     if failures:  # every failed cell: Hydra passes on the first failure of a sweep only
-        sys.exit("\n".join(_lines(failures)))
+        sys.exit("\n".join(_lines([*failures, *_reminder()])))
 
 
 def _compose_and_run() -> None:
@@ -115,11 +117,12 @@ def _log_is_shown() -> bool:
     return sweep is not None and sweep.context is not None and not sweep.context.own_display
 
 
-def _how_to_continue() -> str:
+def _reminder() -> list[str]:
+    """With ``resume=false`` it is not the same command that continues, whatever the lines above say."""
     sweep = SweepCallback.current
-    if sweep is None or sweep.context is None or sweep.context.anew_since is None:
-        return "the same command continues"
-    return "the same command without resume=false continues, with it all is trained again"
+    if sweep is None or sweep.context is None or not sweep.context.anew:
+        return []
+    return ["the same command without resume=false continues, with it all is trained again"]
 
 
 def _lines(failures: list[str]) -> list[str]:

@@ -21,6 +21,7 @@ class Context:
     owner: dict[str, str | int] = field(default_factory=dict)  # host and pid of the first process
     fail_fast: bool = False  # stop the sweep's other cells when one fails
     anew_since: float | None = None  # seconds since 1970: resume=false, so runs that started before do not count
+    anew: bool = False  # resume=false is asked for: the same command would train all again
     swept: tuple[str, ...] = ()  # override keys with several values
     cells: tuple[Cell, ...] = ()  # of the sweep, where they are known ahead
     code: str | None = None  # hash of what the first process trains with; a worker elsewhere may have another version

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import vae_sweep
 from vae_sweep.base.files import atomic_write
+from vae_sweep.base.process import nobody_reads
 from vae_sweep.base.sources import own_sources
 from vae_sweep.base.system import resolve_path, terminal_width
 from vae_sweep.comparison.identity import parts, run_key
@@ -102,12 +103,15 @@ def shown_again(place: Path, config: DictConfig, cells: Sequence[DictConfig], ro
     )
     if not unchanged:
         return False
-    if config.progress == "log":
-        for row in ending.rows:
-            log.info("%s is already finished, as run %s; resume=false trains it again", row.name, row.run_id)
-    else:
-        print(f"All {len(ending.rows)} cells are already finished; resume=false trains them again.")
-    ending.show(uri, root)
+    try:
+        if config.progress == "log":
+            for row in ending.rows:
+                log.info("%s is already finished, as run %s; resume=false trains it again", row.name, row.run_id)
+        else:
+            print(f"All {len(ending.rows)} cells are already finished; resume=false trains them again.")
+        ending.show(uri, root)
+    except BrokenPipeError:
+        nobody_reads()
     return True
 
 
