@@ -82,7 +82,7 @@ def test_every_example_of_a_sweep_runs(project: Path, real_command) -> None:
         done = real_command(*words, *launcher, cwd=project, **changed_package(project))
         assert done.returncode == 0, done.stdout + done.stderr
     found = statuses(project)
-    assert {"linear-tiny", "mine-tiny", "linear-small", "mine-small"} <= set(found)
+    assert {"fc-tiny", "mine-tiny", "fc-small", "mine-small"} <= set(found)
     assert set(found.values()) == {"FINISHED"}
     with closing(sqlite3.connect(project / "mlflow.db")) as connection:
         keys = connection.execute("SELECT key FROM metrics WHERE key LIKE '%spread'").fetchall()

@@ -225,7 +225,7 @@ class Sweep:
 
     @cached_property
     def contrasts(self) -> DataFrame:
-        """A row per pair of models and metric: the mean of the paired differences a - b, 95 % interval, p, verdict.
+        """A row per pair of models and metric: mean of the paired differences a - b, 95 % interval, p, verdict on b.
 
         ``p`` is that of the exact sign-flip permutation test, ``p_holm`` the adjusted one of the primary metrics.
         ``planned`` pairs are those that the models' baselines ask for.

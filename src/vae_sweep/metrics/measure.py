@@ -1,7 +1,7 @@
 """All held-out metrics of one model, and the same ones of the closed-form linear VAE.
 
-A new metric is a function ``(Subject) -> {name: value}`` in a file of its own, an entry in :data:`METRICS`, and one in
-:data:`vae_sweep.metrics.catalogue.ENTRIES`.
+A new metric is a function in the module of this folder that fits, an entry ``(Subject) -> {name: value}`` in
+:data:`METRICS`, and one in :data:`vae_sweep.metrics.catalogue.ENTRIES`.
 """
 
 from __future__ import annotations
