@@ -69,7 +69,7 @@ def main() -> None:
     print("nats/image, in brackets (lower is better). Eigenvalues in squared units of [0, 1].\n")
     print("| directions | eigenvalues | " + " | ".join(shares) + " |")
     print("| --- | --- |" + " ---: |" * len(shares))
-    for first, last in BANDS:
+    for first, last in [(first, min(last, len(eigenvalues))) for first, last in BANDS if first <= len(eigenvalues)]:
         span = (
             f"{eigenvalues[first - 1]:.2f} to {eigenvalues[last - 1]:.2f}" if last > first else f"{eigenvalues[0]:.2f}"
         )

@@ -31,8 +31,8 @@ def main() -> None:
     rows = []
     for model in options.models:
         for params in options.params:
-            cells = {name: common.cell(model, params, *common.names(name)) for name in options.settings}
-            cells = {"default": common.cell(model, params), **cells}
+            chosen = {"default": [], **{name: common.names(name) for name in options.settings}}
+            cells = {name: common.cell(model, params, "training.device=cpu", *each) for name, each in chosen.items()}
             epochs = options.repetitions + 1
             ways = {name: common.epochs_of(cfg, images, images[:1], epochs) for name, cfg in cells.items()}
             costs = common.interleaved(ways, options.repetitions)

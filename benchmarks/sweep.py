@@ -63,7 +63,7 @@ class Bench:
             () if any(word.startswith("dataset=") for word in given) else (*common.SHAPES, common.size(options.images))
         )
         epochs = options.epochs
-        given = [re.sub("^dataset.path=(?=[^/])", f"dataset.path={Path.cwd()}/", word) for word in given]
+        given = [re.sub("^dataset.path=(?=[^/~])", f"dataset.path={Path.cwd()}/", word) for word in given]
         short = (f"training.max_epochs={epochs}", f"training.patience={epochs + 1}", *common.NO_METRICS)
         self.overrides = [*drawn, f"paths.data={place / 'data'}", "training.device=cpu"]
         self.overrides += [*(() if options.full else short), *given]

@@ -85,9 +85,11 @@ def test_where_nothing_is_compared_the_reason_is_said() -> None:
     said = {
         "No run has finished yet: there is nothing to compare.": [replace(conv, status="FAILED")],
         "Only linear has finished runs: a comparison needs two models.": [linear],
-        "Only conv has finished runs beside linear, compared with the closed form alone: a comparison needs two "
-        "models.": [conv, linear],
-        "No two models have finished runs with the same set and seed: there is nothing to compare.": [conv, other],
+        "A comparison needs two models beside linear, whose baseline is the closed form.": [conv, linear],
+        "No two models have finished runs with the same data, set and seed: there is nothing to compare.": [
+            conv,
+            other,
+        ],
     }
     for sentence, rows in said.items():
         assert contrasts_of(rows, LOSS) == []

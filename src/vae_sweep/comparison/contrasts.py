@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vae_sweep.metrics.catalogue import Metric
 
 LEVEL = 0.05  # of tests; intervals are 1 - LEVEL
+CLOSED_FORM = "closed_form"  # the baseline of a model that is compared with no other one
 
 
 @dataclass(frozen=True)

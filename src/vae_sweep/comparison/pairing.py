@@ -10,14 +10,13 @@ from statistics import fmean
 from typing import Any
 
 from vae_sweep.comparison import statistics
-from vae_sweep.comparison.contrasts import Contrast, Group
+from vae_sweep.comparison.contrasts import CLOSED_FORM, Contrast, Group
 from vae_sweep.comparison.convergence import caveat
 from vae_sweep.comparison.identity import SPLITS, architecture, shared
 from vae_sweep.comparison.rows import PERMUTED, Row, is_finite, loss_label, with_unique_names
 from vae_sweep.metrics.catalogue import Metric
 
 DATASET_FACTS = ("test/probe_accuracy_pca",)  # metrics that depend on the images alone: no model differs in them
-CLOSED_FORM = "closed_form"  # the baseline of a model that is compared with no other one
 Setting = tuple[tuple[str, Any], ...]  # all that two runs must share, but architecture and seed, to be a pair
 
 

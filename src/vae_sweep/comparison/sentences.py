@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vae_sweep.comparison.contrasts import LEVEL, Contrast
+from vae_sweep.comparison.contrasts import CLOSED_FORM, LEVEL, Contrast
 from vae_sweep.comparison.convergence import caveat
-from vae_sweep.comparison.pairing import CLOSED_FORM
 from vae_sweep.comparison.ranking import Ranking
 from vae_sweep.comparison.rows import Row
 
@@ -112,12 +111,11 @@ def no_contrast(rows: Iterable[Row]) -> str:
     if not models:
         return "No run has finished yet: there is nothing to compare."
     if len(compared) > 1:
-        return "No two models have finished runs with the same set and seed: there is nothing to compare."
-    found = f"Only {(compared or [*models])[0]} has finished runs"
-    left_out = sorted(models.keys() - compared)
-    if compared and left_out:
-        found += f" beside {' and '.join(left_out)}, compared with the closed form alone"
-    return f"{found}: a comparison needs two models."
+        return "No two models have finished runs with the same data, set and seed: there is nothing to compare."
+    if len(models) == 1:
+        return f"Only {next(iter(models))} has finished runs: a comparison needs two models."
+    others = " and ".join(sorted(models.keys() - compared))
+    return f"A comparison needs two models beside {others}, whose baseline is the closed form."
 
 
 def _claim(c: Contrast, verdict: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vae_sweep.comparison import pairing
-from vae_sweep.comparison.contrasts import Group
+from vae_sweep.comparison.contrasts import CLOSED_FORM, Group
 from vae_sweep.comparison.evidence import Evidence
 from vae_sweep.comparison.identity import IMAGES, made_of_text, trained
 from vae_sweep.comparison.ranking import Ranking, ranking
@@ -44,7 +44,7 @@ SETTINGS: dict[str, tuple[str, type]] = {  # field of a row -> its parameter in 
 }
 WHY = "vae_sweep.features.why"  # tag: why a run has this feature network, or none
 BASELINES = {  # of the models of version 0.1, whose runs do not say
-    **{"conv": "conv", "fc": "conv", "conv_res": "conv", "linear": pairing.CLOSED_FORM},
+    **{"conv": "conv", "fc": "conv", "conv_res": "conv", "linear": CLOSED_FORM},
     **dict.fromkeys(("fc_matched", "fc_skip", "fc_res"), "fc"),
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vae_sweep.base.errors import RunFailed, Stopped, UserError, first_line
+from vae_sweep.base.errors import RunFailed, Stopped, UserError, escaped
 from vae_sweep.base.locks import hold_lock, this_process
 from vae_sweep.base.process import nobody_reads, python
 from vae_sweep.base.signals import Terminated
@@ -132,7 +132,7 @@ def _may_not_start(context: Context) -> str | None:
 def _stop_if_fail_fast(context: Context, failure: str) -> None:
     """Let no other cell of the sweep start or go on, where one has failed and that is wanted."""
     if context.fail_fast and context.parent_id:
-        request_stop(Path(context.root), context.sweep_key, f"{FAIL_FAST} ({first_line(failure)})")
+        request_stop(Path(context.root), context.sweep_key, escaped(f"{FAIL_FAST} ({failure.splitlines()[0]})"))
 
 
 def _job(cfg: DictConfig, context: Context, cell: Cell | None, name: str, output_dir: Path) -> Job:
@@ -181,7 +181,7 @@ class Outcome:
     def check(self, run: Run) -> None:
         """Raise RunFailed unless the run finished and the store knows it."""
         if self.status == "FAILED" or (self.status == "FINISHED" and not self.recorded):
-            _stop_if_fail_fast(run.context, f"{run.name}: {self.reason}")
+            _stop_if_fail_fast(run.context, f"{run.name}: {self.reason or 'the store could not record it as finished'}")
         if self.status == "FINISHED" and not self.recorded:
             raise RunFailed(
                 f"{run.name}: trained, but the store could not record it as finished; the same command completes it"

@@ -52,12 +52,9 @@ def project_id(root: Path) -> str:
         return name
     if made:
         before, name = name, uuid.uuid5(uuid.NAMESPACE_OID, f"{name} {seen.st_ino}").hex
-        said = "it gets another id than the folder before"
-        if _take_over(root / "mlflow.db", before, name):
-            log.info("%s is a copy, or was moved to another disk: %s", root, said)
-        else:
-            said += ", with which its runs stay that are RUNNING on a tracking server; here they start anew"
-            log.warning("%s is a copy, or was moved to another disk: %s", root, said)
+        said = "it gets another id than the folder before, with which runs stay that are RUNNING on a tracking server"
+        log.info("%s is a copy, or was moved to another disk: %s", root, said)
+        _take_over(root / "mlflow.db", before, name)
     os.replace(_named(file, name), file)  # several processes at once write the same name
     return name
 
@@ -71,19 +68,14 @@ def _named(file: Path, name: str) -> Path:
     return own
 
 
-def _take_over(database: Path, before: str, name: str) -> bool:
-    """Give the runs of the project folder ``before`` to ``name`` in ``database``, which was copied with the folder.
-
-    Return whether there is such a database.
-    """
-    if not database.is_file() or database.is_symlink():
-        return False
-    try:
-        with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
-            connection.execute("UPDATE tags SET value = ? WHERE key = ? AND value = ?", (name, PROJECT, before))
-    except sqlite3.Error as error:  # it is locked, or not the store that is in use
-        log.warning("the runs in %s stay those of the folder before: %s", database, error)
-    return True
+def _take_over(database: Path, before: str, name: str) -> None:
+    """Give the runs of the project folder ``before`` to ``name`` in ``database``, which was copied with the folder."""
+    if database.is_file() and not database.is_symlink():
+        try:
+            with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
+                connection.execute("UPDATE tags SET value = ? WHERE key = ? AND value = ?", (name, PROJECT, before))
+        except sqlite3.Error as error:  # it is locked, or not the store that is in use
+            log.warning("the runs in %s stay those of the folder before: %s", database, error)
 
 
 def request_stop(root: Path, sweep: str, reason: str) -> None:
