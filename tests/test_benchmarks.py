@@ -20,7 +20,7 @@ DATA = ("dataset=folder", "dataset.path=pictures", "dataset.name=mine")
 REHEARSALS = [
     ("data", *ONCE, "--large", "0", "--small", "50"),
     ("directions", "trained.pt"),
-    ("evaluation", "--images", "600"),
+    ("evaluation", "--images", "600", "--profile"),
     ("fixed_cost", *ONCE, "--models", "fc", "--images", "90", "--epochs", "1", "metrics.features=none"),
     ("floor", *ONCE, *FC, "--images", "128"),
     ("guarantees", "--images", "64", "--rounds", "1"),
