@@ -39,18 +39,14 @@ def cell_of(cells: Iterable[Cell], overrides: Sequence[str]) -> Cell | None:
 
 
 def _start_longest_first(cells: Sequence[Cell]) -> None:
-    """joblib: start the jobs with the most arithmetic first, so that no core waits at the end for the last of them.
-
-    Of equal ones those with the lowest learning rate start first: they take more epochs.
-    """
+    """joblib: start the jobs with the most arithmetic first, so that no core waits at the end for the last of them."""
     from hydra_plugins.hydra_joblib_launcher import _core
 
     class LongestFirst(_core.Parallel):
         def __call__(self, jobs: Iterable[Any]) -> list[Any]:
             given = list(jobs)  # each as (execute_job, (number, overrides, ...), {})
-            known = [cell_of(cells, job[1]) for _, job, _ in given]
-            shortness = [(-cell.flops, cell.lr) if cell else (0.0, 0.0) for cell in known]
-            order = sorted(range(len(given)), key=shortness.__getitem__)
+            flops = [cell.flops if (cell := cell_of(cells, job[1])) else 0.0 for _, job, _ in given]
+            order = sorted(range(len(given)), key=lambda n: -flops[n])
             results = dict(zip(order, super().__call__([given[n] for n in order]), strict=True))
             return [results[n] for n in range(len(given))]
 
