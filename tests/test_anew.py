@@ -41,7 +41,7 @@ def test_a_sweep_that_trains_all_anew_is_continued_without_the_runs_before_it(co
     said = stopped.stdout + stopped.stderr
     assert "already running" in said
     assert stopped.stderr.splitlines()[-1] == (
-        "vae_sweep: the same command without resume=false continues, with it all is trained again"
+        "vae_sweep: without resume=false the same command continues; with it everything is trained again"
     )
     assert stopped.stdout.count("another cell failed and fail_fast=true (linear-tiny-s0: ") == 1
     assert {key: len(ids) for key, ids in runs().items()} == {

@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("line", REHEARSALS, ids=[f"{i}-{line[0]}" for i, line in enumerate(REHEARSALS)])
 def test_a_benchmark_prints_its_table(line: tuple[str, ...], place: Path) -> None:
-    """Its own tracking server would be asked where the environment names one; there is none at this address."""
+    """The environment names a tracking server that is not there: no benchmark may ask it."""
     name, *arguments = line
     done = subprocess.run(
         [sys.executable, BENCHMARKS / f"{name}.py", *arguments],

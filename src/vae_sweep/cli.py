@@ -122,7 +122,7 @@ def _reminder() -> list[str]:
     sweep = SweepCallback.current
     if sweep is None or sweep.context is None or not sweep.context.anew:
         return []
-    return ["the same command without resume=false continues, with it all is trained again"]
+    return ["without resume=false the same command continues; with it everything is trained again"]
 
 
 def _lines(failures: list[str]) -> list[str]:
